@@ -1,0 +1,17 @@
+"""The errors this package raises on purpose. Each message is one line a user can act on."""
+
+
+class RegNetError(Exception):
+    """Base of all errors that a script or the command line shows as one line, without a traceback."""
+
+
+class InputError(RegNetError):
+    """A file, table or image of the user's is not what it has to be: says which file, which field, what was found and expected."""
+
+
+class ConfigError(RegNetError):
+    """A key of the config, or the combination of several, cannot work."""
+
+
+class RegistrationError(RegNetError):
+    """A registration method failed on a pair of images."""

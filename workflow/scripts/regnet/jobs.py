@@ -1,0 +1,42 @@
+"""What every script of the workflow does around its work: keep a log, and turn a known error into one line."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from regnet.errors import RegNetError
+
+
+@contextmanager
+def log_to(path: str | Path) -> Iterator[None]:
+    """Send logging, stdout and stderr, those of compiled libraries too, to the file `path` while the block runs.
+
+    A `RegNetError` ends the process with status 1 and its message on the terminal; any other exception passes through,
+    with its traceback in the log.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    terminal = [os.dup(1), os.dup(2)]
+    with open(path, "w", buffering=1) as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        logging.basicConfig(stream=log, level=logging.INFO, format="%(asctime)s %(message)s", force=True)
+        try:
+            yield
+        except RegNetError as error:
+            logging.error("%s", error)
+            os.write(terminal[1], f"error: {error}\n".encode())
+            sys.exit(1)
+        except Exception:
+            logging.exception("unexpected error")
+            raise
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for descriptor, saved in enumerate(terminal, start=1):
+                os.dup2(saved, descriptor)
+                os.close(saved)

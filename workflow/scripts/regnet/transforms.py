@@ -1,0 +1,83 @@
+"""Transforms: displacement fields and composites, all mapping points from fixed to moving, in mm."""
+
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from regnet.conventions import AIR_HU
+from regnet.errors import InputError
+from regnet.files import whole_file
+from regnet.volumes import Grid
+
+
+def field_transform(field: np.ndarray, grid: Grid) -> sitk.DisplacementFieldTransform:
+    """The transform ``T(x) = x + u(x)`` of a displacement field, interpolated linearly between the nodes of `grid`.
+
+    Parameters
+    ----------
+    field
+        Displacements ``u``, shape ``(z, y, x, 3)``, components x, y, z in mm (LPS).
+    grid
+        Where the nodes are. Outside it the displacement is zero.
+    """
+    return sitk.DisplacementFieldTransform(sitk.Cast(grid.image(field), sitk.sitkVectorFloat64))
+
+
+def compose(*transforms: sitk.Transform) -> sitk.CompositeTransform:
+    """Compose transforms as functions are: ``compose(A, T)(x) = A(T(x))``, the last one is applied first."""
+    composite = sitk.CompositeTransform(3)
+    for transform in transforms:
+        composite.AddTransform(transform)
+    composite.FlattenTransform()
+    return composite
+
+
+def transform_points(transform: sitk.Transform, points: np.ndarray) -> np.ndarray:
+    """Move points ``(n, 3)``, x, y, z in mm, from fixed to moving, without rounding."""
+    return np.array([transform.TransformPoint(point) for point in np.asarray(points, float).tolist()]).reshape(-1, 3)
+
+
+def warp(moving: sitk.Image, transform: sitk.Transform, grid: Grid) -> sitk.Image:
+    """The moving image on the fixed grid, ``I_M(T(x))``: linear interpolation, int16 HU, air outside the moving image."""
+    warped = sitk.Resample(
+        moving,
+        grid.size,
+        transform,
+        sitk.sitkLinear,
+        grid.origin,
+        grid.spacing,
+        grid.direction,
+        AIR_HU,
+        sitk.sitkFloat32,
+    )
+    return sitk.Cast(sitk.Round(warped), sitk.sitkInt16)
+
+
+def write_transform(transform: sitk.Transform, path: str | Path) -> None:
+    """Write a transform as an ITK transform file (``.h5``); never leaves half a file."""
+    with whole_file(path) as partial:
+        sitk.WriteTransform(transform, str(partial))
+
+
+def read_transform(path: str | Path) -> sitk.CompositeTransform:
+    """Read an ITK transform file; what is not a composite becomes a composite of one.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or cannot be read as a transform of 3D points.
+    """
+    try:
+        transform = sitk.ReadTransform(str(path))
+    except RuntimeError as error:
+        raise InputError(f"{path}: cannot be read as an ITK transform ({str(error).strip().splitlines()[-1]})") from error
+    if transform.GetDimension() != 3:
+        raise InputError(f"{path}: found a transform in {transform.GetDimension()}D, expected 3D")
+    return compose(transform.Downcast())
+
+
+def jacobian_determinant(field: np.ndarray, grid: Grid) -> np.ndarray:
+    """Jacobian determinant of ``x + u(x)`` at every node, shape ``(z, y, x)``; at most 0 where the field folds."""
+    image = grid.image(np.asarray(field, np.float32))
+    return sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(image, useImageSpacing=True))

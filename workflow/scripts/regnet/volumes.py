@@ -1,0 +1,170 @@
+"""Images and grids: reading, writing, resampling. All I/O goes through SimpleITK."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import SimpleITK as sitk
+
+from regnet.conventions import AIR_HU
+from regnet.errors import InputError
+from regnet.files import whole_file
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where the voxels of an image or the nodes of a field are: everything about an image except its values.
+
+    Attributes
+    ----------
+    size
+        Number of voxels along x, y, z: the reverse of the shape ``(z, y, x)`` of the array.
+    spacing
+        Distance of voxels along x, y, z, in mm.
+    origin
+        Centre of the first voxel in physical space (LPS), in mm.
+    direction
+        Direction cosines, row by row, as in ITK.
+    """
+
+    size: tuple[int, int, int]
+    spacing: tuple[float, float, float]
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    direction: tuple[float, ...] = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0, 1.0)
+
+    @classmethod
+    def of(cls, image: sitk.Image) -> "Grid":
+        """The grid of a SimpleITK image."""
+        return cls(image.GetSize(), image.GetSpacing(), image.GetOrigin(), image.GetDirection())
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape ``(z, y, x)`` of an array on this grid."""
+        return self.size[::-1]
+
+    def points(self, index: np.ndarray) -> np.ndarray:
+        """Physical points, mm LPS ``(x, y, z)``, of continuous indices ``(..., 3)``, also in the order ``(x, y, z)``."""
+        matrix = np.reshape(self.direction, (3, 3)) * self.spacing
+        return np.asarray(index, float) @ matrix.T + self.origin
+
+    def indices(self, points: np.ndarray) -> np.ndarray:
+        """Continuous indices ``(x, y, z)`` of physical points ``(..., 3)`` in mm LPS: the inverse of `points`."""
+        matrix = np.reshape(self.direction, (3, 3)) * self.spacing
+        return (np.asarray(points, float) - self.origin) @ np.linalg.inv(matrix).T
+
+    def image(self, array: np.ndarray) -> sitk.Image:
+        """The SimpleITK image of an array ``(z, y, x)``, or of vectors ``(z, y, x, 3)``, on this grid."""
+        if array.shape[:3] != self.shape:
+            raise ValueError(f"array: shape {array.shape}, expected {self.shape} (z, y, x) for this grid")
+        image = sitk.GetImageFromArray(array, isVector=array.ndim == 4)
+        image.SetSpacing(self.spacing)
+        image.SetOrigin(self.origin)
+        image.SetDirection(self.direction)
+        return image
+
+    def isotropic(self, spacing: float) -> "Grid":
+        """The isotropic grid of `spacing` mm that covers the same box, up to less than a voxel on the far sides.
+
+        The corner of the box (the outer faces of the first voxel), not the centre of the first voxel, stays where it is.
+        """
+        extent = np.multiply(self.size, self.spacing)
+        size = np.maximum(1, np.round(extent / spacing)).astype(int)
+        origin = self.points((spacing / np.array(self.spacing) - 1) / 2)
+        return Grid(tuple(size.tolist()), (spacing,) * 3, tuple(origin.tolist()), self.direction)
+
+
+def read_image(path: str | Path) -> sitk.Image:
+    """Read a scalar 3D image in any format that ITK reads.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, cannot be read, or is not one scalar 3D image.
+    """
+    if not Path(path).exists():
+        raise InputError(f"{path}: no such file")
+    try:
+        image = sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1]
+        raise InputError(f"{path}: cannot be read as an image ({reason})") from error
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        found = f"{image.GetDimension()}D with {image.GetNumberOfComponentsPerPixel()} components"
+        raise InputError(f"{path}: found an image in {found}, expected a scalar 3D image")
+    return image
+
+
+def read_ct(path: str | Path) -> sitk.Image:
+    """Read a CT image as int16 HU, with everything below air raised to air (-1024 HU).
+
+    Raises
+    ------
+    InputError
+        As `read_image`, and if the image has no value above air.
+    """
+    image = read_image(path)
+    image = sitk.Cast(sitk.Clamp(sitk.Cast(image, sitk.sitkFloat32), sitk.sitkFloat32, AIR_HU, 32767), sitk.sitkInt16)
+    statistics = sitk.MinimumMaximumImageFilter()
+    statistics.Execute(image)
+    if statistics.GetMaximum() <= AIR_HU:
+        raise InputError(f"{path}: no voxel above {AIR_HU} HU, expected a CT image in HU")
+    return image
+
+
+def read_mask(path: str | Path, grid: Grid | None = None) -> sitk.Image:
+    """Read a mask as uint8 zeros and ones; every value but zero counts as inside.
+
+    Raises
+    ------
+    InputError
+        As `read_image`; if the mask is empty; if `grid` is given and the mask lies on another one.
+    """
+    mask = sitk.Cast(read_image(path) != 0, sitk.sitkUInt8)
+    if not sitk.GetArrayViewFromImage(mask).any():
+        raise InputError(f"{path}: the mask is empty, expected voxels that are not 0")
+    if grid is not None:
+        found = Grid.of(mask)
+        if found.size != grid.size or not np.allclose(found.spacing + found.origin, grid.spacing + grid.origin, atol=1e-3):
+            raise InputError(
+                f"{path}: the mask has size {found.size}, spacing {found.spacing}, origin {found.origin}; "
+                f"expected those of its image: {grid.size}, {grid.spacing}, {grid.origin}"
+            )
+    return mask
+
+
+def write_image(image: sitk.Image, path: str | Path) -> None:
+    """Write an image, compressed, in the format that the suffix of `path` names; never leaves half a file."""
+    with whole_file(path) as partial:
+        sitk.WriteImage(image, str(partial), useCompression=True)
+
+
+def resample_ct(image: sitk.Image, grid: Grid) -> sitk.Image:
+    """Resample a CT image to `grid`: cubic B-spline, int16 HU, the border value continued outside the field of view.
+
+    Where the new voxels are larger than the old ones, a Gaussian with the standard deviation that takes a box of the old
+    size to one of the new size comes first, so that noise and fine vessels are averaged, not aliased.
+    """
+    old, new = np.array(image.GetSpacing()), np.array(grid.spacing)
+    sigma = np.sqrt(np.maximum(new**2 - old**2, 0) / 12)
+    smooth = sitk.Cast(image, sitk.sitkFloat32)
+    if (sigma > 0.1 * old).any():
+        # SmoothingRecursiveGaussian refuses a standard deviation of 0: a negligible one leaves an axis as it is.
+        smooth = sitk.SmoothingRecursiveGaussian(smooth, np.maximum(sigma, 0.01 * old).tolist())
+    resampled = _resample(smooth, grid, sitk.sitkBSpline)
+    return sitk.Cast(sitk.Clamp(sitk.Round(resampled), sitk.sitkFloat32, AIR_HU, 32767), sitk.sitkInt16)
+
+
+def resample_mask(mask: sitk.Image, grid: Grid) -> sitk.Image:
+    """Resample a mask to `grid`: linear interpolation, inside where at least half; uint8."""
+    return sitk.Cast(_resample(sitk.Cast(mask, sitk.sitkFloat32), grid, sitk.sitkLinear) >= 0.5, sitk.sitkUInt8)
+
+
+def _resample(image: sitk.Image, grid: Grid, interpolator: int) -> sitk.Image:
+    resampler = sitk.ResampleImageFilter()
+    resampler.SetSize(grid.size)
+    resampler.SetOutputSpacing(grid.spacing)
+    resampler.SetOutputOrigin(grid.origin)
+    resampler.SetOutputDirection(grid.direction)
+    resampler.SetInterpolator(interpolator)
+    resampler.UseNearestNeighborExtrapolatorOn()
+    return resampler.Execute(image)
