@@ -6,7 +6,7 @@ class RegNetError(Exception):
 
 
 class InputError(RegNetError):
-    """A file, table or image of the user's is not what it has to be: says which file, which field, what was found and expected."""
+    """A file, table or image of the user's is not what it has to be: which file and field, what was found, what was expected."""
 
 
 class ConfigError(RegNetError):

@@ -10,6 +10,8 @@ from regnet.conventions import AIR_HU
 from regnet.errors import InputError
 from regnet.files import whole_file
 
+IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -51,6 +53,14 @@ class Grid:
         """Continuous indices ``(x, y, z)`` of physical points ``(..., 3)`` in mm LPS: the inverse of `points`."""
         matrix = np.reshape(self.direction, (3, 3)) * self.spacing
         return (np.asarray(points, float) - self.origin) @ np.linalg.inv(matrix).T
+
+    def to_physical(self, displacement: np.ndarray) -> np.ndarray:
+        """Turn displacements ``(..., 3)`` in mm along the axes x, y, z of the grid into physical ones, mm LPS."""
+        return np.asarray(displacement) @ np.reshape(self.direction, (3, 3)).T
+
+    def to_voxels(self, displacement: np.ndarray) -> np.ndarray:
+        """Turn physical displacements ``(..., 3)`` in mm, LPS, into voxels along the axes x, y, z of the grid."""
+        return np.asarray(displacement) @ np.linalg.inv(np.reshape(self.direction, (3, 3))).T / self.spacing
 
     def image(self, array: np.ndarray) -> sitk.Image:
         """The SimpleITK image of an array ``(z, y, x)``, or of vectors ``(z, y, x, 3)``, on this grid."""
@@ -138,6 +148,32 @@ def write_image(image: sitk.Image, path: str | Path) -> None:
         sitk.WriteImage(image, str(partial), useCompression=True)
 
 
+def resample(image: sitk.Image, transform: sitk.Transform, grid: Grid, interpolator: int) -> sitk.Image:
+    """The image under a transform, ``I(T(x))`` for every x of `grid`, in float32; its border values continue outside.
+
+    Parameters
+    ----------
+    image
+        A scalar image.
+    transform
+        Maps points of `grid` to points of `image`, in mm.
+    grid
+        The grid of the result.
+    interpolator
+        One of SimpleITK's, for example ``sitk.sitkBSpline``.
+    """
+    resampler = sitk.ResampleImageFilter()
+    resampler.SetSize(grid.size)
+    resampler.SetOutputSpacing(grid.spacing)
+    resampler.SetOutputOrigin(grid.origin)
+    resampler.SetOutputDirection(grid.direction)
+    resampler.SetTransform(transform)
+    resampler.SetInterpolator(interpolator)
+    resampler.SetOutputPixelType(sitk.sitkFloat32)
+    resampler.UseNearestNeighborExtrapolatorOn()
+    return resampler.Execute(image)
+
+
 def resample_ct(image: sitk.Image, grid: Grid) -> sitk.Image:
     """Resample a CT image to `grid`: cubic B-spline, int16 HU, the border value continued outside the field of view.
 
@@ -150,21 +186,10 @@ def resample_ct(image: sitk.Image, grid: Grid) -> sitk.Image:
     if (sigma > 0.1 * old).any():
         # SmoothingRecursiveGaussian refuses a standard deviation of 0: a negligible one leaves an axis as it is.
         smooth = sitk.SmoothingRecursiveGaussian(smooth, np.maximum(sigma, 0.01 * old).tolist())
-    resampled = _resample(smooth, grid, sitk.sitkBSpline)
+    resampled = resample(smooth, IDENTITY, grid, sitk.sitkBSpline)
     return sitk.Cast(sitk.Clamp(sitk.Round(resampled), sitk.sitkFloat32, AIR_HU, 32767), sitk.sitkInt16)
 
 
 def resample_mask(mask: sitk.Image, grid: Grid) -> sitk.Image:
     """Resample a mask to `grid`: linear interpolation, inside where at least half; uint8."""
-    return sitk.Cast(_resample(sitk.Cast(mask, sitk.sitkFloat32), grid, sitk.sitkLinear) >= 0.5, sitk.sitkUInt8)
-
-
-def _resample(image: sitk.Image, grid: Grid, interpolator: int) -> sitk.Image:
-    resampler = sitk.ResampleImageFilter()
-    resampler.SetSize(grid.size)
-    resampler.SetOutputSpacing(grid.spacing)
-    resampler.SetOutputOrigin(grid.origin)
-    resampler.SetOutputDirection(grid.direction)
-    resampler.SetInterpolator(interpolator)
-    resampler.UseNearestNeighborExtrapolatorOn()
-    return resampler.Execute(image)
+    return sitk.Cast(resample(sitk.Cast(mask, sitk.sitkFloat32), IDENTITY, grid, sitk.sitkLinear) >= 0.5, sitk.sitkUInt8)

@@ -1,0 +1,35 @@
+# The environment is a venv: requirements.in says what is used and why, constraints.txt pins every version.
+VENV := .venv
+BIN := $(VENV)/bin
+CONFIG ?= config/config.yaml
+EXPERIMENT = $(shell sed -n 's/^experiment: *//p' $(CONFIG))
+SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(CONFIG)
+
+.PHONY: help run figures report test lint
+
+help:  ## List these commands
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@echo 'All take CONFIG=FILE, the config of an experiment; default: $(CONFIG)'
+
+run: $(VENV)/installed  ## Run the workflow: Table 2.1 and all figures
+	$(SNAKEMAKE) --resources gpu=1
+
+figures: $(VENV)/installed  ## Redraw the figures from the tables of the last run
+	$(SNAKEMAKE) --resources gpu=1 figures
+
+report: $(VENV)/installed  ## Write results/<experiment>/report.html about the last run
+	$(SNAKEMAKE) --report results/$(EXPERIMENT)/report.html
+
+test: $(VENV)/installed  ## Run the tests
+	$(BIN)/pytest
+
+lint: $(VENV)/installed  ## Check format and style of code and workflow
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/snakemake --lint
+
+$(VENV)/installed: requirements.in constraints.txt
+	python3 -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.in -c constraints.txt
+	touch $@

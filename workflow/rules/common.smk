@@ -1,0 +1,68 @@
+# What all rules share: the checked config, the cohort, the names that wildcards may take, and the package's source files.
+
+import sys
+
+from snakemake.exceptions import WorkflowError
+
+sys.path.append(workflow.source_path("../scripts").rstrip("/"))
+
+from regnet.cohort import read_cohort
+from regnet.errors import RegNetError
+from regnet.modules import source_files
+from regnet.schemas import check_config
+
+try:
+    check_config(config)
+    cohort = read_cohort(
+        config["cohort"],
+        config["data_root"],
+        made_by_workflow=config["phantom"] is not None,
+    )
+except RegNetError as error:
+    raise WorkflowError(str(error)) from None
+
+RESULTS = f"results/{config['experiment']}"
+
+SPACING = f"{config['resampling']['spacing']:g}"
+NETWORK_SPACING = f"{config['regnet']['spacing'] or config['resampling']['spacing']:g}"
+
+VARIANTS = config["training"]["variants"]
+FREQUENCIES = list(config["synthesis"]["frequencies"])
+METHODS = [*config["elastix"]["methods"], "regnet"]
+
+SYNTHETIC_PAIRS = [
+    f"{moving}_{frequency}"
+    for moving in ("original", "deformed")
+    for frequency in FREQUENCIES
+]
+
+
+wildcard_constraints:
+    image="|".join(map(re.escape, cohort.images.index)),
+    pair="|".join(map(re.escape, cohort.pairs.index)),
+    subject="|".join(map(re.escape, cohort.images["subject"].unique())),
+    split="train|validation|test",
+    variant="|".join(VARIANTS),
+    method="|".join(METHODS),
+    spacing=f"{re.escape(SPACING)}|{re.escape(NETWORK_SPACING)}",
+    moving="original|deformed",
+    frequency="|".join(FREQUENCIES),
+
+
+def synthetic_pairs(split, pattern):
+    """Paths of all synthetic pairs of a split, from a pattern below the results with {image}, {moving} and {frequency}."""
+    return expand(
+        f"{RESULTS}/{pattern}",
+        image=cohort.images_of(split),
+        moving=["original", "deformed"],
+        frequency=FREQUENCIES,
+    )
+
+
+def pair_image(side, spacing, suffix=""):
+    """An input function: the fixed or moving image of a pair, or with a suffix its mask, on the grid of a spacing."""
+
+    def path(wildcards):
+        return f"{RESULTS}/images/{spacing}mm/{cohort.pairs.loc[wildcards.pair, side]}{suffix}.nii.gz"
+
+    return path

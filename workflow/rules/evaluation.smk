@@ -1,0 +1,167 @@
+# Needs transforms, landmarks, weights and synthetic pairs. Gives long tables of errors, and the slices that figures show.
+
+EVALUATED = [*((variant, "validation") for variant in VARIANTS), ("regnet", "test")]
+
+
+def synthetic_of_split(pattern):
+    """An input function: the paths of all synthetic pairs of the split of the wildcards."""
+    return lambda wildcards: synthetic_pairs(wildcards.split, pattern)
+
+
+rule evaluate_synthetic:
+    """Measure a network on the samples of the synthetic pairs of a split."""
+    input:
+        weights=RESULTS + "/models/{variant}/model.safetensors",
+        samples=synthetic_of_split("patches/{image}/{moving}_{frequency}.npz"),
+        fixed=synthetic_of_split("synthetic/{image}/{moving}_{frequency}/fixed.npy"),
+        moving=synthetic_of_split("synthetic/{image}/{moving}.npy"),
+        dvf=synthetic_of_split("synthetic/{image}/{moving}_{frequency}/dvf.npz"),
+        code=source_files("evaluation", "training", "synthesis"),
+    output:
+        errors=RESULTS + "/evaluation/synthetic/{variant}_{split}.csv",
+    log:
+        RESULTS + "/logs/evaluate_synthetic/{variant}_{split}.log",
+    conda:
+        "../../environment.yml"
+    threads: config["training"]["threads"]
+    resources:
+        gpu=1,
+        mem_mb=6000,
+        runtime=60,
+    params:
+        names=lambda wildcards: [
+            (image, *pair.split("_"))
+            for image in cohort.images_of(wildcards.split)
+            for pair in SYNTHETIC_PAIRS
+        ],
+    script:
+        "../scripts/evaluate_synthetic.py"
+
+
+rule evaluate_landmarks:
+    """Measure all methods on the landmarks of a pair."""
+    input:
+        transforms=expand(
+            RESULTS + "/registrations/{method}/{{pair}}/transform.h5", method=METHODS
+        ),
+        fixed_landmarks=lambda wildcards: cohort.pairs.loc[
+            wildcards.pair, "fixed_landmarks"
+        ],
+        moving_landmarks=lambda wildcards: cohort.pairs.loc[
+            wildcards.pair, "moving_landmarks"
+        ],
+        code=source_files("evaluation"),
+    output:
+        errors=RESULTS + "/evaluation/landmarks/{pair}.csv",
+    log:
+        RESULTS + "/logs/evaluate_landmarks/{pair}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        methods=METHODS,
+        capture_range=config["evaluation"]["capture_range"],
+    script:
+        "../scripts/evaluate_landmarks.py"
+
+
+rule collect_synthetic:
+    """Put the errors on synthetic pairs into one long table."""
+    input:
+        errors=[
+            f"{RESULTS}/evaluation/synthetic/{variant}_{split}.csv"
+            for variant, split in EVALUATED
+        ],
+        code=source_files("evaluation"),
+    output:
+        errors=RESULTS + "/evaluation/synthetic.csv",
+    log:
+        RESULTS + "/logs/collect_synthetic.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        table="synthetic",
+    script:
+        "../scripts/collect.py"
+
+
+rule collect_landmarks:
+    """Put the landmark errors of all pairs and methods into one long table."""
+    input:
+        errors=[
+            f"{RESULTS}/evaluation/landmarks/{pair}.csv"
+            for pair in cohort.pairs_with_landmarks()
+        ],
+        code=source_files("evaluation"),
+    output:
+        errors=RESULTS + "/evaluation/landmarks.csv",
+    log:
+        RESULTS + "/logs/collect_landmarks.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        table="landmarks",
+    script:
+        "../scripts/collect.py"
+
+
+rule slice_fields:
+    """Keep one slice of three synthetic DVFs for Figure 2.2."""
+    input:
+        image=f"{RESULTS}/images/{NETWORK_SPACING}mm/{cohort.images_of('train')[0]}.nii.gz",
+        mask=f"{RESULTS}/images/{NETWORK_SPACING}mm/{cohort.images_of('train')[0]}_mask.nii.gz",
+        dvf=expand(
+            RESULTS + "/synthetic/{image}/original_{frequency}/dvf.npz",
+            image=cohort.images_of("train")[0],
+            frequency=FREQUENCIES,
+        ),
+        code=source_files("evaluation", "synthesis"),
+    output:
+        slices=RESULTS + "/evaluation/field_slices.npz",
+    log:
+        RESULTS + "/logs/slice_fields.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        frequencies=FREQUENCIES,
+    script:
+        "../scripts/slice_fields.py"
+
+
+rule slice_example:
+    """Keep one slice of a test pair under several transforms for Figure 2.5."""
+    input:
+        fixed=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[cohort.test_pairs()[0], 'fixed']}.nii.gz",
+        mask=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[cohort.test_pairs()[0], 'fixed']}_mask.nii.gz",
+        moving=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[cohort.test_pairs()[0], 'moving']}.nii.gz",
+        transforms=expand(
+            RESULTS + "/registrations/{method}/{pair}/transform.h5",
+            method=["affine", "bspline_3r", "regnet"],
+            pair=cohort.test_pairs()[0],
+        ),
+        code=source_files("evaluation"),
+    output:
+        slices=RESULTS + "/evaluation/example_slices.npz",
+    log:
+        RESULTS + "/logs/slice_example.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=2000,
+        runtime=10,
+    params:
+        pair=cohort.test_pairs()[0],
+        methods=["affine", "bspline_3r", "regnet"],
+    script:
+        "../scripts/slice_example.py"

@@ -1,0 +1,72 @@
+# Needs images and lung masks of the test pairs, the elastix parameter files and the weights. Gives one transform per method and pair.
+
+ELASTIX = config["elastix"]["methods"]
+
+
+def initial_transform(wildcards):
+    """The affine registration that a B-spline registration starts from; the affine one itself starts from nothing."""
+    return (
+        []
+        if wildcards.method == "affine"
+        else f"{RESULTS}/registrations/affine/{wildcards.pair}/transform.h5"
+    )
+
+
+rule register_elastix:
+    """Register a pair with one of the elastix parameter files."""
+    input:
+        fixed=pair_image("fixed", SPACING),
+        moving=pair_image("moving", SPACING),
+        fixed_mask=pair_image("fixed", SPACING, "_mask"),
+        initial=initial_transform,
+        parameters=lambda wildcards: ELASTIX[wildcards.method]["parameters"],
+        code=source_files("registration.elastix"),
+    output:
+        transform=RESULTS + "/registrations/{method}/{pair}/transform.h5",
+    log:
+        job=RESULTS + "/logs/register/{method}/{pair}.log",
+        elastix=RESULTS + "/logs/register/{method}/{pair}.elastix.log",
+    benchmark:
+        RESULTS + "/benchmarks/register/{method}/{pair}.tsv"
+    wildcard_constraints:
+        method="|".join(ELASTIX),
+    conda:
+        "../../environment.yml"
+    threads: config["elastix"]["threads"]
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        settings=lambda wildcards: ELASTIX[wildcards.method],
+        # Not the threads that Snakemake grants: the result depends on their number.
+        threads=config["elastix"]["threads"],
+        seed=config["seed"],
+    script:
+        "../scripts/register_elastix.py"
+
+
+rule register_regnet:
+    """Register a pair with the trained network, after the affine registration and composed with it."""
+    input:
+        fixed=pair_image("fixed", NETWORK_SPACING),
+        moving=pair_image("moving", NETWORK_SPACING),
+        initial=RESULTS + "/registrations/affine/{pair}/transform.h5",
+        weights=RESULTS + "/models/regnet/model.safetensors",
+        code=source_files("registration.regnet", "training"),
+    output:
+        transform=RESULTS + "/registrations/regnet/{pair}/transform.h5",
+    log:
+        RESULTS + "/logs/register/regnet/{pair}.log",
+    benchmark:
+        RESULTS + "/benchmarks/register/regnet/{pair}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: config["training"]["threads"]
+    resources:
+        gpu=1,
+        mem_mb=6000,
+        runtime=60,
+    params:
+        passes=config["regnet"]["passes"],
+    script:
+        "../scripts/register_regnet.py"

@@ -1,0 +1,58 @@
+# Needs images and lung masks at the network's spacing. Gives synthetic pairs with known DVFs, and the training samples.
+
+
+rule synthesize:
+    """Make the synthetic pairs of an image: three DVFs on the image itself, three on a deformed version of it."""
+    input:
+        image=RESULTS + "/images/" + NETWORK_SPACING + "mm/{image}.nii.gz",
+        code=source_files("synthesis"),
+    output:
+        original=RESULTS + "/synthetic/{image}/original.npy",
+        deformed=RESULTS + "/synthetic/{image}/deformed.npy",
+        deformation=RESULTS + "/synthetic/{image}/deformed_dvf.npz",
+        fixed=expand(
+            RESULTS + "/synthetic/{{image}}/{pair}/fixed.npy", pair=SYNTHETIC_PAIRS
+        ),
+        dvf=expand(
+            RESULTS + "/synthetic/{{image}}/{pair}/dvf.npz", pair=SYNTHETIC_PAIRS
+        ),
+    log:
+        RESULTS + "/logs/synthesize/{image}.log",
+    benchmark:
+        RESULTS + "/benchmarks/synthesize/{image}.tsv"
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=20,
+    params:
+        synthesis=config["synthesis"],
+        pairs=SYNTHETIC_PAIRS,
+        seed=config["seed"],
+    script:
+        "../scripts/synthesize.py"
+
+
+rule sample_patches:
+    """Draw patch centres in the lungs, and the true displacements there, for the synthetic pairs of an image."""
+    input:
+        dvf=rules.synthesize.output.dvf,
+        deformation=rules.synthesize.output.deformation,
+        mask=RESULTS + "/images/" + NETWORK_SPACING + "mm/{image}_mask.nii.gz",
+        code=source_files("synthesis"),
+    output:
+        samples=expand(RESULTS + "/patches/{{image}}/{pair}.npz", pair=SYNTHETIC_PAIRS),
+    log:
+        RESULTS + "/logs/sample_patches/{image}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=10,
+    params:
+        patches=config["patches"],
+        split=lambda wildcards: cohort.images.loc[wildcards.image, "split"],
+        pairs=SYNTHETIC_PAIRS,
+        seed=config["seed"],
+    script:
+        "../scripts/sample_patches.py"

@@ -1,0 +1,19 @@
+"""Measure a network on the samples of the synthetic pairs of a split."""
+
+import torch
+from regnet.evaluation import sample_errors, write_errors
+from regnet.inference import load_network, predict_samples
+from regnet.jobs import log_to
+from regnet.patches import SamplePool
+from regnet.synthesis import SyntheticDVF
+from regnet.training import pick_device
+
+with log_to(snakemake.log[0]):
+    torch.set_num_threads(snakemake.threads)
+    network, facts = load_network(snakemake.input.weights)
+    inputs = snakemake.input
+    pool = SamplePool(inputs.samples, inputs.fixed, inputs.moving, facts["window"])
+    grids = [SyntheticDVF.load(path).grid for path in inputs.dvf]
+    predicted = predict_samples(network, pool, device=pick_device(snakemake.resources.gpu))
+    names, variant, split = snakemake.params.names, snakemake.wildcards.variant, snakemake.wildcards.split
+    write_errors(sample_errors(variant, split, names, grids, pool, predicted), snakemake.output.errors)

@@ -1,0 +1,10 @@
+"""Draw Figure 2.3."""
+
+from regnet.evaluation import LANDMARK_COLUMNS, read_errors
+from regnet.figures import figure_2_3, save_figure
+from regnet.jobs import log_to
+
+with log_to(snakemake.log[0]):
+    landmarks = read_errors(snakemake.input.landmarks, LANDMARK_COLUMNS)
+    figure = figure_2_3(landmarks, snakemake.params.capture_range)
+    save_figure(figure, snakemake.output.png, snakemake.output.pdf)

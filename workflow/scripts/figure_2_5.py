@@ -1,0 +1,7 @@
+"""Draw Figure 2.5."""
+
+from regnet.figures import figure_2_5, save_figure
+from regnet.jobs import log_to
+
+with log_to(snakemake.log[0]):
+    save_figure(figure_2_5(snakemake.input.slices), snakemake.output.png, snakemake.output.pdf)

@@ -1,0 +1,226 @@
+"""Lung masks for CT images that come without one: classical segmentation, no training.
+
+Lungs are the large dark regions inside the body that are not gas. All work is done on a smoothed copy of `WORKING_SPACING`
+mm in axial orientation; only the final mask goes back to the image's own grid. The steps:
+
+1. air is everything below `AIR_BELOW_HU`;
+2. trachea and main bronchi are small holes in many successive axial slices: they go first, since they link both lungs with
+   each other and, in scans up to the mouth, with the room;
+3. air outside the body is what lies flat on the lateral faces of the image. A lung may touch these faces too, and may be cut
+   by the first or last axial slice, so contact alone does not count;
+4. of what remains, every region but the smallest is lung, unless it is gas (stomach, bowel: dark and without vessels) or a
+   hollow just under the outside (table, mattress);
+5. closing fills vessels and hilum, hole filling the enclosed rest (tumours, large vessels).
+"""
+
+import numpy as np
+import SimpleITK as sitk
+from scipy import ndimage
+
+from regnet.errors import InputError
+from regnet.volumes import Grid, resample_mask
+
+WORKING_SPACING = 2.0
+"""Spacing of the copy the segmentation works on, in mm."""
+
+AIR_BELOW_HU = -400
+"""Air and lung are below, soft tissue, bone and most diseased lung (tumours, collapse, effusion) above; in HU."""
+
+GAS_BELOW_HU = -900
+"""A region whose interior has a lower median may be gas (-1000 to -940 HU), or a lung with emphysema (down to -960)."""
+
+GAS_SPREAD_HU = 100.0
+"""Gas has less between the 10th and the 90th percentile inside it (30 to 50 HU); vessels give every lung more (130 up)."""
+
+AIRWAY_AREA_MM2 = 700.0
+"""Largest section of trachea or main bronchus in an axial slice (a trachea 25 mm wide has 500 mm2, the carina more)."""
+
+AIRWAY_LENGTH_MM = 30.0
+"""Shortest run of such sections along the body that is taken for an airway; the tips of the lungs widen sooner."""
+
+AIRWAY_ROUNDNESS = 0.25
+"""Least area of such a section over its squared width: 0.79 is a disc, 0.35 the carina, 0.1 a recess beside the diaphragm."""
+
+AIRWAY_BELOW_HU = -700
+"""Lumen of an airway: low enough that the thin wall between it and a lung, blurred on the coarse copy, keeps them apart."""
+
+AIRWAY_MEDIAN_HU = -900
+"""Highest median of an airway's lumen; a strip of lung as narrow as an airway is brighter."""
+
+NEAR_OUTSIDE_MM = 6.0
+"""A wall thinner than this, around `NEAR_OUTSIDE_FRACTION` of a region, is no chest wall: the region is a hollow of a table."""
+
+NEAR_OUTSIDE_FRACTION = 0.3
+"""Share of a region's surface that has to be near the outside for the region to be left out."""
+
+SMALLEST_REGION_LITRES = 0.02
+"""Regions smaller than this are left out: bowel gas, fragments. A lobe cut off by disease may have twice this."""
+
+CLOSING_MM = 8.0
+"""Radius of the closing that fills vessels and the hilum, in mm; the aorta and the heart are wider."""
+
+MIN_VOLUME_LITRES = 0.3
+"""Less is no lung of an adult, not even a single one at full expiration with disease."""
+
+MAX_VOLUME_LITRES = 12.0
+"""More is no pair of lungs, not even of a tall patient with emphysema at full inspiration."""
+
+
+def segment_lungs(
+    image: sitk.Image,
+    name: str,
+    *,
+    min_volume_litres: float = MIN_VOLUME_LITRES,
+    max_volume_litres: float = MAX_VOLUME_LITRES,
+) -> sitk.Image:
+    """Segment the lungs of a chest CT, vessels included, trachea and main bronchi left out.
+
+    The image may be cropped: to one lung, to the body, or so that a lung is cut by a border. A small part of a second lung at
+    a lateral border is left out, unless it touches the first one.
+
+    Parameters
+    ----------
+    image
+        CT in int16 HU, not below -1024 (as `volumes.read_ct` gives it), in any orientation.
+    name
+        What error messages call the image: its path, or its name in the cohort.
+    min_volume_litres, max_volume_litres
+        Plausible volume of all lungs in the image together.
+
+    Returns
+    -------
+    sitk.Image
+        uint8, 1 inside the lungs, on the grid of `image`.
+
+    Raises
+    ------
+    InputError
+        If no lungs are found, or their volume is not plausible.
+    """
+    expected = f"expected lungs of {min_volume_litres:g} to {max_volume_litres:g} litres in a chest CT in HU"
+    copy = _axial_copy(image)
+    grid = Grid.of(copy)
+    ct = sitk.GetArrayFromImage(copy)
+
+    air = ct < AIR_BELOW_HU
+    if not air.any():
+        raise InputError(f"{name}: found no air or lung (nothing below {AIR_BELOW_HU} HU, lowest {ct.min():.0f}); {expected}")
+    airways = _airways(ct, grid.spacing) & air
+    regions, outside = _enclosed_regions(air & ~airways)
+    lungs = _lungs(regions, outside, ct, grid.spacing)
+
+    found = np.zeros_like(air)
+    for label in lungs:
+        found |= _closed(regions == label, grid.spacing)
+    # Closing must not take in what was told apart before: airways, gas and the room.
+    found &= ~air | np.isin(regions, lungs)
+    found = _without_crumbs(ndimage.binary_fill_holes(found), grid.spacing)
+
+    mask = resample_mask(grid.image(found.astype(np.uint8)), Grid.of(image))
+    litres = np.count_nonzero(sitk.GetArrayViewFromImage(mask)) * np.prod(image.GetSpacing()) / 1e6
+    if not min_volume_litres <= litres <= max_volume_litres:
+        what = f"lungs of {litres:.2f} litres" if lungs else "no lungs"
+        dark = f"{air.mean():.0%} of the image is air or lung, below {AIR_BELOW_HU} HU"
+        raise InputError(f"{name}: found {what} ({dark}); {expected}")
+    return mask
+
+
+def _axial_copy(image: sitk.Image) -> sitk.Image:
+    """A float32 copy of about `WORKING_SPACING` mm, axes turned to the closest of x, y, z (LPS), local means of the image."""
+    oriented = sitk.DICOMOrient(image, "LPS")
+    factors = np.clip((WORKING_SPACING / np.array(oriented.GetSpacing())).astype(int), 1, oriented.GetSize())
+    # Means of whole voxels on the way down are fast and remove noise; linear interpolation does the rest.
+    smooth = sitk.BinShrink(sitk.Cast(oriented, sitk.sitkFloat32), factors.tolist())
+    grid = Grid.of(oriented).isotropic(WORKING_SPACING)
+    resampler = sitk.ResampleImageFilter()
+    resampler.SetSize(grid.size)
+    resampler.SetOutputSpacing(grid.spacing)
+    resampler.SetOutputOrigin(grid.origin)
+    resampler.SetOutputDirection(grid.direction)
+    resampler.UseNearestNeighborExtrapolatorOn()
+    return resampler.Execute(smooth)
+
+
+def _airways(ct: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """Trachea and main bronchi: air with small axial sections over a long way; with the blurred voxels at their wall.
+
+    A mistake is cheap: it takes less than `AIRWAY_AREA_MM2` from each slice.
+    """
+    in_plane = np.zeros((3, 3, 3), bool)
+    in_plane[1] = True
+    sections, _ = ndimage.label(ct < AIRWAY_BELOW_HU, in_plane)
+    areas = np.bincount(sections.ravel()) * spacing[0] * spacing[1]
+    boxes = ndimage.find_objects(sections)
+    widths = [max((x.stop - x.start) * spacing[0], (y.stop - y.start) * spacing[1]) for _, y, x in boxes]
+    small = areas <= AIRWAY_AREA_MM2
+    small[1:] &= areas[1:] >= AIRWAY_ROUNDNESS * np.square(widths)
+    small[0] = False
+    tubes, count = ndimage.label(small[sections])
+    airway = np.zeros(count + 1, bool)
+    for label, box in enumerate(ndimage.find_objects(tubes), start=1):
+        if (box[0].stop - box[0].start) * spacing[2] >= AIRWAY_LENGTH_MM:
+            airway[label] = np.median(ct[box][tubes[box] == label]) < AIRWAY_MEDIAN_HU
+    return ndimage.binary_dilation(airway[tubes])
+
+
+def _enclosed_regions(air: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Label the regions of air that lie inside the body, and tell the air outside.
+
+    What is outside lies flat on the lateral faces of the image: its volume over the area of contact, a depth, is at most that
+    of an image that is all air. A lung that touches a face, or is cut by it a little, is many times as deep.
+
+    Returns
+    -------
+    regions, outside
+        Labels from 1, 0 elsewhere; and a mask. Both ``(z, y, x)``.
+    """
+    regions, count = ndimage.label(air)
+    voxels = np.bincount(regions.ravel(), minlength=count + 1)
+    faces = [regions[:, 0], regions[:, -1], regions[:, :, 0], regions[:, :, -1]]
+    contact = np.bincount(np.concatenate([face.ravel() for face in faces]), minlength=count + 1)
+    deepest = air.size / sum(face.size for face in faces)
+    is_outside = voxels <= 1.05 * deepest * contact
+    is_outside[0] = False
+    outside = is_outside[regions]
+    return np.where(outside, 0, regions), outside
+
+
+def _lungs(regions: np.ndarray, outside: np.ndarray, ct: np.ndarray, spacing: tuple[float, float, float]) -> list[int]:
+    """The labels of the lungs among the regions of air inside the body, largest first."""
+    voxels = np.bincount(regions.ravel())
+    voxels[0] = 0
+    near_outside = ndimage.binary_dilation(outside, iterations=round(NEAR_OUTSIDE_MM / min(spacing)))
+    lungs: list[int] = []
+    for label in np.argsort(-voxels, kind="stable"):
+        if voxels[label] * np.prod(spacing) < SMALLEST_REGION_LITRES * 1e6:
+            break
+        region = regions == label
+        core = ndimage.binary_erosion(region, iterations=2)
+        low, median, high = np.percentile(ct[core if core.any() else region], [10, 50, 90])
+        gas = median < GAS_BELOW_HU and high - low < GAS_SPREAD_HU
+        surface = region & ~ndimage.binary_erosion(region, border_value=1)
+        hollow = np.mean(near_outside[surface]) > NEAR_OUTSIDE_FRACTION
+        if not gas and not hollow:
+            lungs.append(int(label))
+    return lungs
+
+
+def _without_crumbs(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """A mask without its connected parts below `SMALLEST_REGION_LITRES`."""
+    parts, _ = ndimage.label(mask)
+    keep = np.bincount(parts.ravel()) * np.prod(spacing) >= SMALLEST_REGION_LITRES * 1e6
+    keep[0] = False
+    return keep[parts]
+
+
+def _closed(region: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """Morphological closing by a ball of `CLOSING_MM`, as if a region cut by the image's border went on beyond it."""
+    margin = int(np.ceil(CLOSING_MM / min(spacing))) + 1
+    (sides,) = ndimage.find_objects(region.astype(np.uint8))
+    box = tuple(slice(max(0, side.start - margin), side.stop + margin) for side in sides)
+    padded = np.pad(region[box], margin, mode="edge")
+    dilated = ndimage.distance_transform_edt(~padded, sampling=spacing[::-1]) <= CLOSING_MM
+    closed = ndimage.distance_transform_edt(dilated, sampling=spacing[::-1]) > CLOSING_MM
+    result = region.copy()
+    result[box] |= closed[(slice(margin, -margin),) * 3]
+    return result

@@ -1,0 +1,128 @@
+"""RegNet and its two variants: one fully convolutional definition for single patches and for whole volumes.
+
+The network sees a cubic *window* of the fixed and of the moving image and answers for k points per axis. The window of k
+outputs has ``52 + 2 k`` voxels a side. Output i of an axis belongs to the point ``26.5 + 2 i`` in voxels of the window: the
+middle between two voxels, because pooling and downsampling both work on pairs. With k = 1 these are the chapter's patches:
+the 54^3 window, averaged in pairs to 27^3, and its central 29^3 at original resolution (section 2.2.1).
+"""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from regnet.errors import ConfigError
+
+VARIANTS = ("regnet", "regnet_1scale", "regnet_early")
+"""Names of the network and of the variants it is compared with: original resolution only, and early fusion."""
+
+OUTPUT_STRIDE = 2
+"""Distance of neighbouring outputs, in voxels."""
+
+FIRST_OUTPUT = 26.5
+"""Position of the first output on each axis, in voxels of the window."""
+
+ORIGINAL_MARGIN = (13, 12)
+"""Voxels of the window before and behind the patch at original resolution: 54 = 13 + 29 + 12."""
+
+
+def window_size(outputs: int) -> int:
+    """Side of the window, in voxels, that gives `outputs` points per axis."""
+    return 52 + OUTPUT_STRIDE * outputs
+
+
+def _convolutions(*widths: int, kernel: int = 3) -> nn.Sequential:
+    """Valid convolutions between the given numbers of feature maps, each with batch normalization and ReLU."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(widths):
+        layers += [nn.Conv3d(inputs, outputs, kernel, bias=False), nn.BatchNorm3d(outputs), nn.ReLU(inplace=True)]
+    return nn.Sequential(*layers)
+
+
+class _Scale(nn.Module):
+    """One resolution: the layers before fixed and moving meet, one stream each or one for both, and those after.
+
+    Parameters
+    ----------
+    stream
+        Feature maps of the layers of each stream. It starts with 1 for late fusion (a stream for each image), with 2 for
+        early fusion (one stream for both).
+    merged
+        Feature maps of the layers after the streams are concatenated.
+    """
+
+    def __init__(self, stream: tuple[int, ...], merged: tuple[int, ...]) -> None:
+        super().__init__()
+        self.early = stream[0] == 2
+        self.streams = nn.ModuleList(_convolutions(*stream) for _ in range(1 if self.early else 2))
+        self.merged = _convolutions(len(self.streams) * stream[-1], *merged)
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        inputs = [torch.cat([fixed, moving], dim=1)] if self.early else [fixed, moving]
+        return self.merged(torch.cat([stream(image) for stream, image in zip(self.streams, inputs, strict=True)], dim=1))
+
+
+class RegNet(nn.Module):
+    """The multi-scale network of section 2.2.1 of the chapter, or one of the variants of its Table 2.1.
+
+    Feature maps are those of the author's public implementation (903,961 parameters). The variants are widened where they lack
+    layers, so that all three have about the same number of parameters.
+
+    Parameters
+    ----------
+    variant
+        One of `VARIANTS`.
+
+    Raises
+    ------
+    ConfigError
+        If there is no such variant.
+    """
+
+    def __init__(self, variant: str = "regnet") -> None:
+        super().__init__()
+        if variant not in VARIANTS:
+            raise ConfigError(f"network variant: found {variant!r}, expected one of {', '.join(VARIANTS)}")
+        self.variant = variant
+        self.low: _Scale | None
+        if variant == "regnet":
+            self.original = _Scale((1, 16, 16, 16), (25, 30))
+            self.low = _Scale((1, 16, 16, 16), (25, 25, 25, 30, 30, 30))
+            joint = (60, 60, 70, 75, 150)
+        elif variant == "regnet_early":
+            self.original = _Scale((2, 25, 25, 25), (25, 30))
+            self.low = _Scale((2, 25, 25, 25), (25, 25, 25, 30, 30, 30))
+            joint = (60, 60, 70, 75, 150)
+        else:
+            self.original = _Scale((1, 16, 16, 16), (40, 60))
+            self.low = None
+            joint = (60, 70, 80, 80, 150)
+        self.joint = nn.Sequential(_convolutions(*joint), _convolutions(150, 150, kernel=1), nn.Conv3d(150, 3, 1))
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        """Predict displacements at every second voxel of a window.
+
+        Parameters
+        ----------
+        fixed, moving
+            Normalized intensities, shape ``(n, 1, z, y, x)``, each side ``52 + 2 k`` voxels.
+
+        Returns
+        -------
+        torch.Tensor
+            Displacements in voxels, shape ``(n, 3, k, k, k)``, components x, y, z first, then z, y, x; from the fixed point to
+            the corresponding moving one.
+        """
+        before, behind = ORIGINAL_MARGIN
+        crop = (..., *(slice(before, side - behind) for side in fixed.shape[2:]))
+        features = functional.max_pool3d(self.original(fixed[crop], moving[crop]), 2)
+        if self.low is not None:
+            halves = functional.avg_pool3d(fixed, 2), functional.avg_pool3d(moving, 2)
+            features = torch.cat([features, self.low(*halves)], dim=1)
+        return self.joint(features)
+
+
+def parameter_count(network: nn.Module) -> int:
+    """Number of trained parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,192 @@
+"""Affine and B-spline registration by elastix [Klein 2010], run in this process through itk-elastix."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import itk
+import numpy as np
+import SimpleITK as sitk
+
+# Not itk.ElastixRegistrationMethod: that attribute loads every module of ITK first (10 s instead of 2 s).
+from itk.elxParameterObjectPython import elastixParameterObject
+from itk.itkAffineTransformPython import itkAffineTransformD3
+from itk.itkElastixRegistrationMethodPython import itkElastixRegistrationMethodIF3IF3
+from itk.itkOptimizerParametersPython import itkOptimizerParametersD
+
+from regnet.errors import ConfigError, RegistrationError
+from regnet.transforms import compose, transform_points
+
+Parameter = str | bool | int | float
+"""A value of an elastix parameter; a parameter has one, or a sequence of them (one per resolution, mostly)."""
+
+QUIET = {
+    "WriteResultImage": "false",
+    "WriteFinalTransformParameters": "false",
+    "WriteIterationInfo": "false",
+}
+"""Set over every parameter file: the transform leaves through memory, and elastix writes nothing but its log."""
+
+TRANSFORMS: dict[str, Callable[[Mapping[str, Sequence[str]]], sitk.Transform]] = {
+    "TranslationTransform": lambda settings: sitk.TranslationTransform(3),
+    "EulerTransform": lambda settings: sitk.Euler3DTransform(),
+    "AffineTransform": lambda settings: sitk.AffineTransform(3),
+    "BSplineTransform": lambda settings: sitk.BSplineTransform(3, int(settings["BSplineTransformSplineOrder"][0])),
+}
+"""What a parameter file may name as its Transform, with the SimpleITK transform it becomes, given all parameters."""
+
+
+def register(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    parameters: str | Path,
+    *,
+    log: str | Path,
+    fixed_mask: sitk.Image | None = None,
+    initial: sitk.Transform | None = None,
+    overrides: Mapping[str, Parameter | Sequence[Parameter]] | None = None,
+    seed: int = 0,
+    threads: int = 1,
+) -> sitk.CompositeTransform:
+    """Register two images with one elastix parameter file.
+
+    Two calls with the same arguments give the same transform, to the last bit; another number of threads changes the order of
+    the sums in the metric and with it the result, a little.
+
+    Parameters
+    ----------
+    fixed, moving
+        The images, HU, on any grids, oblique ones included.
+    parameters
+        An elastix parameter file.
+    log
+        Where elastix writes its log, and this function nothing else: a file of its own, replaced if it is there.
+    fixed_mask
+        Samples are drawn where it is not 0. On any grid.
+    initial
+        A linear transform, fixed to moving, that is applied first: the registration starts from ``I_M(initial(x))``, and the
+        moving image is interpolated once. With it, ``AutomaticTransformInitialization`` is off.
+    overrides
+        Parameters to set over those of the file, for example ``{"NumberOfResolutions": 3}``. The file has to name them.
+    seed
+        Seed of the sampler, ``[0, 2**31)``.
+    threads
+        Number of threads.
+
+    Returns
+    -------
+    SimpleITK.CompositeTransform
+        From fixed to moving, mm, `initial` included: ``x -> T(initial(x))`` with the transform ``T`` that was found.
+
+    Raises
+    ------
+    ConfigError
+        If the parameter file cannot be read, names another transform than those of `TRANSFORMS`, or does not name one of
+        `overrides`.
+    RegistrationError
+        If elastix gives up, with its reason; the whole story is in `log`.
+
+    References
+    ----------
+    S. Klein et al., elastix: a toolbox for intensity-based medical image registration, IEEE Trans. Med. Imaging 29, 2010.
+    """
+    log = Path(log).absolute()
+    log.parent.mkdir(parents=True, exist_ok=True)
+    log.unlink(missing_ok=True)
+    settings = _read_parameters(parameters, overrides or {})
+    settings |= {name: (value,) for name, value in QUIET.items()} | {"RandomSeed": (str(seed),)}
+
+    method = itkElastixRegistrationMethodIF3IF3.New()
+    method.SetFixedImage(_itk_image(fixed, sitk.sitkFloat32))
+    method.SetMovingImage(_itk_image(moving, sitk.sitkFloat32))
+    if fixed_mask is not None:
+        method.SetFixedMask(_itk_image(fixed_mask != 0, sitk.sitkUInt8))
+    if initial is not None:
+        method.SetInitialTransform(_itk_affine(initial))
+        # elastix would add its own initial translation, computed as if there were no initial transform.
+        settings["AutomaticTransformInitialization"] = ("false",)
+    parameter_object = elastixParameterObject.New()
+    parameter_object.AddParameterMap(settings)
+    method.SetParameterObject(parameter_object)
+    method.SetNumberOfThreads(threads)
+    method.SetLogToConsole(False)
+    method.SetLogToFile(True)
+    # The log's name is joined to the directory's. What else elastix puts there, such as a copy of the initial transform under
+    # a fixed name, must not meet that of another job.
+    with TemporaryDirectory(prefix=f".{log.name}-", dir=log.parent) as directory:
+        method.SetOutputDirectory(directory)
+        method.SetLogFileName(f"../{log.name}")
+        try:
+            method.Update()
+        except RuntimeError as error:
+            raise RegistrationError(f"elastix with {parameters}: {_reason(log, error)} (all of it: {log})") from error
+
+    # Only what was found is converted; `initial` stays the object it is. elastix composes in the other order than RegNet: the
+    # deformation follows the initial transform, T(initial(x)).
+    found = method.ConvertToItkTransform(method.GetNthTransform(0))
+    transform = _sitk_transform(found, settings)
+    return compose(transform) if initial is None else compose(transform, initial)
+
+
+def _read_parameters(path: str | Path, overrides: Mapping[str, Parameter | Sequence[Parameter]]) -> dict[str, tuple[str, ...]]:
+    """The parameters of a file, with `overrides` set over them, as elastix wants them: all values strings."""
+    parameter_object = elastixParameterObject.New()
+    try:
+        parameter_object.AddParameterFile(str(path))
+    except RuntimeError as error:
+        raise ConfigError(f"{path}: cannot be read as an elastix parameter file ({_last_line(str(error))})") from error
+    settings = dict(parameter_object.GetParameterMap(0))
+    # elastix passes over a name it does not know, and the misspelt setting would silently be its default.
+    unknown = sorted(set(overrides) - set(settings))
+    if unknown:
+        raise ConfigError(f"{path}: the config sets {unknown[0]}, expected a parameter that this file names")
+    for name, value in overrides.items():
+        values = [value] if isinstance(value, Parameter) else value
+        settings[name] = tuple(str(item).lower() if isinstance(item, bool) else str(item) for item in values)
+    found = settings.get("Transform", ("no Transform",))[0]
+    if found not in TRANSFORMS:
+        raise ConfigError(f"{path}: found {found}, expected one of {', '.join(TRANSFORMS)} as Transform")
+    settings.setdefault("BSplineTransformSplineOrder", ("3",))
+    return settings
+
+
+def _itk_image(image: sitk.Image, pixel_type: int) -> itk.Image:
+    """The same image as an ITK object, on the same grid."""
+    result = itk.image_from_array(sitk.GetArrayFromImage(sitk.Cast(image, pixel_type)))
+    result.SetSpacing(image.GetSpacing())
+    result.SetOrigin(image.GetOrigin())
+    result.SetDirection(np.reshape(image.GetDirection(), (3, 3)))
+    return result
+
+
+def _itk_affine(transform: sitk.Transform) -> itkAffineTransformD3:
+    """A linear transform as one ITK affine transform, whatever it is made of."""
+    if not transform.IsLinear():
+        raise ValueError(f"initial: found {transform.GetName()}, which is not linear, expected a linear transform")
+    # Far points, so that the rounding of large coordinates does not show in the matrix.
+    reach = 1000.0
+    offset, *columns = transform_points(transform, reach * np.vstack([np.zeros(3), np.eye(3)]))
+    matrix = (np.array(columns) - offset).T / reach
+    result = itkAffineTransformD3.New()
+    result.SetParameters(itkOptimizerParametersD([*matrix.ravel().tolist(), *offset.tolist()]))
+    return result
+
+
+def _sitk_transform(transform: itk.Transform, settings: Mapping[str, Sequence[str]]) -> sitk.Transform:
+    """The same transform as a SimpleITK object; exact, since its parameters stay doubles in memory."""
+    result = TRANSFORMS[settings["Transform"][0]](settings)
+    result.SetFixedParameters(list(transform.GetFixedParameters()))
+    result.SetParameters(list(transform.GetParameters()))
+    return result
+
+
+def _reason(log: Path, error: RuntimeError) -> str:
+    """What elastix said first of an error, in its log or else in the exception, without the name of the C++ object."""
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    said = [line for line in lines if "ITK ERROR:" in line] or [_last_line(str(error))]
+    return re.sub(r"^.*ERROR: (\w+\(0x\w+\): )?", "", said[0]).strip()
+
+
+def _last_line(text: str) -> str:
+    return text.strip().splitlines()[-1]

@@ -1,0 +1,203 @@
+"""The config and the rows of tables against their JSON schemas in ``workflow/schemas``: each problem is one line for people."""
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from functools import cache
+from pathlib import Path, PurePath
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator, ValidationError
+from jsonschema.validators import extend
+
+from regnet.errors import ConfigError
+from regnet.patches import WINDOW_BEFORE
+
+FOLDER = Path(__file__).resolve().parents[2] / "schemas"
+"""Where the schemas are."""
+
+CONFIG_SCHEMA = FOLDER / "config.schema.yaml"
+
+TYPES = {
+    "null": "null",
+    "boolean": "true or false",
+    "integer": "an integer",
+    "number": "a number",
+    "string": "text",
+    "array": "a list",
+    "object": "keys with values",
+}
+"""What the types of JSON schema are called in a message."""
+
+BOUNDS = {"exclusiveMinimum": "above", "minimum": "of at least", "exclusiveMaximum": "below", "maximum": "of at most"}
+
+
+def _is_integer(_: object, value: object) -> bool:
+    # JSON schema would take 200.0 too, which range() does not.
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(_: object, value: object) -> bool:
+    # Every comparison with NaN is false, so that it would pass all bounds.
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_types = Draft202012Validator.TYPE_CHECKER.redefine_many({"integer": _is_integer, "number": _is_number})
+_Validator = extend(Draft202012Validator, type_checker=_types)
+
+
+@cache
+def validator(path: str | Path) -> Draft202012Validator:
+    """The validator of a schema file, read once."""
+    return _Validator(yaml.safe_load(Path(path).read_text(encoding="utf-8")))
+
+
+def problems(instance: object, schema_path: str | Path, source: str) -> list[str]:
+    """What is wrong with a config or a row of a table.
+
+    Parameters
+    ----------
+    instance
+        Mappings, lists and scalars as YAML gives them.
+    schema_path
+        A JSON schema, draft 2020-12, as YAML; by its ``title`` a part of it can say in words what it expects.
+    source
+        How messages name the instance, for example ``"config"`` or ``"images.tsv, row 3"``.
+
+    Returns
+    -------
+    list of str
+        One line for each problem: the source, the field, what was found and what was expected. Empty if there are none.
+    """
+    check = validator(schema_path)
+    lines = []
+    for error in check.iter_errors(_plain(instance)):
+        lines += (f"{source}: {line}" for line in _lines(error, check.schema))
+    return list(dict.fromkeys(lines))
+
+
+def check_config(config: Mapping[str, Any]) -> None:
+    """Check the whole config, overlays merged: every key, and the keys against each other.
+
+    Raises
+    ------
+    ConfigError
+        With a line for each problem.
+    """
+    found = problems(config, CONFIG_SCHEMA, "config")
+    if not found:
+        found = [f"config: {line}" for line in _conflicts(config)]
+    if found:
+        raise ConfigError("\n".join(found))
+
+
+def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
+    """What is wrong between keys that are right by themselves."""
+    training, warmup = config["training"], config["training"]["warmup"]
+    lower, upper = config["regnet"]["window"]
+    if lower >= upper:
+        yield f"regnet.window: found {[lower, upper]}, expected the lowest HU first, then the highest"
+    if config["phantom"] is not None and "results" not in PurePath(config["data_root"]).parts:
+        # With a phantom the workflow writes there: never into a folder of somebody's scans.
+        yield (
+            f"data_root: found {config['data_root']!r}, expected a folder in results/, as a phantom is written to it "
+            "(for images of your own set phantom: null)"
+        )
+    stages = [("patches.block", config["patches"]["block"], "training.batch", training["batch"])]
+    if warmup is not None:
+        stages.append(("training.warmup.block", warmup["block"], "training.warmup.batch", warmup["batch"]))
+        side = 2 * (WINDOW_BEFORE + warmup["block"])
+        if warmup["size"] < side:
+            yield (
+                f"training.warmup.size: found {warmup['size']}, expected an integer of at least {side}, "
+                f"the window of a sample with training.warmup.block = {warmup['block']}"
+            )
+        low, high = warmup["field_sigma"]
+        if low > high:
+            yield f"training.warmup.field_sigma: found {[low, high]}, expected the smallest first, then the largest"
+    for block_field, block, batch_field, batch in stages:
+        if batch * block == 1:
+            # The joint layers end in one value per sample, of which batch normalization cannot take a deviation.
+            yield f"{batch_field}: found 1, expected an integer of at least 2, as {block_field} is 1"
+
+
+def _plain(value: object) -> object:
+    """The same value in dicts and lists with text as keys: YAML takes ``no`` and ``1`` for other kinds of keys."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _lines(error: ValidationError, root: Mapping[str, Any]) -> Iterator[str]:
+    """The messages of one error without their source."""
+    field = _dotted(error.absolute_path)
+    prefix = f"{field}." if field else ""
+    value, schema = error.instance, error.schema
+    if error.validator == "additionalProperties":
+        known = schema.get("properties", {})
+        patterns = schema.get("patternProperties", {})
+        for key in value:
+            if key in known or any(re.search(pattern, key) for pattern in patterns):
+                continue
+            close = get_close_matches(key, known, n=1)
+            advice = f"did you mean {prefix + close[0]!r}?" if close else f"expected one of {', '.join(known)}"
+            yield f"unknown key {prefix + key!r}, {advice}"
+    elif error.validator == "required":
+        # jsonschema gives one error for each missing key and names it in its message only.
+        missing = next(key for key in error.validator_value if error.message.startswith(repr(key)))
+        yield f"missing key {prefix + missing!r}, expected {_expected(schema['properties'][missing], root)}"
+    else:
+        # For `contains`, `uniqueItems` and the like the schema is that of the whole list, as is the value.
+        yield f"{field or 'all of it'}: found {_found(value)}, expected {_expected(schema, root)}{_hint(value, schema)}"
+
+
+def _dotted(path: Iterable[str | int]) -> str:
+    return "".join(f"[{key}]" if isinstance(key, int) else f".{key}" for key in path).removeprefix(".")
+
+
+def _found(value: object) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    text = repr(value) if len(repr(value)) <= 80 else f"{repr(value)[:77]}..."
+    for kind, name in ((str, "the text"), (int | float, "the number"), (list, "the list"), (dict, "the keys")):
+        if isinstance(value, kind):
+            return f"{name} {text}"
+    return f"the {type(value).__name__} {value}"
+
+
+def _expected(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
+    """What a part of a schema allows, in words."""
+    if "$ref" in schema:
+        return _expected(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
+    if "title" in schema:
+        return schema["title"]
+    if "enum" in schema:
+        return f"one of {', '.join(map(str, schema['enum']))}"
+    if "const" in schema:
+        return str(schema["const"])
+    names = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    phrases = [TYPES[name] for name in names]
+    bounds = " and ".join(f"{words} {schema[key]}" for key, words in BOUNDS.items() if key in schema)
+    if bounds:
+        phrases[0] += f" {bounds}"
+    if names[0] == "array":
+        phrases[0] += f" of {schema['minItems']}, each {_expected(schema['items'], root)}"
+    if names[0] == "object":
+        phrases[0] = f"the keys {', '.join(schema['required'])}"
+    return " or ".join(phrases)
+
+
+def _hint(value: object, schema: Mapping[str, Any]) -> str:
+    """How to write a number that YAML has read as text."""
+    wanted = schema.get("type", ())
+    if not isinstance(value, str) or not {"integer", "number"} & {*([wanted] if isinstance(wanted, str) else wanted)}:
+        return ""
+    parts = re.fullmatch(r"([+-]?\d+)(\.\d*)?[eE]([+-]?)(\d+)", value)
+    if parts:
+        whole, fraction, sign, exponent = parts.groups()
+        decimals = fraction if fraction and fraction != "." else ".0"
+        number = f"{whole}{decimals}e{sign or '+'}{exponent}" if "number" in wanted else f"{float(value):.0f}"
+        return f" (YAML reads {value} as text: write {number})"
+    return " (write it without quotes)" if re.fullmatch(r"[+-]?\d+(\.\d*)?", value) else ""

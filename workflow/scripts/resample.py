@@ -1,0 +1,14 @@
+"""Resample an image and its lung mask to an isotropic grid."""
+
+import logging
+
+from regnet.jobs import log_to
+from regnet.volumes import Grid, read_ct, read_mask, resample_ct, resample_mask, write_image
+
+with log_to(snakemake.log[0]):
+    image = read_ct(snakemake.input.image)
+    mask = read_mask(snakemake.input.mask, Grid.of(image))
+    grid = Grid.of(image).isotropic(float(snakemake.wildcards.spacing))
+    logging.info("from %s to %s", Grid.of(image), grid)
+    write_image(resample_ct(image, grid), snakemake.output.image)
+    write_image(resample_mask(mask, grid), snakemake.output.mask)

@@ -1,0 +1,16 @@
+"""Keep one slice of three synthetic DVFs for Figure 2.2."""
+
+from regnet.evaluation import field_slices, save_slices
+from regnet.jobs import log_to
+from regnet.synthesis import SyntheticDVF
+from regnet.transforms import field_transform
+from regnet.volumes import read_ct, read_mask
+
+with log_to(snakemake.log[0]):
+    inputs = snakemake.input
+    dvfs = [SyntheticDVF.load(path) for path in inputs.dvf]
+    fields = {
+        frequency: field_transform(dvf.on_grid(), dvf.grid)
+        for frequency, dvf in zip(snakemake.params.frequencies, dvfs, strict=True)
+    }
+    save_slices(snakemake.output.slices, field_slices(fields, read_ct(inputs.image), read_mask(inputs.mask)))

@@ -1,0 +1,36 @@
+"""Make the synthetic pairs of an image."""
+
+import numpy as np
+import SimpleITK as sitk
+from regnet.conventions import job_seed
+from regnet.files import whole_file
+from regnet.jobs import log_to
+from regnet.synthesis import deform, random_dvf
+from regnet.volumes import Grid, read_ct
+
+
+def save_volume(image, path):
+    with whole_file(path) as partial:
+        np.save(partial, sitk.GetArrayViewFromImage(image))
+
+
+with log_to(snakemake.log[0]):
+    settings = snakemake.params.synthesis
+    border = settings["border"]
+    rng = np.random.default_rng(job_seed(snakemake.params.seed, "synthesize", snakemake.wildcards.image))
+    original = read_ct(snakemake.input.image)
+    grid = Grid.of(original)
+
+    deformation = dict(settings["moving"])
+    noise_sd = deformation.pop("noise_sd")
+    dvf = random_dvf(grid, **deformation, border=border, rng=rng)
+    moving = {"original": original, "deformed": deform(original, dvf, noise_sd=noise_sd, rng=rng)}
+    dvf.save(snakemake.output.deformation)
+    save_volume(moving["original"], snakemake.output.original)
+    save_volume(moving["deformed"], snakemake.output.deformed)
+
+    for pair, fixed_path, dvf_path in zip(snakemake.params.pairs, snakemake.output.fixed, snakemake.output.dvf, strict=True):
+        kind, frequency = pair.split("_")
+        dvf = random_dvf(grid, **settings["frequencies"][frequency], border=border, rng=rng)
+        save_volume(deform(moving[kind], dvf, noise_sd=settings["noise_sd"], rng=rng), fixed_path)
+        dvf.save(dvf_path)
