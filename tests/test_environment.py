@@ -22,7 +22,11 @@ def test_every_requirement_says_what_it_is_for():
 
 
 def test_environment_yml_has_the_requirements_at_the_constrained_versions():
-    (pip,) = [entry["pip"] for entry in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"] if isinstance(entry, dict)]
+    (pip,) = [
+        entry["pip"]
+        for entry in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+        if isinstance(entry, dict)
+    ]
     pinned = constraints()
     expected = [f"{name}=={pinned[name.partition('[')[0].lower()]}" for name in requirements()]
     assert pip == expected

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import SimpleITK as sitk
+
 from regnet import evaluation
 from regnet.errors import ConfigError, InputError
 from regnet.evaluation import LANDMARK_COLUMNS, POINT_COLUMNS

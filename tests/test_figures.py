@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from matplotlib.colors import to_hex
 from matplotlib.contour import ContourSet
 from matplotlib.text import Text
+
 from regnet import evaluation, figures
 from regnet.errors import InputError
 

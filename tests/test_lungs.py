@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+from scipy import ndimage
+
 from regnet.errors import InputError
 from regnet.lungs import segment_lungs
 from regnet.volumes import Grid, read_ct, read_mask
-from scipy import ndimage
 
 GRID = Grid(size=(124, 92, 88), spacing=(3.0, 3.0, 3.0), origin=(-184.5, -136.5, -130.5))
 DATA = Path(__file__).parents[2] / "shared" / "data"

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+
 from regnet import evaluation, tables
 
 CHAPTER_ROWS = [

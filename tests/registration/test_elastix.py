@@ -136,6 +136,17 @@ def test_initial_transform_may_be_any_composite_of_linear_ones(filters, tmp_path
     np.testing.assert_allclose(transform_points(transform, points), expected, rtol=0, atol=1e-6)
 
 
+def test_initial_transform_takes_the_place_of_the_automatic_one(tmp_path):
+    fixed, moving = texture(PLAIN), texture(PLAIN)
+    moving.SetOrigin((30.0, 0.0, 0.0))
+    file, initial = PARAMETERS / "affine.txt", sitk.TranslationTransform(3, (30.0, 0.0, 0.0))
+    overrides = {"MaximumNumberOfIterations": 1, "NumberOfResolutions": 1}
+    for start in (None, initial):
+        transform = register(fixed, moving, file, log=tmp_path / "log", initial=start, overrides=overrides)
+        displacement = transform_points(transform, inner_points(PLAIN)) - inner_points(PLAIN)
+        np.testing.assert_allclose(displacement.mean(axis=0), (30.0, 0.0, 0.0), atol=1)
+
+
 def test_initial_transform_has_to_be_linear(tmp_path):
     with pytest.raises(ValueError, match="not linear"):
         register(

@@ -1,6 +1,7 @@
 """Measure a network on the samples of the synthetic pairs of a split."""
 
 import torch
+
 from regnet.evaluation import sample_errors, write_errors
 from regnet.inference import load_network, predict_samples
 from regnet.jobs import log_to

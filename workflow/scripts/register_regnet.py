@@ -1,6 +1,7 @@
 """Register a pair with the trained network."""
 
 import torch
+
 from regnet.inference import load_network
 from regnet.jobs import log_to
 from regnet.registration.regnet import register

@@ -1,6 +1,7 @@
 """Draw the samples of the synthetic pairs of an image."""
 
 import numpy as np
+
 from regnet.conventions import job_seed
 from regnet.errors import InputError
 from regnet.jobs import log_to

@@ -2,6 +2,7 @@
 
 import numpy as np
 import SimpleITK as sitk
+
 from regnet.conventions import job_seed
 from regnet.files import whole_file
 from regnet.jobs import log_to

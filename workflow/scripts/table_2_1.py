@@ -1,6 +1,7 @@
 """Make Table 2.1."""
 
 import pandas as pd
+
 from regnet.evaluation import LANDMARK_COLUMNS, POINT_COLUMNS, read_errors
 from regnet.jobs import log_to
 from regnet.tables import table_2_1, write_table

@@ -1,6 +1,7 @@
 """Train RegNet or one of its variants."""
 
 import torch
+
 from regnet.conventions import job_seed
 from regnet.inference import save_network
 from regnet.jobs import log_to

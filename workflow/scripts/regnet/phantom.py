@@ -52,8 +52,8 @@ class Subject:
         Corresponding points at vessel branchings, shape ``(n, 3)``, x, y, z in mm (LPS); row i corresponds to row i.
     dvf
         True displacement ``T(x) - x`` from baseline to follow-up, shape ``(z, y, x, 3)``, components x, y, z in mm, float32.
-        Between the nodes it is to be interpolated linearly, which is good to 0.1 mm at the
-        worst; `followup_landmarks` are exact to 1e-4 mm.
+        Between the nodes it is to be interpolated linearly, which is good to some
+        hundredths of a mm, 0.15 at the worst; `followup_landmarks` are exact to 1e-4 mm.
     dvf_grid
         Where the nodes of the DVF are; they cover the baseline image.
     lungs
@@ -637,7 +637,7 @@ def _draw_motion(frame: _Frame, scale: float, rng: np.random.Generator) -> _Moti
     breath = scale * rng.choice((-1, 1)) * rng.uniform(8, 13) * _breathing(nominal)
     # All nodes are used, as kinks of a coarser noise would make the DVF, linear between other nodes, less accurate.
     wobble = np.stack([_noise(rng, grid, rng.uniform(28, 36) * np.sqrt(scale), np.inf) for _ in range(3)], -1)
-    wobble *= np.sqrt(scale) * rng.uniform(4.8, 6.6) * _looseness(nominal)[..., None]
+    wobble *= np.sqrt(scale) * rng.uniform(5.2, 7.0) * _looseness(nominal)[..., None]
     # Where breath and wobble press tissue together more than any lung stands, the wobble gives way.
     while jacobian_determinant(breath + wobble, grid).min() < 0.3:
         wobble *= 0.8

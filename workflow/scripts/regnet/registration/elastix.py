@@ -66,7 +66,7 @@ def register(
         Samples are drawn where it is not 0. On any grid.
     initial
         A linear transform, fixed to moving, that is applied first: the registration starts from ``I_M(initial(x))``, and the
-        moving image is interpolated once. With it, ``AutomaticTransformInitialization`` is off.
+        moving image is interpolated once. With it, elastix makes no ``AutomaticTransformInitialization``.
     overrides
         Parameters to set over those of the file, for example ``{"NumberOfResolutions": 3}``. The file has to name them.
     seed
@@ -104,8 +104,6 @@ def register(
         method.SetFixedMask(_itk_image(fixed_mask != 0, sitk.sitkUInt8))
     if initial is not None:
         method.SetInitialTransform(_itk_affine(initial))
-        # elastix would add its own initial translation, computed as if there were no initial transform.
-        settings["AutomaticTransformInitialization"] = ("false",)
     parameter_object = elastixParameterObject.New()
     parameter_object.AddParameterMap(settings)
     method.SetParameterObject(parameter_object)
@@ -184,8 +182,8 @@ def _sitk_transform(transform: itk.Transform, settings: Mapping[str, Sequence[st
 def _reason(log: Path, error: RuntimeError) -> str:
     """What elastix said first of an error, in its log or else in the exception, without the name of the C++ object."""
     lines = log.read_text(errors="replace").splitlines() if log.exists() else []
-    said = [line for line in lines if "ITK ERROR:" in line] or [_last_line(str(error))]
-    return re.sub(r"^.*ERROR: (\w+\(0x\w+\): )?", "", said[0]).strip()
+    said = [line for line in lines if "ITK ERROR:" in line or line.startswith("std: ")] or [_last_line(str(error))]
+    return re.sub(r"^(std: |.*ERROR: )(\w+\(0x\w+\): )?", "", said[0]).strip()
 
 
 def _last_line(text: str) -> str:

@@ -1,0 +1,46 @@
+"""The network's shapes, sizes and variants."""
+
+import pytest
+import torch
+
+from regnet.errors import ConfigError
+from regnet.network import VARIANTS, RegNet, parameter_count, window_size
+
+
+def test_regnet_has_the_number_of_parameters_of_the_authors_network():
+    assert parameter_count(RegNet("regnet")) == 903_961
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_variants_are_of_comparable_size(variant):
+    assert parameter_count(RegNet(variant)) == pytest.approx(903_961, rel=0.02)
+
+
+def test_the_chapters_patches_are_the_window_of_one_output():
+    assert window_size(1) == 54
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("outputs", [1, 2, 3])
+def test_a_window_gives_its_outputs(variant, outputs):
+    side = window_size(outputs)
+    network = RegNet(variant).eval()
+    with torch.inference_mode():
+        field = network(torch.randn(2, 1, side, side, side), torch.randn(2, 1, side, side, side))
+    assert field.shape == (2, 3, outputs, outputs, outputs)
+
+
+@pytest.mark.parametrize(("variant", "reach"), [("regnet", 26), ("regnet_early", 26), ("regnet_1scale", 13)])
+def test_the_receptive_field_is_the_patch_around_the_output(variant, reach):
+    network = RegNet(variant).eval()
+    fixed = torch.randn(1, 1, 54, 54, 54, requires_grad=True)
+    network(fixed, torch.randn(1, 1, 54, 54, 54)).abs().sum().backward()
+    (seen,) = torch.nonzero(fixed.grad.abs().amax(dim=(0, 1, 2, 3)), as_tuple=True)
+    # The output is at 26.5. Pooling in pairs leaves out the last voxel of the 29^3 patch: -14 to +13 around voxel 27.
+    assert seen.min() == 26.5 - reach - 0.5
+    assert seen.max() == 26.5 + reach + 0.5
+
+
+def test_an_unknown_variant_is_named():
+    with pytest.raises(ConfigError, match="regnet_2scale"):
+        RegNet("regnet_2scale")

@@ -1,0 +1,125 @@
+"""Patch geometry: what the sampler cuts, and that the dense pass is the patch network."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from regnet.errors import InputError
+from regnet.inference import output_lattice, predict_samples, predict_volume
+from regnet.network import VARIANTS, RegNet
+from regnet.patches import SamplePool, Samples, output_points, sample_centres
+
+WINDOW = (-1000, 400)
+
+
+def make_pool(folder, fixed, moving, centres, block, displacements=None):
+    if displacements is None:
+        displacements = np.zeros((len(centres), block, block, block, 3), np.float32)
+    np.save(folder / "fixed.npy", fixed)
+    np.save(folder / "moving.npy", moving)
+    Samples(np.asarray(centres, np.int32), displacements).save(folder / "samples.npz")
+    return SamplePool([folder / "samples.npz"], [folder / "fixed.npy"], [folder / "moving.npy"], WINDOW)
+
+
+def random_ct(rng, shape=(21, 18, 23)):
+    return rng.integers(-1000, 400, shape).astype(np.int16)
+
+
+def randomized(variant):
+    """A network whose batch normalization does something: statistics and weights away from 0 and 1."""
+    network = RegNet(variant)
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            torch.nn.init.uniform_(module.running_mean, -0.1, 0.1)
+            torch.nn.init.uniform_(module.running_var, 0.5, 2)
+            torch.nn.init.uniform_(module.weight, 0.5, 1.5)
+    return network.eval()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_dense_pass_equals_single_patches_at_the_same_points(variant, tmp_path, rng):
+    fixed, moving = random_ct(rng), random_ct(rng)
+    network = randomized(variant)
+    counts, first = output_lattice(fixed.shape)
+    dense = predict_volume(network, fixed, moving, window=WINDOW, tile=6)
+    assert dense.shape == (3, *counts)
+
+    nodes = np.array([(0, 0, 0), (3, 4, 5), (counts[2] - 1, counts[1] - 1, counts[0] - 1), (7, 2, 9)])
+    centres = 2 * nodes + 1
+    assert np.array_equal(output_points(centres, 1)[:, 0, 0, 0], 2.0 * nodes + first)
+    patches = predict_samples(network, make_pool(tmp_path, fixed, moving, centres, block=1))[:, 0, 0, 0]
+    at_nodes = dense[:, nodes[:, 2], nodes[:, 1], nodes[:, 0]].T
+    assert np.abs(at_nodes).max() > 0.01
+    np.testing.assert_allclose(patches, at_nodes, atol=1e-4)
+
+
+def test_tiles_change_nothing(rng):
+    fixed, moving = random_ct(rng), random_ct(rng)
+    network = randomized("regnet")
+    whole, tiled = (predict_volume(network, fixed, moving, window=WINDOW, tile=tile) for tile in (64, 5))
+    np.testing.assert_allclose(tiled, whole, atol=1e-5)
+
+
+@pytest.mark.parametrize("block", [2, 3])
+def test_a_block_holds_the_patches_of_its_points(block, tmp_path, rng):
+    fixed, moving = random_ct(rng), random_ct(rng)
+    network = randomized("regnet")
+    centre = np.array([[9, 8, 11]])
+    points = output_points(centre, block)[0]
+    whole = predict_samples(network, make_pool(tmp_path, fixed, moving, centre, block))[0]
+    for z, y, x in [(0, 0, 0), (block - 1, 0, 1), (1, block - 1, 0)]:
+        alone = (points[z, y, x] + 0.5).astype(int)[None]
+        patch = predict_samples(network, make_pool(tmp_path, fixed, moving, alone, block=1))[0, 0, 0, 0]
+        np.testing.assert_allclose(whole[z, y, x], patch, atol=1e-4)
+
+
+def test_a_window_is_the_volume_around_its_centre_with_continued_borders(tmp_path, rng):
+    volume = random_ct(rng)
+    centres = np.array([[9, 8, 10], [0, 0, 0]])
+    fixed, moving, targets = make_pool(tmp_path, volume, volume, centres, block=1).cut(np.array([0, 1]))
+    assert fixed.shape == (2, 1, 54, 54, 54)
+    assert targets.shape == (2, 3, 1, 1, 1)
+    assert np.array_equal(fixed, moving)
+    expected = np.pad((volume + 1000) / 500, 30, mode="edge")
+    # Voxel 27 of a window is its centre; padding moves voxel 0 of the volume to 30.
+    for window, (x, y, z) in zip(fixed[:, 0], centres, strict=True):
+        np.testing.assert_allclose(window, expected[z + 3 : z + 57, y + 3 : y + 57, x + 3 : x + 57], atol=1e-6)
+
+
+def test_intensities_are_clipped_to_the_window(tmp_path, rng):
+    volume = np.where(rng.random((12, 12, 12)) < 0.5, -1024, 3000).astype(np.int16)
+    fixed, _, _ = make_pool(tmp_path, volume, volume, [[5, 5, 5]], block=1).cut(np.array([0]))
+    assert set(np.unique(fixed).tolist()) == {0.0, pytest.approx(2.8)}
+
+
+def test_centres_are_in_the_mask_and_reproducible():
+    mask = np.zeros((10, 12, 14), bool)
+    mask[2:5, 6:9, 1:4] = True
+    centres = sample_centres(mask, 20, np.random.default_rng(3))
+    assert mask[centres[:, 2], centres[:, 1], centres[:, 0]].all()
+    assert len(np.unique(centres, axis=0)) == 20
+    assert np.array_equal(centres, sample_centres(mask, 20, np.random.default_rng(3)))
+
+
+def test_an_empty_mask_is_refused(rng):
+    with pytest.raises(InputError, match="empty"):
+        sample_centres(np.zeros((3, 3, 3)), 5, rng)
+
+
+def test_damaged_or_empty_tables_are_named(tmp_path):
+    path = tmp_path / "samples.npz"
+    path.write_bytes(b"not a table")
+    with pytest.raises(InputError, match=r"samples\.npz"):
+        Samples.load(path)
+    Samples(np.empty((0, 3), np.int32), np.empty((0, 1, 1, 1, 3), np.float32)).save(path)
+    with pytest.raises(InputError, match=r"samples\.npz.*empty"):
+        Samples.load(path)
+
+
+def test_the_networks_answer_moves_points_to_the_moving_image(tmp_path):
+    """A network output of one voxel along x means: what is at x in the fixed image is at x + 1 voxel in the moving one."""
+    volume = np.zeros((40, 40, 40), np.int16)
+    volume[20, 20, 21] = 400
+    fixed_like = sitk.GetArrayFromImage(sitk.Resample(sitk.GetImageFromArray(volume), sitk.TranslationTransform(3, (1, 0, 0))))
+    assert np.argwhere(fixed_like == 400).tolist() == [[20, 20, 20]]

@@ -1,0 +1,238 @@
+"""The config's schema against the shipped configs and config/README.md, and its messages against every kind of mistake."""
+
+import copy
+import json
+import re
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import yaml
+from jsonschema import Draft202012Validator
+from snakemake.utils import update_config
+
+from regnet.errors import ConfigError
+from regnet.schemas import CONFIG_SCHEMA, FOLDER, check_config, problems, validator
+
+CONFIG = Path(__file__).parents[1] / "config"
+BASE = yaml.safe_load((CONFIG / "config.yaml").read_text())
+OVERLAYS = sorted(path.name for path in CONFIG.glob("*.yaml") if path.name != "config.yaml")
+
+
+def config_with(path, value):
+    """The default config with the value of one dotted key replaced, or with `...` removed."""
+    config = copy.deepcopy(BASE)
+    *groups, key = path.split(".")
+    place = config
+    for group in groups:
+        place = place[group]
+    place[key] = value
+    if value is ...:
+        del place[key]
+    return config
+
+
+def message(config):
+    with pytest.raises(ConfigError) as caught:
+        check_config(config)
+    return str(caught.value)
+
+
+def schema_keys(schema=None, prefix=""):
+    """Every key the schema names, in its order: dotted key, resolved schema."""
+    root = validator(CONFIG_SCHEMA).schema
+    for key, part in (schema or root)["properties"].items():
+        resolved = {**root["$defs"][part["$ref"].rpartition("/")[2]], **part} if "$ref" in part else part
+        yield prefix + key, resolved
+        if "properties" in part:
+            yield from schema_keys(part, f"{prefix}{key}.")
+
+
+def config_values(config, prefix=""):
+    """Every value of a config by its dotted key; of a group that is null, null."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from config_values(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key, value
+
+
+def readme_rows():
+    """The rows of the tables in config/README.md, as they follow from the schema and config/chapter.yaml."""
+    chapter = dict(config_values(yaml.safe_load((CONFIG / "chapter.yaml").read_text())))
+
+    def cell(value):
+        return f"`{value if isinstance(value, str) else json.dumps(value)}`"
+
+    for key, part in schema_keys():
+        may_be_null = "null" in part["type"] if isinstance(part.get("type"), list) else False
+        if "properties" in part and not may_be_null:
+            continue
+        meaning, unit = re.fullmatch(r"(.*?)(?: \[(\w+)\])?", part["description"]).groups()
+        default = cell(part["default"]) if "default" in part else "the keys below"
+        yield f"| `{key}` | {unit or ''} | {default} | {cell(chapter[key]) if key in chapter else ''} | {meaning} |"
+
+
+@pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.name)
+def test_schemas_are_strict_and_described(path):
+    schema = yaml.safe_load(path.read_text())
+    Draft202012Validator.check_schema(schema)
+
+    def walk(part, where):
+        if "properties" in part:
+            assert part["additionalProperties"] is False, where
+            optional = set(part["properties"]) - set(part["required"])
+            assert optional <= {"resolutions", "iterations", "grid_spacing"}, where
+        for key, child in [*part.get("properties", {}).items(), *part.get("patternProperties", {}).items()]:
+            described = schema["$defs"][child["$ref"].rpartition("/")[2]] if "$ref" in child else child
+            assert described["description"], f"{where}.{key}"
+            walk(child, f"{where}.{key}")
+
+    walk(schema, path.name)
+
+
+def test_defaults_are_those_of_config_yaml():
+    defaults = {key: part["default"] for key, part in schema_keys() if "default" in part}
+    assert defaults == dict(config_values(BASE))
+    # 1.0 == 1, but the README shows them as they are written.
+    assert json.dumps(defaults) == json.dumps(dict(config_values(BASE)))
+
+
+def test_readme_has_every_key_as_in_the_schema():
+    lines = (CONFIG / "README.md").read_text().splitlines()
+    assert [line for line in lines if line.startswith("| `")] == list(readme_rows())
+
+
+@pytest.mark.parametrize("overlay", [None, *OVERLAYS])
+def test_shipped_configs_are_valid(overlay):
+    config = OrderedDict(copy.deepcopy(BASE))
+    if overlay:
+        update_config(config, yaml.safe_load((CONFIG / overlay).read_text()))
+    check_config(config)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "found", "expected"),
+    [
+        ("experiment", "../x", "the text '../x'", "a folder name of letters, digits, _ . - that does not start with a dot"),
+        ("experiment", "..", "the text '..'", "a folder name"),
+        ("experiment", "a/b", "the text 'a/b'", "a folder name"),
+        ("experiment", 2017, "the number 2017", "a folder name"),
+        ("seed", -1, "the number -1", "an integer of at least 0"),
+        ("seed", 1.0, "the number 1.0", "an integer of at least 0"),
+        ("seed", "17", "the text '17'", "an integer of at least 0 (write it without quotes)"),
+        ("cohort", None, "null", "the path of a folder"),
+        ("data_root", "", "the text ''", "the path of a folder"),
+        ("phantom", 3, "the number 3", "the keys spacing, scale, landmarks or null"),
+        ("phantom.spacing", [1, 1], "the list [1, 1]", "a list of 3, each a number above 0"),
+        ("resampling", None, "null", "the keys spacing"),
+        ("resampling.spacing", 0, "the number 0", "a number above 0"),
+        ("resampling.spacing", True, "true", "a number above 0"),
+        ("resampling.spacing", float("nan"), "the number nan", "a number above 0"),
+        ("resampling.spacing", float("inf"), "the number inf", "a number above 0"),
+        ("regnet.spacing", "fine", "the text 'fine'", "a number above 0 or null"),
+        ("regnet.window", [-1000], "the list [-1000]", "a list of 2"),
+        ("regnet.window", [400, -1000], "[400, -1000]", "the lowest HU first"),
+        ("patches.block", 0, "the number 0", "an integer of at least 1"),
+        ("synthesis.frequencies.low.points", 2, "the number 2", "an integer of at least 3"),
+        ("training.learning_rate", "1e-4", "the text '1e-4'", "a number above 0 and of at most 1 (YAML reads 1e-4 as text: "),
+        ("training.learning_rate", "1.5E5", "the text '1.5E5'", "write 1.5e+5)"),
+        (
+            "training.steps_per_epoch",
+            "1e3",
+            "the text '1e3'",
+            "an integer of at least 1 or null (YAML reads 1e3 as text: write ",
+        ),
+        ("training.epochs", True, "true", "an integer of at least 1"),
+        ("training.flips", "on", "the text 'on'", "true or false"),
+        ("training.schedule", "linear", "the text 'linear'", "one of decay, cosine"),
+        ("training.precision", "float16", "the text 'float16'", "one of auto, float32, bfloat16"),
+        ("training.variants", ["regnet_early"], "the list ['regnet_early']", "regnet_early, regnet always among them"),
+        ("training.variants", ["regnet", "regnet"], "the list ['regnet', 'regnet']", "a list, without repetition, of some of"),
+        ("training.variants", [], "the list []", "a list, without repetition, of some of"),
+        ("training.warmup.size", 59, "59", "at least 60, the window of a sample with training.warmup.block = 4"),
+        ("training.warmup.field_sigma", [36, 18], "[36, 18]", "the smallest first"),
+        ("elastix.methods.bspline_1r.iterations", 0, "the number 0", "an integer of at least 1"),
+        ("elastix.methods.syn", None, "null", "the keys parameters"),
+        ("data_root", "/data/scans", "'/data/scans'", "a folder in results/"),
+    ],
+)
+def test_wrong_values_are_one_line(path, value, found, expected):
+    text = message(config_with(path, value))
+    assert text.startswith(f"config: {path}: found {found}, expected ")
+    assert expected in text
+    assert "\n" not in text
+
+
+def test_number_hint_is_what_yaml_reads_as_a_number():
+    for value in ("1e-4", "1e4", "2.5e-3", "2.e3", "-1E+2"):
+        written = re.search(r"write (\S+)\)", message(config_with("resampling.spacing", value))).group(1)
+        assert yaml.safe_load(written) == float(value)
+
+
+@pytest.mark.parametrize(
+    ("path", "advice"),
+    [
+        ("traning", "did you mean 'training'?"),
+        ("training.learning_rat", "did you mean 'training.learning_rate'?"),
+        ("training.warmup.Steps", "did you mean 'training.warmup.steps'?"),
+        ("elastix.methods.affine.iteration", "did you mean 'elastix.methods.affine.iterations'?"),
+        ("elastix.methods.affine.grid_spacing", "expected one of parameters, resolutions, iterations"),
+        ("elastix.methods.bspline_1R", "did you mean 'elastix.methods.bspline_1r'?"),
+        ("elastix.methods.regnet", "expected one of affine, bspline_1r, bspline_3r"),
+        ("patches.zzz", "expected one of per_pair, block, evaluation_per_pair, evaluation_block"),
+    ],
+)
+def test_unknown_keys(path, advice):
+    assert message(config_with(path, 1)) == f"config: unknown key '{path}', {advice}"
+
+
+def test_keys_that_yaml_does_not_read_as_text():
+    assert message({**BASE, False: 1}).startswith("config: unknown key 'False', expected one of experiment")
+
+
+@pytest.mark.parametrize(
+    ("path", "expected"),
+    [
+        ("training.batch", "an integer of at least 1"),
+        ("elastix.methods.bspline_3r", "the keys parameters"),
+        ("synthesis.moving.sigma", "a number above 0"),
+    ],
+)
+def test_missing_keys(path, expected):
+    assert message(config_with(path, ...)) == f"config: missing key '{path}', expected {expected}"
+
+
+def test_all_problems_are_listed_once_each():
+    config = config_with("training.epochs", 0)
+    config["traning"] = {}
+    config["seed"] = None
+    lines = message(config).splitlines()
+    assert len(lines) == 3
+    assert all(line.startswith("config: ") for line in lines)
+
+
+def test_optional_values():
+    config = config_with("elastix.methods.affine", {"parameters": "mine.txt"})
+    config["elastix"]["methods"]["bspline_1r_ncc"] = {"parameters": "mine.txt", "grid_spacing": 12.5}
+    config["training"].update(warmup=None, steps_per_epoch=None)
+    config["regnet"]["spacing"] = 1
+    check_config(config)
+    check_config({**config, "phantom": None, "data_root": "/data/scans"})
+
+
+def test_batch_normalization_needs_two_values():
+    config = config_with("training.batch", 1)
+    check_config(config)
+    config["patches"]["block"] = 1
+    assert message(config) == "config: training.batch: found 1, expected an integer of at least 2, as patches.block is 1"
+    config = config_with("training.warmup.batch", 1)
+    config["training"]["warmup"]["block"] = 1
+    assert message(config).startswith("config: training.warmup.batch: found 1, expected an integer of at least 2")
+
+
+def test_source_is_named():
+    row = {"image": "a", "subject": "a", "split": "training", "path": "a.nii", "mask": ""}
+    assert problems(row, FOLDER / "images.schema.yaml", "images.tsv, row 3") == [
+        "images.tsv, row 3: split: found the text 'training', expected one of train, validation, test"
+    ]

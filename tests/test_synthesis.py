@@ -1,0 +1,163 @@
+"""Random displacement fields and deformed images."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from scipy.ndimage import gaussian_filter
+
+from regnet.errors import InputError, RegNetError
+from regnet.patches import output_points
+from regnet.synthesis import SyntheticDVF, deform, deform_mask, draw_samples, random_dvf
+from regnet.transforms import field_transform, jacobian_determinant, transform_points
+from regnet.volumes import Grid, resample
+
+SETTINGS = {
+    "low": {"sigma": 35, "points": 80, "theta": 8},
+    "medium": {"sigma": 25, "points": 100, "theta": 8},
+    "high": {"sigma": 20, "points": 100, "theta": 8},
+}
+GRID = Grid((70, 60, 80), (2.0, 2.0, 2.0), (-40.0, 30.0, 100.0))
+
+
+def draw(frequency, grid=GRID, seed=0):
+    return random_dvf(grid, **SETTINGS[frequency], border=33, rng=np.random.default_rng(seed))
+
+
+@pytest.mark.parametrize("frequency", SETTINGS)
+def test_each_component_reaches_what_its_random_vectors_reach(frequency):
+    dvf = draw(frequency)
+    field = dvf.on_grid()
+    assert field.shape == (80, 60, 70, 3)
+    np.testing.assert_allclose(field.max(axis=(0, 1, 2)), dvf.vectors.max(axis=0), rtol=1e-3)
+    np.testing.assert_allclose(field.min(axis=(0, 1, 2)), dvf.vectors.min(axis=0), rtol=1e-3)
+    assert np.abs(field).max() <= 8.001
+    assert np.abs(field).max() > 7
+
+
+def test_points_keep_away_from_the_border_and_two_carry_zero():
+    dvf = draw("low")
+    extent = (np.array(GRID.size) - 1) * 2
+    margin = np.minimum(33, extent / 4)
+    assert (dvf.points >= margin).all()
+    assert (dvf.points <= extent - margin).all()
+    assert (np.abs(dvf.vectors).sum(axis=1) == 0).sum() == 2
+
+
+@pytest.mark.parametrize("frequency", SETTINGS)
+def test_fields_do_not_fold(frequency):
+    for seed in range(3):
+        assert jacobian_determinant(draw(frequency, seed=seed).on_grid(), GRID).min() > 0
+
+
+def test_the_field_is_as_smooth_as_its_gaussian():
+    """Power beyond the wavelength at which a Gaussian passes a hundredth of the amplitude is negligible."""
+    for frequency, settings in SETTINGS.items():
+        dvf = draw(frequency)
+        # Without the scaling of the positive and negative parts, which bends the field where it crosses zero.
+        field = SyntheticDVF(dvf.points, dvf.vectors, dvf.sigma, np.ones((3, 2)), GRID).on_grid()[..., 0]
+        field = field * np.hanning(80)[:, None, None] * np.hanning(60)[:, None] * np.hanning(70)
+        power = np.abs(np.fft.fftn(field)) ** 2
+        radius = np.sqrt(
+            sum(np.square(axis) for axis in np.meshgrid(*[np.fft.fftfreq(n, 2.0) for n in field.shape], indexing="ij"))
+        )
+        cut_off = np.sqrt(2 * np.log(100)) / (2 * np.pi * settings["sigma"]) + 1 / 60
+        assert power[radius > cut_off].sum() < 1e-3 * power.sum()
+
+
+@pytest.mark.parametrize("frequency", SETTINGS)
+def test_the_fast_field_is_that_of_full_resolution_smoothing(frequency):
+    dvf = draw(frequency)
+    positions = np.round(dvf.points / 2).astype(int)
+    impulses = np.zeros((*GRID.shape, 3))
+    np.add.at(impulses, (positions[:, 2], positions[:, 1], positions[:, 0]), dvf.vectors)
+    on_voxels = SyntheticDVF(positions * 2.0, dvf.vectors, dvf.sigma, np.ones((3, 2)), GRID)
+    smoothed = np.stack(
+        [gaussian_filter(impulses[..., axis], dvf.sigma / 2, mode="constant", truncate=6) for axis in range(3)], -1
+    )
+    fast = on_voxels.on_grid()
+    scale = 8 / np.abs(fast).max()
+    weight = fast.ravel() @ smoothed.ravel() / (smoothed.ravel() @ smoothed.ravel())
+    assert np.abs(scale * (fast - weight * smoothed)).max() < 0.01
+
+
+def test_what_is_stored_gives_the_full_field_anywhere(tmp_path, oblique_grid, rng):
+    dvf = random_dvf(oblique_grid, **SETTINGS["high"], border=33, rng=rng)
+    dvf.save(tmp_path / "dvf.npz")
+    assert (tmp_path / "dvf.npz").stat().st_size < 20_000
+    stored = SyntheticDVF.load(tmp_path / "dvf.npz")
+    assert np.array_equal(stored.on_grid(), dvf.on_grid())
+    index = rng.integers(0, oblique_grid.size, (500, 3))
+    np.testing.assert_allclose(stored.at(index), dvf.on_grid()[index[:, 2], index[:, 1], index[:, 0]], atol=0.01)
+
+
+def test_a_field_depends_on_the_seed_and_on_nothing_else():
+    assert np.array_equal(draw("medium", seed=4).on_grid(), draw("medium", seed=4).on_grid())
+    assert not np.array_equal(draw("medium", seed=4).on_grid(), draw("medium", seed=5).on_grid())
+
+
+def test_small_images_have_room_for_points_too():
+    grid = Grid((20, 20, 20), (2.0, 2.0, 2.0))
+    assert np.abs(random_dvf(grid, sigma=10, points=20, theta=2, border=33, rng=np.random.default_rng(0)).on_grid()).max() > 1
+
+
+def test_a_field_that_must_fold_is_refused():
+    with pytest.raises(RegNetError, match="theta = 60"):
+        random_dvf(GRID, sigma=20, points=100, theta=60, border=33, rng=np.random.default_rng(0))
+
+
+def test_a_damaged_field_is_named(tmp_path):
+    (tmp_path / "dvf.npz").write_text("nothing")
+    with pytest.raises(InputError, match=r"dvf\.npz"):
+        SyntheticDVF.load(tmp_path / "dvf.npz")
+
+
+def test_the_fixed_image_is_the_moving_one_under_the_field(oblique_grid, rng):
+    moving = oblique_grid.image((rng.normal(0, 300, oblique_grid.shape)).astype(np.float32))
+    moving = sitk.Cast(sitk.SmoothingRecursiveGaussian(moving, 4.0), sitk.sitkInt16)
+    dvf = random_dvf(oblique_grid, **SETTINGS["high"], border=33, rng=rng)
+    fixed = deform(moving, dvf, noise_sd=0, rng=rng)
+    index = rng.integers(8, np.array(oblique_grid.size) - 8, (200, 3))
+    points = oblique_grid.points(index)
+    there = points + dvf.at(index)
+    np.testing.assert_allclose(transform_points(field_transform(dvf.on_grid(), oblique_grid), points), there, atol=0.01)
+    values = [fixed.GetPixel(*voxel) for voxel in index.tolist()]
+    continuous = oblique_grid.indices(there)
+    inside = ((continuous > 0) & (continuous < np.array(oblique_grid.size) - 1)).all(axis=1)
+    expected = [
+        moving.EvaluateAtPhysicalPoint(point, sitk.sitkBSpline) if ok else 0
+        for point, ok in zip(there.tolist(), inside, strict=True)
+    ]
+    assert inside.sum() > 100
+    np.testing.assert_allclose(np.array(values)[inside], np.array(expected)[inside], atol=1)
+
+
+def test_noise_has_the_standard_deviation_asked_for(rng):
+    flat = GRID.image(np.full(GRID.shape, -800, np.int16))
+    noisy = sitk.GetArrayFromImage(deform(flat, draw("low"), noise_sd=5, rng=rng))
+    assert noisy.std() == pytest.approx(5, rel=0.02)
+    assert noisy.mean() == pytest.approx(-800, abs=0.1)
+
+
+def test_samples_are_in_the_lungs_and_hold_the_true_displacement(oblique_grid, rng):
+    dvf = random_dvf(oblique_grid, **SETTINGS["low"], border=33, rng=rng)
+    inside = np.zeros(oblique_grid.shape, np.uint8)
+    inside[15:30, 15:35, 20:40] = 1
+    mask = deform_mask(oblique_grid.image(inside), dvf)
+    samples = draw_samples(dvf, mask, 50, 2, rng)
+    x, y, z = samples.centres.T
+    assert sitk.GetArrayFromImage(mask)[z, y, x].all()
+    points = output_points(samples.centres, 2)
+    physical = oblique_grid.points(points)
+    transform = field_transform(dvf.on_grid(), oblique_grid)
+    moved = transform_points(transform, physical.reshape(-1, 3)).reshape(points.shape)
+    np.testing.assert_allclose(points + samples.displacements, oblique_grid.indices(moved), atol=0.02)
+
+
+def test_a_warped_lung_mask_is_the_mask_under_the_field(oblique_grid, rng):
+    dvf = random_dvf(oblique_grid, **SETTINGS["low"], border=33, rng=rng)
+    inside = np.zeros(oblique_grid.shape, np.float32)
+    inside[15:30, 15:35, 20:40] = 1
+    soft = resample(oblique_grid.image(inside), field_transform(dvf.on_grid(), oblique_grid), oblique_grid, sitk.sitkLinear)
+    hard = sitk.GetArrayFromImage(deform_mask(oblique_grid.image(inside.astype(np.uint8)), dvf))
+    assert ((sitk.GetArrayFromImage(soft) > 0.99) <= hard).all()
+    assert hard.sum() == pytest.approx(inside.sum(), rel=0.3)

@@ -1,0 +1,129 @@
+"""The workflow as users run it: end to end at a reduced size, again with nothing to do, and refusing bad configs."""
+
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from regnet.tables import COLUMNS
+
+ROOT = Path(__file__).parents[2]
+SNAKEMAKE = [sys.executable, "-m", "snakemake"]
+
+
+def snakemake(folder, *arguments, config=("config/test.yaml",)):
+    command = [*SNAKEMAKE, "--resources", "gpu=0", "--configfile", *config, *arguments]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+
+
+def copy_of_the_workflow(folder):
+    for name in ("workflow", "config", "profiles"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "Snakefile", folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A folder in which the test config has been run with two cores."""
+    folder = copy_of_the_workflow(tmp_path_factory.mktemp("run"))
+    process = snakemake(folder, "--cores", "2")
+    assert process.returncode == 0, process.stderr[-5000:]
+    return folder
+
+
+def test_the_run_leaves_the_table_and_all_figures(run):
+    results = run / "results" / "test"
+    table = pd.read_csv(results / "tables" / "table_2_1.csv")
+    assert list(table.columns) == list(COLUMNS)
+    assert list(table["evaluation"]) == ["MAE"] * 4 + ["TRE"] * 4 + ["TRE'"] * 4
+    assert (table["n"][:8] > 0).all()
+    for figure in ("figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5"):
+        assert (results / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
+        assert (results / "figures" / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_every_log_that_a_rule_declares_is_written(run):
+    logs = run / "results" / "test" / "logs"
+    assert (logs / "train" / "regnet.log").read_text().count("validation MAE") == 3
+    assert (logs / "register" / "affine" / "test1.elastix.log").stat().st_size > 0
+    assert {path.name for path in logs.iterdir()} >= {"phantom", "resample", "synthesize", "table_2_1.log", "figure_2_3.log"}
+
+
+def test_a_second_run_has_nothing_to_do(run):
+    process = snakemake(run, "--cores", "2")
+    assert process.returncode == 0
+    assert "Nothing to be done" in process.stderr
+
+
+def test_figures_need_only_the_evaluation(run, tmp_path):
+    folder = tmp_path / "figures"
+    shutil.copytree(run, folder)
+    for name in ("registrations", "figures", "images"):
+        shutil.rmtree(folder / "results" / "test" / name)
+    process = snakemake(folder, "--cores", "2", "figures")
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert (folder / "results" / "test" / "figures" / "figure_2_4.pdf").exists()
+    assert not (folder / "results" / "test" / "registrations").exists()
+
+
+def test_the_same_seed_gives_identical_tables_with_one_core_too(run, tmp_path):
+    """Jobs draw from seeds of their own, so neither their order nor their number changes a result.
+
+    The number of threads of elastix and of torch does; here both are 1 in both runs.
+    """
+    folder = copy_of_the_workflow(tmp_path)
+    process = snakemake(folder, "--cores", "1")
+    assert process.returncode == 0, process.stderr[-3000:]
+    for name in ("tables/table_2_1.csv", "evaluation/landmarks.csv", "evaluation/synthetic.csv"):
+        assert (folder / "results" / "test" / name).read_bytes() == (run / "results" / "test" / name).read_bytes(), name
+
+
+def test_a_changed_module_reruns_what_uses_it_and_nothing_else(run, tmp_path):
+    folder = tmp_path / "changed"
+    shutil.copytree(run, folder)
+    (folder / "workflow" / "scripts" / "regnet" / "figures.py").touch()
+    process = snakemake(folder, "--cores", "2", "--dry-run")
+    assert process.returncode == 0
+    assert "figure_2_3" in process.stdout
+    for rule in ("table_2_1", "train", "register_elastix", "phantom"):
+        assert f"rule {rule}:" not in process.stdout
+
+
+BAD_CONFIGS = {
+    "a misspelt key": ({"trainign": {}}, "trainign"),
+    "a number read as text": ({"training": {"learning_rate": "1e-4"}}, "training.learning_rate"),
+    "a missing cohort": ({"cohort": "config/cohorts/nowhere"}, "config/cohorts/nowhere/images.tsv"),
+    "missing images": ({"phantom": None, "data_root": "nowhere"}, "nowhere/train1_baseline.nii.gz"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_CONFIGS)
+def test_a_bad_config_is_refused_before_any_job(case, tmp_path):
+    change, named = BAD_CONFIGS[case]
+    folder = copy_of_the_workflow(tmp_path)
+    (folder / "bad.yaml").write_text(yaml.safe_dump(change))
+    process = snakemake(folder, "--cores", "1", config=["config/test.yaml", "bad.yaml"])
+    assert process.returncode != 0
+    assert named in process.stdout + process.stderr
+    assert "Traceback" not in process.stdout + process.stderr
+    assert not (folder / "results").exists()
+
+
+def test_a_failing_job_shows_one_line_and_leaves_nothing(run, tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(run, folder)
+    (folder / "results" / "test" / "cohort" / "test1_baseline.txt").write_text("points\n")
+    process = snakemake(folder, "--cores", "1")
+    assert process.returncode != 0
+    assert "error: results/test/cohort/test1_baseline.txt: starts with 'points', expected 'point'" in process.stderr
+    assert not (folder / "results" / "test" / "evaluation" / "landmarks" / "test1.csv").exists()
+
+
+def test_snakemake_finds_nothing_to_complain_about(tmp_path):
+    process = subprocess.run([*SNAKEMAKE, "--lint"], cwd=copy_of_the_workflow(tmp_path), capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout + process.stderr
