@@ -1,10 +1,11 @@
 # What all rules share: the checked config, the cohort, the names that wildcards may take, and the package's source files.
 
 import sys
+from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-sys.path.append(workflow.source_path("../scripts").rstrip("/"))
+sys.path.append(str(Path(str(workflow.current_basedir)).parent / "scripts"))
 
 from regnet.cohort import read_cohort
 from regnet.errors import RegNetError
@@ -50,13 +51,13 @@ wildcard_constraints:
 
 
 def synthetic_pairs(split, pattern):
-    """Paths of all synthetic pairs of a split, from a pattern below the results with {image}, {moving} and {frequency}."""
-    return expand(
-        f"{RESULTS}/{pattern}",
-        image=cohort.images_of(split),
-        moving=["original", "deformed"],
-        frequency=FREQUENCIES,
-    )
+    """One path per synthetic pair of a split, from a pattern below the results with {image}, {moving} and {frequency}."""
+    return [
+        f"{RESULTS}/{pattern.format(image=image, moving=moving, frequency=frequency)}"
+        for image in cohort.images_of(split)
+        for moving in ("original", "deformed")
+        for frequency in FREQUENCIES
+    ]
 
 
 def pair_image(side, spacing, suffix=""):

@@ -130,10 +130,9 @@ def _read_table(path: Path, schema_path: Path) -> _Table:
         cells = line.split("\t")
         if len(cells) > len(header):
             table.problems.append(f"{path}, row {number}: found {len(cells)} cells, expected {len(header)}")
-            continue
         # Editors strip tabs from the ends of lines, and with them empty cells.
         cells += [""] * (len(header) - len(cells))
-        table.rows[number] = dict(zip(header, cells, strict=True))
+        table.rows[number] = dict(zip(header, cells, strict=False))
         table.problems += problems(table.rows[number], schema_path, f"{path}, row {number}")
     if not table.rows and not table.problems:
         table.problems.append(f"{path}: found a header and no rows, expected at least one row")
@@ -241,7 +240,8 @@ def _refuse_repeated_names(table: _Table, name: str) -> None:
 def _refuse_missing(table: _Table, number: int, name: str, data_root: str | Path, must_exist: bool) -> None:
     value = table.rows[number][name]
     path = os.path.join(data_root, value)
-    if must_exist and value and not os.path.isfile(path):
+    # Of a path with spaces around it the schema has said what is wrong.
+    if must_exist and value and value == value.strip() and not os.path.isfile(path):
         table.refuse(number, name, repr(value), f"a file, and there is none at {path}")
 
 

@@ -6,7 +6,7 @@ class RegNetError(Exception):
 
 
 class InputError(RegNetError):
-    """A file, table or image of the user's is not what it has to be: which file and field, what was found, what was expected."""
+    """A file, table or image of the user's is not what it has to be: which file and field, what was found, what expected."""
 
 
 class ConfigError(RegNetError):

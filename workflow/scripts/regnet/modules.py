@@ -1,6 +1,7 @@
 """Which modules of this package a module uses: what a rule lists as inputs, so that a change reruns what depends on it."""
 
 import ast
+import os
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,11 @@ def source_files(*modules: str) -> tuple[str, ...]:
     ----------
     modules
         Names below the package, for example ``"registration.regnet"``.
+
+    Returns
+    -------
+    tuple of str
+        Paths relative to the current folder.
     """
     found: dict[str, Path] = {}
     waiting = list(modules)
@@ -27,4 +33,4 @@ def source_files(*modules: str) -> tuple[str, ...]:
         for node in ast.walk(ast.parse(path.read_text())):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("regnet."):
                 waiting.append(node.module.removeprefix("regnet."))
-    return tuple(str(found[module]) for module in sorted(found))
+    return tuple(os.path.relpath(found[module]) for module in sorted(found))

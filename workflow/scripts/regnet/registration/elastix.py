@@ -51,8 +51,8 @@ def register(
 ) -> sitk.CompositeTransform:
     """Register two images with one elastix parameter file.
 
-    Two calls with the same arguments give the same transform, to the last bit; another number of threads changes the order of
-    the sums in the metric and with it the result, a little.
+    Two calls with the same arguments give the same transform, to the last bit. Another number of threads adds up the metric in
+    another order, which changes the last digits.
 
     Parameters
     ----------
