@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-import SimpleITK as sitk
 import torch
 
 from regnet.errors import InputError
@@ -90,7 +89,7 @@ def test_a_window_is_the_volume_around_its_centre_with_continued_borders(tmp_pat
 def test_intensities_are_clipped_to_the_window(tmp_path, rng):
     volume = np.where(rng.random((12, 12, 12)) < 0.5, -1024, 3000).astype(np.int16)
     fixed, _, _ = make_pool(tmp_path, volume, volume, [[5, 5, 5]], block=1).cut(np.array([0]))
-    assert set(np.unique(fixed).tolist()) == {0.0, pytest.approx(2.8)}
+    np.testing.assert_allclose(np.unique(fixed), [0.0, 2.8])
 
 
 def test_centres_are_in_the_mask_and_reproducible():
@@ -115,11 +114,3 @@ def test_damaged_or_empty_tables_are_named(tmp_path):
     Samples(np.empty((0, 3), np.int32), np.empty((0, 1, 1, 1, 3), np.float32)).save(path)
     with pytest.raises(InputError, match=r"samples\.npz.*empty"):
         Samples.load(path)
-
-
-def test_the_networks_answer_moves_points_to_the_moving_image(tmp_path):
-    """A network output of one voxel along x means: what is at x in the fixed image is at x + 1 voxel in the moving one."""
-    volume = np.zeros((40, 40, 40), np.int16)
-    volume[20, 20, 21] = 400
-    fixed_like = sitk.GetArrayFromImage(sitk.Resample(sitk.GetImageFromArray(volume), sitk.TranslationTransform(3, (1, 0, 0))))
-    assert np.argwhere(fixed_like == 400).tolist() == [[20, 20, 20]]

@@ -44,7 +44,7 @@ def synthetic(*keys):
 @pytest.fixture
 def table():
     everything = synthetic(("regnet", "validation"), ("regnet", "test"))
-    return tables.table_2_1(landmarks(), everything, {"regnet": 1_500_000})
+    return tables.table_2_1(landmarks(), everything, {"regnet": {"patches": 1_500_000, "blocks": 1_000}})
 
 
 def row(table, evaluation_name, method, data="test"):
@@ -59,7 +59,7 @@ def test_rows_and_their_order_are_the_chapters(table):
 
 def test_mae_row_by_hand(table):
     cells = row(table, "MAE", "regnet", "validation")
-    assert (cells["n"], cells["n_cases"], cells["patches_seen"]) == (4, 2, 1_500_000)
+    assert (cells["n"], cells["n_cases"], cells["patches_seen"], cells["blocks_seen"]) == (4, 2, 1_500_000, 1_000)
     assert cells["measure_mean"] == 2
     assert cells["measure_sd"] == pytest.approx(np.sqrt(4 / 3))
     assert cells["zero_field_mae"] == 4.5

@@ -87,7 +87,8 @@ def test_the_network_learns_to_match_texture_within_200_steps():
 def test_a_training_leaves_curves_and_best_weights(pool, tmp_path):
     trainer = train("regnet_1scale", pool, pool, SETTINGS, spacing=2.0, seed=1, device=torch.device("cpu"))
     assert [row["stage"] for row in trainer.rows] == ["training", "training"]
-    assert [row["patches"] for row in trainer.rows] == [4, 8]
+    assert [row["blocks"] for row in trainer.rows] == [4, 8]
+    assert [row["patches"] for row in trainer.rows] == [4 * 2**3, 8 * 2**3]
     zero_field = 2.0 * np.abs(pool.displacements).sum(axis=-1).mean()
     assert trainer.rows[0]["validation_zero_field"] == pytest.approx(zero_field, rel=1e-5)
     best = min(trainer.rows, key=lambda row: row["validation_mae"])

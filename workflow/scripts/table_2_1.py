@@ -8,10 +8,8 @@ from regnet.tables import table_2_1, write_table
 
 with log_to(snakemake.log[0]):
     inputs, output = snakemake.input, snakemake.output
-    patches_seen = {
-        variant: int(pd.read_csv(path)["patches"].iloc[-1])
-        for variant, path in zip(snakemake.params.variants, inputs.curves, strict=True)
-    }
+    curves = zip(snakemake.params.variants, inputs.curves, strict=True)
+    seen = {variant: pd.read_csv(path).iloc[-1][["blocks", "patches"]].astype(int).to_dict() for variant, path in curves}
     landmarks = read_errors(inputs.landmarks, LANDMARK_COLUMNS)
     synthetic = read_errors(inputs.synthetic, POINT_COLUMNS)
-    write_table(table_2_1(landmarks, synthetic, patches_seen), output.csv, output.md, output.tex)
+    write_table(table_2_1(landmarks, synthetic, seen), output.csv, output.md, output.tex)

@@ -22,7 +22,13 @@ with log_to(snakemake.log[0]):
         seed=job_seed(params.seed, "train", variant),
         device=pick_device(snakemake.resources.gpu),
     )
-    facts = {"spacing": params.spacing, "window": window, "patches_seen": trainer.patches, "seed": params.seed}
+    facts = {
+        "spacing": params.spacing,
+        "window": window,
+        "blocks_seen": trainer.blocks,
+        "patches_seen": trainer.patches,
+        "seed": params.seed,
+    }
     save_network(trainer.network, snakemake.output.last, **facts)
     best = RegNet(variant)
     best.load_state_dict(trainer.best_weights)

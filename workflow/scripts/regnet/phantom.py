@@ -582,9 +582,9 @@ def _draw_anatomy(
 
 def _parenchyma(thorax: _Thorax, grid: Grid, rng: np.random.Generator) -> np.ndarray:
     """HU of the lungs between vessels: texture on three scales, denser towards the back, and the fissures."""
-    density = 0.28 * _noise(rng, grid, 1.4)
-    density += 0.18 * _noise(rng, grid, 2.8)
-    density += 0.12 * _noise(rng, grid, 8.0)
+    density = 0.30 * _noise(rng, grid, 1.4)
+    density += 0.45 * _noise(rng, grid, 2.8)
+    density += 0.15 * _noise(rng, grid, 8.0)
     depth = thorax.frame.to_nominal(_grid_points(Grid((1, grid.size[1], 1), grid.spacing, grid.origin)))[:, :, :, 1]
     density += (depth / 400).astype(np.float32)
     # The exponential keeps the density of tissue and air positive, as the product with a Jacobian needs it later.

@@ -105,6 +105,8 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
             f"data_root: found {config['data_root']!r}, expected a folder in results/, as a phantom is written to it "
             "(for images of your own set phantom: null)"
         )
+    if config["phantom"] is None and config["experiment"] == "phantom":
+        yield "experiment: found 'phantom', expected a name of its own for images that are not the phantom's"
     stages = [("patches.block", config["patches"]["block"], "training.batch", training["batch"])]
     if warmup is not None:
         stages.append(("training.warmup.block", warmup["block"], "training.warmup.batch", warmup["batch"]))

@@ -32,17 +32,18 @@ _STATISTICS = [f"{measure}_{statistic}" for measure in MEASURES for statistic in
 
 _NUMBERS = [*_STATISTICS, "median", "zero_field_mae", *(f"chapter_{name}" for name in _STATISTICS)]
 
-_COUNTS = ["n", "n_cases", "patches_seen", "chapter_n"]
+_COUNTS = ["n", "n_cases", "patches_seen", "blocks_seen", "chapter_n"]
 
 COLUMNS = [
     *("evaluation", "method", "data"),
     *_STATISTICS,
-    *("median", "n", "n_cases", "patches_seen", "zero_field_mae"),
+    *("median", "n", "n_cases", "patches_seen", "blocks_seen", "zero_field_mae"),
     *(f"chapter_{name}" for name in _STATISTICS),
     "chapter_n",
 ]
 """Columns of the table, in order. Lengths are in mm. `n` counts points (MAE) or landmarks (TRE, TRE'), `n_cases` the images or
-pairs they are from. `patches_seen` and `zero_field_mae`, the MAE of predicting no displacement, are for the MAE rows."""
+pairs they are from. `patches_seen` and `blocks_seen` are for the rows of networks, `zero_field_mae`, the MAE of predicting no
+displacement, for the MAE rows."""
 
 
 _CAPTION = (
@@ -53,7 +54,7 @@ _CAPTION = (
 )
 
 
-def table_2_1(landmarks: pd.DataFrame, synthetic: pd.DataFrame, patches_seen: Mapping[str, int]) -> pd.DataFrame:
+def table_2_1(landmarks: pd.DataFrame, synthetic: pd.DataFrame, seen: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
     """Make the chapter's table from the errors at landmarks and at points of synthetic pairs.
 
     Parameters
@@ -62,8 +63,9 @@ def table_2_1(landmarks: pd.DataFrame, synthetic: pd.DataFrame, patches_seen: Ma
         Errors at the landmarks of the test pairs, columns as in `regnet.evaluation.LANDMARK_COLUMNS`.
     synthetic
         Errors at points of synthetic pairs, columns as in `regnet.evaluation.POINT_COLUMNS`.
-    patches_seen
-        For each network variant, the number of patches it saw in training. A block of k^3 outputs counts as k^3.
+    seen
+        For each network variant, the number of ``blocks`` and of ``patches`` it saw in training, warm-up included. A block of
+        k^3 outputs is k^3 overlapping patches.
 
     Returns
     -------
@@ -77,7 +79,8 @@ def table_2_1(landmarks: pd.DataFrame, synthetic: pd.DataFrame, patches_seen: Ma
     for key in [*chapter, *(key for key in results if key not in chapter)]:
         evaluation, method, data = key
         row = {"evaluation": evaluation, "method": method, "data": data, "n": 0, "n_cases": 0}
-        row["patches_seen"] = patches_seen.get(method)
+        if method in seen:
+            row |= {f"{kind}_seen": seen[method][kind] for kind in ("patches", "blocks")}
         if key in results:
             row |= _statistics(evaluation, results[key])
         if key in chapter:
@@ -176,8 +179,11 @@ def _notes(table: pd.DataFrame) -> list[str]:
         notes.append(f"MAE of predicting no displacement at the same points: {', '.join(references)}.")
     seen = table.dropna(subset="patches_seen").drop_duplicates("method")
     if len(seen):
-        counts = [f"{_name(row)} {row['patches_seen']:,}" for _, row in seen.iterrows()]
-        notes.append(f"Patches seen in training: {'; '.join(counts)}.")
+        counts = [f"{_name(row)} {row['patches_seen']:,} in {row['blocks_seen']:,} blocks" for _, row in seen.iterrows()]
+        notes.append(
+            f"Patches seen in training, texture warm-up included, and the blocks of neighbouring patches they were cut in: "
+            f"{'; '.join(counts)}. The chapter's network saw about 1 million patches."
+        )
     return notes
 
 

@@ -22,8 +22,12 @@ from regnet.textures import random_field, random_texture, warp
 
 log = logging.getLogger(__name__)
 
-COLUMNS = ("stage", "epoch", "step", "patches", "seconds", "learning_rate", "loss", "validation_mae", "validation_zero_field")
-"""Columns of the curves. Loss and errors are in mm, summed over x, y and z; patches are counted over all stages."""
+COLUMNS = (
+    *("stage", "epoch", "step", "blocks", "patches", "seconds", "learning_rate"),
+    *("loss", "validation_mae", "validation_zero_field"),
+)
+"""Columns of the curves. Loss and errors are in mm, summed over x, y and z. Blocks are counted over all stages, and patches as
+the outputs in them: a block of k^3 outputs is k^3 overlapping patches."""
 
 PROGRESS_SECONDS = 15
 """How often the log gets a line while a stage runs."""
@@ -178,6 +182,7 @@ class Trainer:
     bfloat16: bool
     rows: list[dict[str, Any]] = field(default_factory=list)
     best: tuple[float, dict[str, Tensor]] | None = None
+    blocks: int = 0
     patches: int = 0
     started: float = field(default_factory=time.monotonic)
 
@@ -210,7 +215,7 @@ class Trainer:
         """
         optimizer = torch.optim.Adam(self.network.parameters())
         steps, step, reported = epochs * steps_per_epoch, 0, time.monotonic()
-        begun, patches_before = time.monotonic(), self.patches
+        begun, blocks_before = time.monotonic(), self.blocks
         for epoch in range(epochs):
             self.network.train()
             losses = []
@@ -225,17 +230,18 @@ class Trainer:
                 optimizer.step()
                 losses.append(loss.detach())
                 step += 1
-                self.patches += len(fixed)
+                self.blocks += len(fixed)
+                self.patches += target[:, 0].numel()
                 if time.monotonic() - reported > PROGRESS_SECONDS:
                     reported = time.monotonic()
                     elapsed = reported - begun
                     log.info(
-                        "%s step %d / %d, loss %.2f mm, %.0f patches/s, %.0f s left",
+                        "%s step %d / %d, loss %.2f mm, %.0f blocks/s, %.0f s left",
                         stage,
                         step,
                         steps,
                         float(torch.stack(losses[-20:]).mean()) * self.spacing,
-                        (self.patches - patches_before) / elapsed,
+                        (self.blocks - blocks_before) / elapsed,
                         elapsed / step * (steps - step),
                     )
             mean_loss = float(torch.stack(losses).mean()) * self.spacing
@@ -259,7 +265,7 @@ class Trainer:
 
     def _keep(self, stage: str, epoch: int, step: int, rate: float, loss: float, error: float, zero_field: float) -> None:
         seconds = time.monotonic() - self.started
-        values = (stage, epoch, step, self.patches, round(seconds, 1), rate, loss, error, zero_field)
+        values = (stage, epoch, step, self.blocks, self.patches, round(seconds, 1), rate, loss, error, zero_field)
         self.rows.append(dict(zip(COLUMNS, values, strict=True)))
         log.info(
             "%s epoch %d: loss %.3f mm, validation MAE %.3f mm (zero field %.3f mm)", stage, epoch, loss, error, zero_field
@@ -309,7 +315,7 @@ def train(
     network = RegNet(variant).to(device, memory_format=torch.channels_last_3d)
     bfloat16 = settings["precision"] == "bfloat16" or (settings["precision"] == "auto" and has_fast_bfloat16(device))
     trainer = Trainer(network, device, spacing, bfloat16)
-    log.info("%s: %d training and %d validation patches, bfloat16 %s", variant, len(training), len(validation), bfloat16)
+    log.info("%s: %d training and %d validation blocks, bfloat16 %s", variant, len(training), len(validation), bfloat16)
 
     warmup = settings["warmup"]
     if warmup:

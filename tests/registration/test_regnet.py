@@ -1,0 +1,102 @@
+"""The geometry between what the network answers, in voxels, and the transform that a registration leaves, in mm."""
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from torch import nn
+
+from regnet.network import FIRST_OUTPUT, OUTPUT_STRIDE
+from regnet.registration.regnet import predict_field, register
+from regnet.transforms import compose, transform_points
+
+WINDOW = (-1000, 400)
+CPU = torch.device("cpu")
+
+
+class Constant(nn.Module):
+    """Stands for a network that found the same displacement everywhere, x, y, z in voxels."""
+
+    def __init__(self, displacement):
+        super().__init__()
+        self.displacement = torch.tensor(displacement, dtype=torch.float32)
+
+    def forward(self, fixed, moving):
+        counts = [(side - 52) // OUTPUT_STRIDE for side in fixed.shape[2:]]
+        return self.displacement.view(1, 3, 1, 1, 1).expand(len(fixed), 3, *counts)
+
+
+class Intensity(nn.Module):
+    """Answers with the fixed intensity at the point that each output belongs to."""
+
+    def forward(self, fixed, moving):
+        first = int(FIRST_OUTPUT - 0.5)
+        inner = (..., *(slice(first, side - first) for side in fixed.shape[2:]))
+        return nn.functional.avg_pool3d(fixed[inner], OUTPUT_STRIDE).expand(-1, 3, -1, -1, -1)
+
+
+def shifted(grid, displacement, rng):
+    """A textured image, and the same one moved by a displacement in mm."""
+    fixed = sitk.SmoothingRecursiveGaussian(grid.image(rng.normal(-600, 2000, grid.shape).astype(np.float32)), 5.0)
+    moving = sitk.Image(fixed)
+    moving.SetOrigin((np.array(fixed.GetOrigin()) + displacement).tolist())
+    return [sitk.Cast(image, sitk.sitkInt16) for image in (fixed, moving)]
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_a_known_shift_comes_out_in_mm_along_the_physical_axis(axis, oblique_grid, rng):
+    shift = 5.0 * np.eye(3)[axis]
+    fixed, moving = shifted(oblique_grid, shift, rng)
+    network = Constant(oblique_grid.to_voxels(shift))
+    transform = register(network, fixed, moving, sitk.Transform(3, sitk.sitkIdentity), window=WINDOW, passes=1, device=CPU)
+    points = oblique_grid.points(rng.uniform(0, np.array(oblique_grid.size) - 1, (50, 3)))
+    error = np.linalg.norm(transform_points(transform, points) - (points + shift), axis=1)
+    assert error.max() < 0.01
+    wrong_sign = np.linalg.norm(transform_points(transform, points) - (points - shift), axis=1)
+    wrong_axes = np.linalg.norm(transform_points(transform, points) - (points + np.roll(shift, 1)), axis=1)
+    assert min(wrong_sign.min(), wrong_axes.min()) > 5
+
+
+def test_an_output_is_placed_at_the_point_it_belongs_to(oblique_grid):
+    x, y, z = np.meshgrid(*[np.arange(size) for size in oblique_grid.size], indexing="ij")
+    ramp = oblique_grid.image((3 * x - 2 * y + 4 * z - 500).transpose(2, 1, 0).astype(np.int16))
+    field, lattice = predict_field(Intensity(), ramp, ramp, window=WINDOW, device=CPU)
+    index = np.stack(np.meshgrid(*[np.arange(size) for size in lattice.size], indexing="ij"), axis=-1)
+    points = lattice.points(index[:-1, :-1, :-1])
+    voxels = oblique_grid.to_voxels(field).transpose(2, 1, 0, 3)[:-1, :-1, :-1]
+    expected = (oblique_grid.indices(points) @ [3, -2, 4] + 500) / 500
+    np.testing.assert_allclose(voxels, np.repeat(expected[..., None], 3, axis=-1), atol=1e-4)
+
+
+def test_the_field_is_composed_with_the_initial_transform_and_not_added(oblique_grid, rng):
+    fixed, moving = shifted(oblique_grid, np.zeros(3), rng)
+    initial = sitk.AffineTransform(3)
+    initial.Rotate(0, 1, 0.3)
+    initial.SetTranslation((4.0, -3.0, 2.0))
+    shift = np.array([5.0, 0.0, 0.0])
+    network = Constant(oblique_grid.to_voxels(shift))
+    transform = register(network, fixed, moving, initial, window=WINDOW, passes=1, device=CPU)
+    points = oblique_grid.points(rng.uniform(0, np.array(oblique_grid.size) - 1, (20, 3)))
+    np.testing.assert_allclose(transform_points(transform, points), transform_points(initial, points + shift), atol=1e-4)
+    added = transform_points(initial, points) + shift
+    assert np.linalg.norm(transform_points(transform, points) - added, axis=1).min() > 1
+
+
+def test_a_further_pass_sees_the_image_warped_so_far(oblique_grid, rng):
+    """Two passes of a network that always answers 1 voxel along x end 2 voxels further, composed."""
+    fixed, moving = shifted(oblique_grid, np.zeros(3), rng)
+    seen = []
+
+    class Recording(Constant):
+        def forward(self, fixed, moving):
+            seen.append(moving.clone())
+            return super().forward(fixed, moving)
+
+    network = Recording([1.0, 0.0, 0.0])
+    transform = register(network, fixed, moving, compose(sitk.TranslationTransform(3)), window=WINDOW, passes=2, device=CPU)
+    centre = oblique_grid.points(np.array([[25.0, 25.0, 25.0]]))
+    expected = centre + 2 * oblique_grid.to_physical(np.array([2.0, 0.0, 0.0]))
+    np.testing.assert_allclose(transform_points(transform, centre), expected, atol=1e-4)
+    before, after = (tensor[0, 0, 40:60, 40:60, 40:60] for tensor in seen)
+    shifted_by_one = seen[0][0, 0, 40:60, 40:60, 41:61]
+    assert (after - shifted_by_one).abs().mean() < 0.1 * (after - before).abs().mean()
