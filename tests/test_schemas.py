@@ -218,7 +218,9 @@ def test_optional_values():
     config["training"].update(warmup=None, steps_per_epoch=None)
     config["regnet"]["spacing"] = 1
     check_config(config)
-    check_config({**config, "phantom": None, "data_root": "/data/scans"})
+    check_config({**config, "experiment": "mine", "phantom": None, "data_root": "/data/scans"})
+    with pytest.raises(ConfigError, match="experiment: found 'phantom'"):
+        check_config({**config, "phantom": None, "data_root": "/data/scans"})
 
 
 def test_batch_normalization_needs_two_values():
