@@ -2,14 +2,15 @@
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= config/config.yaml
+ARGS ?=
 EXPERIMENT = $(shell sed -n 's/^experiment: *//p' $(CONFIG))
-SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(CONFIG)
+SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(CONFIG) $(ARGS)
 
 .PHONY: help run figures report test lint
 
 help:  ## List these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
-	@echo 'All take CONFIG=FILE, the config of an experiment; default: $(CONFIG)'
+	@echo 'All but test and lint take CONFIG=FILE (default: $(CONFIG)) and ARGS="further arguments of snakemake"'
 
 run: $(VENV)/installed  ## Run the workflow: Table 2.1 and all figures
 	$(SNAKEMAKE) --resources gpu=1

@@ -19,8 +19,9 @@ include: "workflow/rules/results.smk"
 
 
 rule all:
-    """Table 2.1 and Figures 2.2 to 2.5 of the experiment."""
+    """All registrations, Table 2.1 and Figures 2.2 to 2.5 of the experiment."""
     default_target: True
     input:
+        rules.registrations.input,
         rules.tables.input,
         rules.figures.input,

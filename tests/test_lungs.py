@@ -147,6 +147,19 @@ def test_lungs_of_an_implausible_volume(thorax):
         segment_lungs(ct, "large", max_volume_litres=2)
 
 
+def test_three_lungs_are_too_many():
+    x, y, _ = coordinates()
+    hu = np.where((x / 175) ** 2 + (y / 120) ** 2 <= 1, 40, -1000).astype(np.int16)
+    vessels = np.zeros(GRID.shape, bool)
+    vessels[::8, ::8] = True
+    for centre in (-105, 0, 105):
+        lung = ellipsoid((centre, 0, 0), (40, 80, 100))
+        hu[lung] = -850
+        hu[lung & vessels] = 0
+    with pytest.raises(InputError, match=r"crop\.mha: found 3 large separate regions"):
+        segment_lungs(GRID.image(hu), "crop.mha")
+
+
 @real_data
 @pytest.mark.parametrize("name", CHESTS)
 def test_real_chests(name):

@@ -54,6 +54,15 @@ def test_every_log_that_a_rule_declares_is_written(run):
     assert {path.name for path in logs.iterdir()} >= {"phantom", "resample", "synthesize", "table_2_1.log", "figure_2_3.log"}
 
 
+def test_the_report_holds_the_results_and_their_captions(run, tmp_path):
+    process = snakemake(run, "--cores", "1", "--report", str(tmp_path / "report.html"))
+    assert process.returncode == 0, process.stderr[-3000:]
+    report = (tmp_path / "report.html").read_text()
+    assert "Docutils System Messages" not in report
+    for text in ("Table 2.1", "Figure 2.2", "Figure 2.3", "Figure 2.4", "Figure 2.5", "RegNet (Sokooti et al., MICCAI 2017)"):
+        assert text in report
+
+
 def test_a_second_run_has_nothing_to_do(run):
     process = snakemake(run, "--cores", "2")
     assert process.returncode == 0
@@ -86,7 +95,8 @@ def test_the_same_seed_gives_identical_tables_with_one_core_too(run, tmp_path):
 def test_a_changed_module_reruns_what_uses_it_and_nothing_else(run, tmp_path):
     folder = tmp_path / "changed"
     shutil.copytree(run, folder)
-    (folder / "workflow" / "scripts" / "regnet" / "figures.py").touch()
+    with open(folder / "workflow" / "scripts" / "regnet" / "figures.py", "a") as module:
+        module.write("# changed\n")
     process = snakemake(folder, "--cores", "2", "--dry-run")
     assert process.returncode == 0
     assert "figure_2_3" in process.stdout
@@ -98,7 +108,8 @@ BAD_CONFIGS = {
     "a misspelt key": ({"trainign": {}}, "trainign"),
     "a number read as text": ({"training": {"learning_rate": "1e-4"}}, "training.learning_rate"),
     "a missing cohort": ({"cohort": "config/cohorts/nowhere"}, "config/cohorts/nowhere/images.tsv"),
-    "missing images": ({"phantom": None, "data_root": "nowhere"}, "nowhere/train1_baseline.nii.gz"),
+    "a missing data root": ({"phantom": None, "data_root": "nowhere"}, "data_root: found 'nowhere'"),
+    "missing images": ({"phantom": None, "data_root": "config"}, "config/train1_baseline.nii.gz"),
 }
 
 
@@ -112,6 +123,37 @@ def test_a_bad_config_is_refused_before_any_job(case, tmp_path):
     assert named in process.stdout + process.stderr
     assert "Traceback" not in process.stdout + process.stderr
     assert not (folder / "results").exists()
+
+
+BAD_TABLES = {
+    "an unknown image": ("pairs.tsv", "test1_followup", "test1_folowup", "test1_folowup"),
+    "a duplicate name": ("images.tsv", "train1_followup\ttrain1\t", "train1_baseline\ttrain1\t", "train1_baseline"),
+    "a subject in two splits": ("images.tsv", "train1_followup\ttrain1\ttrain", "train1_followup\ttrain1\ttest", "train1"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_TABLES)
+def test_a_bad_table_is_refused_before_any_job(case, tmp_path):
+    name, old, new, named = BAD_TABLES[case]
+    folder = copy_of_the_workflow(tmp_path)
+    table = folder / "config" / "cohorts" / "test" / name
+    assert old in table.read_text()
+    table.write_text(table.read_text().replace(old, new, 1))
+    process = snakemake(folder, "--cores", "1")
+    assert process.returncode != 0
+    (line,) = [line for line in (process.stdout + process.stderr).splitlines() if name in line and named in line]
+    assert "found" in line
+    assert not (folder / "results").exists()
+
+
+def test_pairs_without_landmarks_are_registered_too(tmp_path):
+    folder = copy_of_the_workflow(tmp_path)
+    pairs = folder / "config" / "cohorts" / "test" / "pairs.tsv"
+    pairs.write_text(pairs.read_text() + "again\ttest1_followup\ttest1_baseline\t\t\n")
+    process = snakemake(folder, "--cores", "1", "--dry-run")
+    assert process.returncode == 0, process.stderr
+    assert "results/test/registrations/regnet/again/transform.h5" in process.stdout
+    assert "results/test/evaluation/landmarks/again.csv" not in process.stdout
 
 
 def test_a_failing_job_shows_one_line_and_leaves_nothing(run, tmp_path):

@@ -1,5 +1,7 @@
 # What all rules share: the checked config, the cohort, the names that wildcards may take, and the package's source files.
 
+import os
+import re
 import sys
 from pathlib import Path
 
@@ -22,6 +24,7 @@ try:
 except RegNetError as error:
     raise WorkflowError(str(error)) from None
 
+DATA_ROOT = os.path.normpath(config["data_root"])
 RESULTS = f"results/{config['experiment']}"
 
 SPACING = f"{config['resampling']['spacing']:g}"
@@ -31,14 +34,11 @@ VARIANTS = config["training"]["variants"]
 FREQUENCIES = list(config["synthesis"]["frequencies"])
 METHODS = [*config["elastix"]["methods"], "regnet"]
 
-SYNTHETIC_PAIRS = [
-    f"{moving}_{frequency}"
-    for moving in ("original", "deformed")
-    for frequency in FREQUENCIES
-]
+SYNTHETIC_PAIRS = [f"{moving}_{frequency}" for moving in ("original", "deformed") for frequency in FREQUENCIES]
 
 
 wildcard_constraints:
+    experiment=re.escape(config["experiment"]),
     image="|".join(map(re.escape, cohort.images.index)),
     pair="|".join(map(re.escape, cohort.pairs.index)),
     subject="|".join(map(re.escape, cohort.images["subject"].unique())),
@@ -67,3 +67,18 @@ def pair_image(side, spacing, suffix=""):
         return f"{RESULTS}/images/{spacing}mm/{cohort.pairs.loc[wildcards.pair, side]}{suffix}.nii.gz"
 
     return path
+
+
+def given_mask(wildcards):
+    """The mask that the cohort gives for an image, else the segmented one."""
+    return cohort.images.loc[wildcards.image, "mask"] or f"{RESULTS}/masks/{wildcards.image}.nii.gz"
+
+
+def initial_transform(wildcards):
+    """The affine registration that a B-spline registration starts from; the affine one itself starts from nothing."""
+    return [] if wildcards.method == "affine" else f"{RESULTS}/registrations/affine/{wildcards.pair}/transform.h5"
+
+
+def synthetic_of_split(pattern):
+    """An input function: the paths of all synthetic pairs of the split of the wildcards."""
+    return lambda wildcards: synthetic_pairs(wildcards.split, pattern)

@@ -3,24 +3,19 @@
 EVALUATED = [*((variant, "validation") for variant in VARIANTS), ("regnet", "test")]
 
 
-def synthetic_of_split(pattern):
-    """An input function: the paths of all synthetic pairs of the split of the wildcards."""
-    return lambda wildcards: synthetic_pairs(wildcards.split, pattern)
-
-
 rule evaluate_synthetic:
     """Measure a network on the samples of the synthetic pairs of a split."""
     input:
-        weights=RESULTS + "/models/{variant}/model.safetensors",
+        weights="results/{experiment}/models/{variant}/model.safetensors",
         samples=synthetic_of_split("patches/{image}/{moving}_{frequency}.npz"),
         fixed=synthetic_of_split("synthetic/{image}/{moving}_{frequency}/fixed.npy"),
         moving=synthetic_of_split("synthetic/{image}/{moving}.npy"),
         dvf=synthetic_of_split("synthetic/{image}/{moving}_{frequency}/dvf.npz"),
         code=source_files("evaluation", "training", "synthesis"),
     output:
-        errors=RESULTS + "/evaluation/synthetic/{variant}_{split}.csv",
+        errors="results/{experiment}/evaluation/synthetic/{variant}_{split}.csv",
     log:
-        RESULTS + "/logs/evaluate_synthetic/{variant}_{split}.log",
+        "results/{experiment}/logs/evaluate_synthetic/{variant}_{split}.log",
     conda:
         "../../environment.yml"
     threads: config["training"]["threads"]
@@ -30,9 +25,7 @@ rule evaluate_synthetic:
         runtime=60,
     params:
         names=lambda wildcards: [
-            (image, *pair.split("_"))
-            for image in cohort.images_of(wildcards.split)
-            for pair in SYNTHETIC_PAIRS
+            (image, *pair.split("_")) for image in cohort.images_of(wildcards.split) for pair in SYNTHETIC_PAIRS
         ],
     script:
         "../scripts/evaluate_synthetic.py"
@@ -41,20 +34,14 @@ rule evaluate_synthetic:
 rule evaluate_landmarks:
     """Measure all methods on the landmarks of a pair."""
     input:
-        transforms=expand(
-            RESULTS + "/registrations/{method}/{{pair}}/transform.h5", method=METHODS
-        ),
-        fixed_landmarks=lambda wildcards: cohort.pairs.loc[
-            wildcards.pair, "fixed_landmarks"
-        ],
-        moving_landmarks=lambda wildcards: cohort.pairs.loc[
-            wildcards.pair, "moving_landmarks"
-        ],
+        transforms=expand("results/{experiment}/registrations/{method}/{pair}/transform.h5", method=METHODS, allow_missing=True),
+        fixed_landmarks=lambda wildcards: cohort.pairs.loc[wildcards.pair, "fixed_landmarks"],
+        moving_landmarks=lambda wildcards: cohort.pairs.loc[wildcards.pair, "moving_landmarks"],
         code=source_files("evaluation"),
     output:
-        errors=RESULTS + "/evaluation/landmarks/{pair}.csv",
+        errors="results/{experiment}/evaluation/landmarks/{pair}.csv",
     log:
-        RESULTS + "/logs/evaluate_landmarks/{pair}.log",
+        "results/{experiment}/logs/evaluate_landmarks/{pair}.log",
     conda:
         "../../environment.yml"
     resources:
@@ -70,15 +57,12 @@ rule evaluate_landmarks:
 rule collect_synthetic:
     """Put the errors on synthetic pairs into one long table."""
     input:
-        errors=[
-            f"{RESULTS}/evaluation/synthetic/{variant}_{split}.csv"
-            for variant, split in EVALUATED
-        ],
+        errors=[f"{RESULTS}/evaluation/synthetic/{variant}_{split}.csv" for variant, split in EVALUATED],
         code=source_files("evaluation"),
     output:
-        errors=RESULTS + "/evaluation/synthetic.csv",
+        errors="results/{experiment}/evaluation/synthetic.csv",
     log:
-        RESULTS + "/logs/collect_synthetic.log",
+        "results/{experiment}/logs/collect_synthetic.log",
     conda:
         "../../environment.yml"
     resources:
@@ -93,15 +77,12 @@ rule collect_synthetic:
 rule collect_landmarks:
     """Put the landmark errors of all pairs and methods into one long table."""
     input:
-        errors=[
-            f"{RESULTS}/evaluation/landmarks/{pair}.csv"
-            for pair in cohort.pairs_with_landmarks()
-        ],
+        errors=[f"{RESULTS}/evaluation/landmarks/{pair}.csv" for pair in cohort.pairs_with_landmarks()],
         code=source_files("evaluation"),
     output:
-        errors=RESULTS + "/evaluation/landmarks.csv",
+        errors="results/{experiment}/evaluation/landmarks.csv",
     log:
-        RESULTS + "/logs/collect_landmarks.log",
+        "results/{experiment}/logs/collect_landmarks.log",
     conda:
         "../../environment.yml"
     resources:
@@ -119,15 +100,16 @@ rule slice_fields:
         image=f"{RESULTS}/images/{NETWORK_SPACING}mm/{cohort.images_of('train')[0]}.nii.gz",
         mask=f"{RESULTS}/images/{NETWORK_SPACING}mm/{cohort.images_of('train')[0]}_mask.nii.gz",
         dvf=expand(
-            RESULTS + "/synthetic/{image}/original_{frequency}/dvf.npz",
+            "results/{experiment}/synthetic/{image}/original_{frequency}/dvf.npz",
             image=cohort.images_of("train")[0],
             frequency=FREQUENCIES,
+            allow_missing=True,
         ),
         code=source_files("evaluation", "synthesis"),
     output:
-        slices=RESULTS + "/evaluation/field_slices.npz",
+        slices="results/{experiment}/evaluation/field_slices.npz",
     log:
-        RESULTS + "/logs/slice_fields.log",
+        "results/{experiment}/logs/slice_fields.log",
     conda:
         "../../environment.yml"
     resources:
@@ -146,15 +128,16 @@ rule slice_example:
         mask=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[cohort.test_pairs()[0], 'fixed']}_mask.nii.gz",
         moving=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[cohort.test_pairs()[0], 'moving']}.nii.gz",
         transforms=expand(
-            RESULTS + "/registrations/{method}/{pair}/transform.h5",
+            "results/{experiment}/registrations/{method}/{pair}/transform.h5",
             method=["affine", "bspline_3r", "regnet"],
             pair=cohort.test_pairs()[0],
+            allow_missing=True,
         ),
         code=source_files("evaluation"),
     output:
-        slices=RESULTS + "/evaluation/example_slices.npz",
+        slices="results/{experiment}/evaluation/example_slices.npz",
     log:
-        RESULTS + "/logs/slice_example.log",
+        "results/{experiment}/logs/slice_example.log",
     conda:
         "../../environment.yml"
     resources:

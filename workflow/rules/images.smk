@@ -7,15 +7,15 @@ if config["phantom"] is not None:
         input:
             code=source_files("phantom"),
         output:
-            baseline=config["data_root"] + "/{subject}_baseline.nii.gz",
-            followup=config["data_root"] + "/{subject}_followup.nii.gz",
-            baseline_landmarks=config["data_root"] + "/{subject}_baseline.txt",
-            followup_landmarks=config["data_root"] + "/{subject}_followup.txt",
-            dvf=config["data_root"] + "/{subject}_dvf.nii.gz",
+            baseline=f"{DATA_ROOT}/{{subject}}_baseline.nii.gz",
+            followup=f"{DATA_ROOT}/{{subject}}_followup.nii.gz",
+            baseline_landmarks=f"{DATA_ROOT}/{{subject}}_baseline.txt",
+            followup_landmarks=f"{DATA_ROOT}/{{subject}}_followup.txt",
+            dvf=f"{DATA_ROOT}/{{subject}}_dvf.nii.gz",
         log:
-            RESULTS + "/logs/phantom/{subject}.log",
+            f"{RESULTS}/logs/phantom/{{subject}}.log",
         benchmark:
-            RESULTS + "/benchmarks/phantom/{subject}.tsv"
+            f"{RESULTS}/benchmarks/phantom/{{subject}}.tsv"
         conda:
             "../../environment.yml"
         resources:
@@ -28,23 +28,15 @@ if config["phantom"] is not None:
             "../scripts/phantom.py"
 
 
-def given_mask(wildcards):
-    """The mask that the cohort gives for an image, else the segmented one."""
-    return (
-        cohort.images.loc[wildcards.image, "mask"]
-        or f"{RESULTS}/masks/{wildcards.image}.nii.gz"
-    )
-
-
 rule segment_lungs:
     """Segment the lungs of an image that comes without a mask."""
     input:
         image=lambda wildcards: cohort.images.loc[wildcards.image, "path"],
         code=source_files("lungs"),
     output:
-        mask=RESULTS + "/masks/{image}.nii.gz",
+        mask="results/{experiment}/masks/{image}.nii.gz",
     log:
-        RESULTS + "/logs/segment_lungs/{image}.log",
+        "results/{experiment}/logs/segment_lungs/{image}.log",
     conda:
         "../../environment.yml"
     resources:
@@ -61,10 +53,10 @@ rule resample:
         mask=given_mask,
         code=source_files("volumes"),
     output:
-        image=RESULTS + "/images/{spacing}mm/{image}.nii.gz",
-        mask=RESULTS + "/images/{spacing}mm/{image}_mask.nii.gz",
+        image="results/{experiment}/images/{spacing}mm/{image}.nii.gz",
+        mask="results/{experiment}/images/{spacing}mm/{image}_mask.nii.gz",
     log:
-        RESULTS + "/logs/resample/{spacing}mm/{image}.log",
+        "results/{experiment}/logs/resample/{spacing}mm/{image}.log",
     conda:
         "../../environment.yml"
     resources:

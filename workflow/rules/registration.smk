@@ -3,13 +3,10 @@
 ELASTIX = config["elastix"]["methods"]
 
 
-def initial_transform(wildcards):
-    """The affine registration that a B-spline registration starts from; the affine one itself starts from nothing."""
-    return (
-        []
-        if wildcards.method == "affine"
-        else f"{RESULTS}/registrations/affine/{wildcards.pair}/transform.h5"
-    )
+rule registrations:
+    """All test pairs with all methods, those without landmarks too."""
+    input:
+        expand(f"{RESULTS}/registrations/{{method}}/{{pair}}/transform.h5", method=METHODS, pair=cohort.test_pairs()),
 
 
 rule register_elastix:
@@ -22,12 +19,12 @@ rule register_elastix:
         parameters=lambda wildcards: ELASTIX[wildcards.method]["parameters"],
         code=source_files("registration.elastix"),
     output:
-        transform=RESULTS + "/registrations/{method}/{pair}/transform.h5",
+        transform="results/{experiment}/registrations/{method}/{pair}/transform.h5",
     log:
-        job=RESULTS + "/logs/register/{method}/{pair}.log",
-        elastix=RESULTS + "/logs/register/{method}/{pair}.elastix.log",
+        job="results/{experiment}/logs/register/{method}/{pair}.log",
+        elastix="results/{experiment}/logs/register/{method}/{pair}.elastix.log",
     benchmark:
-        RESULTS + "/benchmarks/register/{method}/{pair}.tsv"
+        "results/{experiment}/benchmarks/register/{method}/{pair}.tsv"
     wildcard_constraints:
         method="|".join(ELASTIX),
     conda:
@@ -50,15 +47,15 @@ rule register_regnet:
     input:
         fixed=pair_image("fixed", NETWORK_SPACING),
         moving=pair_image("moving", NETWORK_SPACING),
-        initial=RESULTS + "/registrations/affine/{pair}/transform.h5",
-        weights=RESULTS + "/models/regnet/model.safetensors",
+        initial="results/{experiment}/registrations/affine/{pair}/transform.h5",
+        weights="results/{experiment}/models/regnet/model.safetensors",
         code=source_files("registration.regnet", "training"),
     output:
-        transform=RESULTS + "/registrations/regnet/{pair}/transform.h5",
+        transform="results/{experiment}/registrations/regnet/{pair}/transform.h5",
     log:
-        RESULTS + "/logs/register/regnet/{pair}.log",
+        "results/{experiment}/logs/register/regnet/{pair}.log",
     benchmark:
-        RESULTS + "/benchmarks/register/regnet/{pair}.tsv"
+        "results/{experiment}/benchmarks/register/regnet/{pair}.tsv"
     conda:
         "../../environment.yml"
     threads: config["training"]["threads"]

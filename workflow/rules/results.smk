@@ -6,37 +6,33 @@ FIGURES = ["figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5"]
 rule tables:
     """All tables."""
     input:
-        multiext(RESULTS + "/tables/table_2_1", ".csv", ".md", ".tex"),
+        multiext(f"{RESULTS}/tables/table_2_1", ".csv", ".md", ".tex"),
 
 
 rule figures:
     """All figures, from the tables in results/<experiment>/evaluation alone."""
     input:
-        expand(
-            RESULTS + "/figures/{figure}.{format}",
-            figure=FIGURES,
-            format=["png", "pdf"],
-        ),
+        expand(f"{RESULTS}/figures/{{figure}}.{{format}}", figure=FIGURES, format=["png", "pdf"]),
 
 
 rule table_2_1:
     """Table 2.1: MAE on synthetic pairs, TRE and TRE' on landmarks, beside the chapter's own numbers."""
     input:
-        landmarks=RESULTS + "/evaluation/landmarks.csv",
-        synthetic=RESULTS + "/evaluation/synthetic.csv",
-        curves=expand(RESULTS + "/models/{variant}/training.csv", variant=VARIANTS),
+        landmarks="results/{experiment}/evaluation/landmarks.csv",
+        synthetic="results/{experiment}/evaluation/synthetic.csv",
+        curves=expand("results/{experiment}/models/{variant}/training.csv", variant=VARIANTS, allow_missing=True),
         code=source_files("tables"),
     output:
-        csv=RESULTS + "/tables/table_2_1.csv",
+        csv="results/{experiment}/tables/table_2_1.csv",
         md=report(
-            RESULTS + "/tables/table_2_1.md",
+            "results/{experiment}/tables/table_2_1.md",
             caption="../report/table_2_1.rst",
             category="Results",
             labels={"result": "Table 2.1"},
         ),
-        tex=RESULTS + "/tables/table_2_1.tex",
+        tex="results/{experiment}/tables/table_2_1.tex",
     log:
-        RESULTS + "/logs/table_2_1.log",
+        "results/{experiment}/logs/table_2_1.log",
     conda:
         "../../environment.yml"
     resources:
@@ -51,18 +47,18 @@ rule table_2_1:
 rule figure_2_2:
     """Figure 2.2: heat maps of the magnitude of synthetic DVFs."""
     input:
-        slices=RESULTS + "/evaluation/field_slices.npz",
+        slices="results/{experiment}/evaluation/field_slices.npz",
         code=source_files("figures"),
     output:
         png=report(
-            RESULTS + "/figures/figure_2_2.png",
+            "results/{experiment}/figures/figure_2_2.png",
             caption="../report/figure_2_2.rst",
             category="Results",
             labels={"result": "Figure 2.2: DVFs used for training"},
         ),
-        pdf=RESULTS + "/figures/figure_2_2.pdf",
+        pdf="results/{experiment}/figures/figure_2_2.pdf",
     log:
-        RESULTS + "/logs/figure_2_2.log",
+        "results/{experiment}/logs/figure_2_2.log",
     conda:
         "../../environment.yml"
     resources:
@@ -75,18 +71,18 @@ rule figure_2_2:
 rule figure_2_3:
     """Figure 2.3: residual landmark distances, all landmarks."""
     input:
-        landmarks=RESULTS + "/evaluation/landmarks.csv",
+        landmarks="results/{experiment}/evaluation/landmarks.csv",
         code=source_files("figures"),
     output:
         png=report(
-            RESULTS + "/figures/figure_2_3.png",
+            "results/{experiment}/figures/figure_2_3.png",
             caption="../report/figure_2_3.rst",
             category="Results",
             labels={"result": "Figure 2.3: All landmarks"},
         ),
-        pdf=RESULTS + "/figures/figure_2_3.pdf",
+        pdf="results/{experiment}/figures/figure_2_3.pdf",
     log:
-        RESULTS + "/logs/figure_2_3.log",
+        "results/{experiment}/logs/figure_2_3.log",
     conda:
         "../../environment.yml"
     resources:
@@ -101,18 +97,18 @@ rule figure_2_3:
 rule figure_2_4:
     """Figure 2.4: residual landmark distances, landmarks in the capture range."""
     input:
-        landmarks=RESULTS + "/evaluation/landmarks.csv",
+        landmarks="results/{experiment}/evaluation/landmarks.csv",
         code=source_files("figures"),
     output:
         png=report(
-            RESULTS + "/figures/figure_2_4.png",
+            "results/{experiment}/figures/figure_2_4.png",
             caption="../report/figure_2_4.rst",
             category="Results",
             labels={"result": "Figure 2.4: Landmarks in the capture range"},
         ),
-        pdf=RESULTS + "/figures/figure_2_4.pdf",
+        pdf="results/{experiment}/figures/figure_2_4.pdf",
     log:
-        RESULTS + "/logs/figure_2_4.log",
+        "results/{experiment}/logs/figure_2_4.log",
     conda:
         "../../environment.yml"
     resources:
@@ -127,18 +123,18 @@ rule figure_2_4:
 rule figure_2_5:
     """Figure 2.5: example slices and difference images."""
     input:
-        slices=RESULTS + "/evaluation/example_slices.npz",
+        slices="results/{experiment}/evaluation/example_slices.npz",
         code=source_files("figures"),
     output:
         png=report(
-            RESULTS + "/figures/figure_2_5.png",
+            "results/{experiment}/figures/figure_2_5.png",
             caption="../report/figure_2_5.rst",
             category="Results",
             labels={"result": "Figure 2.5: Example registration"},
         ),
-        pdf=RESULTS + "/figures/figure_2_5.pdf",
+        pdf="results/{experiment}/figures/figure_2_5.pdf",
     log:
-        RESULTS + "/logs/figure_2_5.log",
+        "results/{experiment}/logs/figure_2_5.log",
     conda:
         "../../environment.yml"
     resources:

@@ -4,22 +4,18 @@
 rule synthesize:
     """Make the synthetic pairs of an image: three DVFs on the image itself, three on a deformed version of it."""
     input:
-        image=RESULTS + "/images/" + NETWORK_SPACING + "mm/{image}.nii.gz",
+        image=f"results/{{experiment}}/images/{NETWORK_SPACING}mm/{{image}}.nii.gz",
         code=source_files("synthesis"),
     output:
-        original=RESULTS + "/synthetic/{image}/original.npy",
-        deformed=RESULTS + "/synthetic/{image}/deformed.npy",
-        deformation=RESULTS + "/synthetic/{image}/deformed_dvf.npz",
-        fixed=expand(
-            RESULTS + "/synthetic/{{image}}/{pair}/fixed.npy", pair=SYNTHETIC_PAIRS
-        ),
-        dvf=expand(
-            RESULTS + "/synthetic/{{image}}/{pair}/dvf.npz", pair=SYNTHETIC_PAIRS
-        ),
+        original="results/{experiment}/synthetic/{image}/original.npy",
+        deformed="results/{experiment}/synthetic/{image}/deformed.npy",
+        deformation="results/{experiment}/synthetic/{image}/deformed_dvf.npz",
+        fixed=expand("results/{experiment}/synthetic/{image}/{pair}/fixed.npy", pair=SYNTHETIC_PAIRS, allow_missing=True),
+        dvf=expand("results/{experiment}/synthetic/{image}/{pair}/dvf.npz", pair=SYNTHETIC_PAIRS, allow_missing=True),
     log:
-        RESULTS + "/logs/synthesize/{image}.log",
+        "results/{experiment}/logs/synthesize/{image}.log",
     benchmark:
-        RESULTS + "/benchmarks/synthesize/{image}.tsv"
+        "results/{experiment}/benchmarks/synthesize/{image}.tsv"
     conda:
         "../../environment.yml"
     resources:
@@ -38,12 +34,12 @@ rule sample_patches:
     input:
         dvf=rules.synthesize.output.dvf,
         deformation=rules.synthesize.output.deformation,
-        mask=RESULTS + "/images/" + NETWORK_SPACING + "mm/{image}_mask.nii.gz",
+        mask=f"results/{{experiment}}/images/{NETWORK_SPACING}mm/{{image}}_mask.nii.gz",
         code=source_files("synthesis"),
     output:
-        samples=expand(RESULTS + "/patches/{{image}}/{pair}.npz", pair=SYNTHETIC_PAIRS),
+        samples=expand("results/{experiment}/patches/{image}/{pair}.npz", pair=SYNTHETIC_PAIRS, allow_missing=True),
     log:
-        RESULTS + "/logs/sample_patches/{image}.log",
+        "results/{experiment}/logs/sample_patches/{image}.log",
     conda:
         "../../environment.yml"
     resources:

@@ -5,28 +5,20 @@ rule train:
     """Train RegNet or one of its variants from scratch."""
     input:
         training=synthetic_pairs("train", "patches/{image}/{moving}_{frequency}.npz"),
-        training_fixed=synthetic_pairs(
-            "train", "synthetic/{image}/{moving}_{frequency}/fixed.npy"
-        ),
+        training_fixed=synthetic_pairs("train", "synthetic/{image}/{moving}_{frequency}/fixed.npy"),
         training_moving=synthetic_pairs("train", "synthetic/{image}/{moving}.npy"),
-        validation=synthetic_pairs(
-            "validation", "patches/{image}/{moving}_{frequency}.npz"
-        ),
-        validation_fixed=synthetic_pairs(
-            "validation", "synthetic/{image}/{moving}_{frequency}/fixed.npy"
-        ),
-        validation_moving=synthetic_pairs(
-            "validation", "synthetic/{image}/{moving}.npy"
-        ),
+        validation=synthetic_pairs("validation", "patches/{image}/{moving}_{frequency}.npz"),
+        validation_fixed=synthetic_pairs("validation", "synthetic/{image}/{moving}_{frequency}/fixed.npy"),
+        validation_moving=synthetic_pairs("validation", "synthetic/{image}/{moving}.npy"),
         code=source_files("training", "inference"),
     output:
-        best=RESULTS + "/models/{variant}/model.safetensors",
-        last=RESULTS + "/models/{variant}/last.safetensors",
-        curves=RESULTS + "/models/{variant}/training.csv",
+        best="results/{experiment}/models/{variant}/model.safetensors",
+        last="results/{experiment}/models/{variant}/last.safetensors",
+        curves="results/{experiment}/models/{variant}/training.csv",
     log:
-        RESULTS + "/logs/train/{variant}.log",
+        "results/{experiment}/logs/train/{variant}.log",
     benchmark:
-        RESULTS + "/benchmarks/train/{variant}.tsv"
+        "results/{experiment}/benchmarks/train/{variant}.tsv"
     conda:
         "../../environment.yml"
     threads: config["training"]["threads"]

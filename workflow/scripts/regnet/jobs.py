@@ -35,6 +35,7 @@ def log_to(path: str | Path) -> Iterator[None]:
             logging.exception("unexpected error")
             raise
         finally:
+            logging.getLogger().handlers.clear()
             sys.stdout.flush()
             sys.stderr.flush()
             for descriptor, saved in enumerate(terminal, start=1):

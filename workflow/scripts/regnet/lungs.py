@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from regnet.errors import InputError
-from regnet.volumes import Grid, resample_mask
+from regnet.volumes import IDENTITY, Grid, resample, resample_mask
 
 WORKING_SPACING = 2.0
 """Spacing of the copy the segmentation works on, in mm."""
@@ -65,6 +65,9 @@ MIN_VOLUME_LITRES = 0.3
 MAX_VOLUME_LITRES = 12.0
 """More is no pair of lungs, not even of a tall patient with emphysema at full inspiration."""
 
+LARGE_PART = 0.15
+"""Share of the whole volume from which a connected part counts as a lung; a lobe that disease has cut off has less."""
+
 
 def segment_lungs(
     image: sitk.Image,
@@ -95,7 +98,7 @@ def segment_lungs(
     Raises
     ------
     InputError
-        If no lungs are found, or their volume is not plausible.
+        If no lungs are found, their volume is not plausible, or there are more than two.
     """
     expected = f"expected lungs of {min_volume_litres:g} to {max_volume_litres:g} litres in a chest CT in HU"
     copy = _axial_copy(image)
@@ -122,6 +125,11 @@ def segment_lungs(
         what = f"lungs of {litres:.2f} litres" if lungs else "no lungs"
         dark = f"{air.mean():.0%} of the image is air or lung, below {AIR_BELOW_HU} HU"
         raise InputError(f"{name}: found {what} ({dark}); {expected}")
+    parts, _ = ndimage.label(found)
+    sizes = np.bincount(parts.ravel())[1:]
+    large = np.count_nonzero(sizes > LARGE_PART * sizes.sum())
+    if large > 2:
+        raise InputError(f"{name}: found {large} large separate regions of air or lung, expected one or two lungs")
     return mask
 
 
@@ -132,13 +140,7 @@ def _axial_copy(image: sitk.Image) -> sitk.Image:
     # Means of whole voxels on the way down are fast and remove noise; linear interpolation does the rest.
     smooth = sitk.BinShrink(sitk.Cast(oriented, sitk.sitkFloat32), factors.tolist())
     grid = Grid.of(oriented).isotropic(WORKING_SPACING)
-    resampler = sitk.ResampleImageFilter()
-    resampler.SetSize(grid.size)
-    resampler.SetOutputSpacing(grid.spacing)
-    resampler.SetOutputOrigin(grid.origin)
-    resampler.SetOutputDirection(grid.direction)
-    resampler.UseNearestNeighborExtrapolatorOn()
-    return resampler.Execute(smooth)
+    return resample(smooth, IDENTITY, grid, sitk.sitkLinear)
 
 
 def _airways(ct: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:

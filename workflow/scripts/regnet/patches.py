@@ -94,10 +94,14 @@ class Samples:
         return samples
 
 
+HU_PER_UNIT = 500
+"""How many HU make a difference of 1 in what the network sees."""
+
+
 def normalize(intensity: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """The linear map by which HU enter the network: clipped to `window`, then 0 at its lower end and 1 for each 500 HU."""
+    """The linear map by which HU enter the network: clipped to `window`, then 0 at its lower end."""
     lower, upper = window
-    return (np.clip(intensity, lower, upper).astype(np.float32) - lower) / 500
+    return (np.clip(intensity, lower, upper).astype(np.float32) - lower) / HU_PER_UNIT
 
 
 class SamplePool:

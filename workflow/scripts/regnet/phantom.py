@@ -17,7 +17,7 @@ from scipy.spatial.transform import Rotation
 from regnet.conventions import AIR_HU
 from regnet.landmarks import write_landmarks
 from regnet.transforms import field_transform, jacobian_determinant
-from regnet.volumes import Grid, write_image
+from regnet.volumes import IDENTITY, Grid, resample, write_image
 
 FINE_MM = 1.0
 """Voxel size of the rendered anatomy, in mm, whatever the scale of the subject."""
@@ -198,17 +198,9 @@ def _sample(array: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarray:
     return ndimage.map_coordinates(array, indices, order=1, mode="nearest")
 
 
-def _resample(image: sitk.Image, grid: Grid, transform: sitk.Transform | None = None) -> np.ndarray:
+def _resample(image: sitk.Image, grid: Grid, transform: sitk.Transform = IDENTITY) -> np.ndarray:
     """Interpolate an image linearly on another grid, through `transform` if given, the border value continued outside."""
-    resampler = sitk.ResampleImageFilter()
-    resampler.SetSize(grid.size)
-    resampler.SetOutputSpacing(grid.spacing)
-    resampler.SetOutputOrigin(grid.origin)
-    resampler.SetInterpolator(sitk.sitkLinear)
-    resampler.UseNearestNeighborExtrapolatorOn()
-    if transform is not None:
-        resampler.SetTransform(transform)
-    return sitk.GetArrayFromImage(resampler.Execute(image))
+    return sitk.GetArrayFromImage(resample(image, transform, grid, sitk.sitkLinear))
 
 
 def _noise(rng: np.random.Generator, grid: Grid, sigma: float, nodes: float = 3.0) -> np.ndarray:

@@ -99,7 +99,7 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
     lower, upper = config["regnet"]["window"]
     if lower >= upper:
         yield f"regnet.window: found {[lower, upper]}, expected the lowest HU first, then the highest"
-    if config["phantom"] is not None and "results" not in PurePath(config["data_root"]).parts:
+    if config["phantom"] is not None and PurePath(config["data_root"]).parts[:1] != ("results",):
         # With a phantom the workflow writes there: never into a folder of somebody's scans.
         yield (
             f"data_root: found {config['data_root']!r}, expected a folder in results/, as a phantom is written to it "

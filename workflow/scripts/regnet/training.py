@@ -16,8 +16,8 @@ from torch import Tensor
 
 from regnet.errors import RegNetError
 from regnet.files import whole_file
-from regnet.network import OUTPUT_STRIDE, RegNet, window_size
-from regnet.patches import WINDOW_BEFORE, SamplePool
+from regnet.network import OUTPUT_STRIDE, RegNet, parameter_count, window_size
+from regnet.patches import HU_PER_UNIT, WINDOW_BEFORE, SamplePool
 from regnet.textures import random_field, random_texture, warp
 
 log = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ class SyntheticPairs:
             self.order = np.concatenate([self.order, self.rng.permutation(len(self.pool))])
         chosen, self.order = self.order[:count], self.order[count:]
         fixed, moving, target = (torch.from_numpy(array) for array in self.pool.cut(chosen))
-        noise = self.settings["noise_sd"] / 500
+        noise = self.settings["noise_sd"] / HU_PER_UNIT
         for window in (fixed, moving):
             window += noise * torch.from_numpy(self.rng.standard_normal(window.shape, np.float32))
         if not self.settings["flips"]:
@@ -168,12 +168,18 @@ class Trainer:
         The network that is trained, on its device.
     spacing
         Working spacing of the network in mm: outputs are in voxels, curves in mm.
+    device
+        Where the network is.
     bfloat16
         Whether convolutions run in bfloat16.
     rows
         The curves so far, one row per epoch, with the columns `COLUMNS`.
     best
-        Weights with the smallest validation error, and that error in mm.
+        The smallest validation error in mm, and the weights that had it.
+    blocks, patches
+        How many the network has seen, over all stages.
+    started
+        When the training began, in seconds of a monotonic clock.
     """
 
     network: RegNet
@@ -211,7 +217,7 @@ class Trainer:
         Raises
         ------
         RegNetError
-            If the loss is not finite.
+            If the loss or the validation error is not finite.
         """
         optimizer = torch.optim.Adam(self.network.parameters())
         steps, step, reported = epochs * steps_per_epoch, 0, time.monotonic()
@@ -248,6 +254,8 @@ class Trainer:
             if not math.isfinite(mean_loss):
                 raise RegNetError(f"{stage}, epoch {epoch + 1}: the loss is {mean_loss}, expected a finite number of mm")
             error, zero_field = validate() if validate else (math.nan, math.nan)
+            if validate and not math.isfinite(error):
+                raise RegNetError(f"{stage}, epoch {epoch + 1}: the validation MAE is {error}, expected a finite number of mm")
             self._keep(stage, epoch + 1, step, rate, mean_loss, error, zero_field)
 
     def validate(self, pool: SamplePool, batch: int) -> tuple[float, float]:
@@ -315,7 +323,8 @@ def train(
     network = RegNet(variant).to(device, memory_format=torch.channels_last_3d)
     bfloat16 = settings["precision"] == "bfloat16" or (settings["precision"] == "auto" and has_fast_bfloat16(device))
     trainer = Trainer(network, device, spacing, bfloat16)
-    log.info("%s: %d training and %d validation blocks, bfloat16 %s", variant, len(training), len(validation), bfloat16)
+    log.info("%s: %d parameters, %s", variant, parameter_count(network), "bfloat16" if bfloat16 else "float32")
+    log.info("%d training and %d validation blocks", len(training), len(validation))
 
     warmup = settings["warmup"]
     if warmup:

@@ -79,5 +79,7 @@ def read_transform(path: str | Path) -> sitk.CompositeTransform:
 
 def jacobian_determinant(field: np.ndarray, grid: Grid) -> np.ndarray:
     """Jacobian determinant of ``x + u(x)`` at every node, shape ``(z, y, x)``; at most 0 where the field folds."""
-    image = grid.image(np.asarray(field, np.float32))
+    # ITK differentiates along the axes of the grid and takes the components for displacements along these.
+    along_axes = np.asarray(field) @ np.reshape(grid.direction, (3, 3))
+    image = grid.image(along_axes.astype(np.float32))
     return sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(image, useImageSpacing=True))

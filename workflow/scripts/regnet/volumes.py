@@ -10,6 +10,9 @@ from regnet.conventions import AIR_HU
 from regnet.errors import InputError
 from regnet.files import whole_file
 
+MINIMUM_SIZE = 4
+"""Fewer voxels along an axis are no volume: neither smoothing nor cubic splines are defined."""
+
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
 
 
@@ -110,15 +113,17 @@ def read_ct(path: str | Path) -> sitk.Image:
     Raises
     ------
     InputError
-        As `read_image`, and if the image has no value above air.
+        As `read_image`; if the image is smaller than `MINIMUM_SIZE`, has values that are not finite, or none above air.
     """
-    image = read_image(path)
-    image = sitk.Cast(sitk.Clamp(sitk.Cast(image, sitk.sitkFloat32), sitk.sitkFloat32, AIR_HU, 32767), sitk.sitkInt16)
-    statistics = sitk.MinimumMaximumImageFilter()
-    statistics.Execute(image)
-    if statistics.GetMaximum() <= AIR_HU:
+    image = sitk.Cast(read_image(path), sitk.sitkFloat32)
+    if min(image.GetSize()) < MINIMUM_SIZE:
+        raise InputError(f"{path}: found a size of {image.GetSize()} voxels, expected at least {MINIMUM_SIZE} along each axis")
+    values = sitk.GetArrayViewFromImage(image)
+    if not np.isfinite(values).all():
+        raise InputError(f"{path}: found voxels that are not finite numbers, expected HU")
+    if values.max() <= AIR_HU:
         raise InputError(f"{path}: no voxel above {AIR_HU} HU, expected a CT image in HU")
-    return image
+    return sitk.Cast(sitk.Clamp(sitk.Round(image), sitk.sitkFloat32, AIR_HU, 32767), sitk.sitkInt16)
 
 
 def read_mask(path: str | Path, grid: Grid | None = None) -> sitk.Image:
@@ -134,10 +139,11 @@ def read_mask(path: str | Path, grid: Grid | None = None) -> sitk.Image:
         raise InputError(f"{path}: the mask is empty, expected voxels that are not 0")
     if grid is not None:
         found = Grid.of(mask)
-        if found.size != grid.size or not np.allclose(found.spacing + found.origin, grid.spacing + grid.origin, atol=1e-3):
+        geometry = [one.spacing + one.origin + one.direction for one in (found, grid)]
+        if found.size != grid.size or not np.allclose(*geometry, atol=1e-3):
             raise InputError(
-                f"{path}: the mask has size {found.size}, spacing {found.spacing}, origin {found.origin}; "
-                f"expected those of its image: {grid.size}, {grid.spacing}, {grid.origin}"
+                f"{path}: the mask has size {found.size}, spacing, origin and direction {geometry[0]}; "
+                f"expected those of its image: {grid.size}, {geometry[1]}"
             )
     return mask
 
