@@ -35,6 +35,7 @@ WARMUP = {
     "schedule": "cosine",
     "decay": 1.25,
     "rise": 10,
+    "freeze_after": None,
     "size": 84,
     "volumes": 4,
     "renew_every": 20,
@@ -50,6 +51,7 @@ SETTINGS = {
     "schedule": "decay",
     "decay": 1.25,
     "rise": 0,
+    "freeze_after": None,
     "flips": True,
     "noise_sd": 5,
     "precision": "auto",
@@ -116,6 +118,18 @@ def test_without_steps_per_epoch_every_sample_is_seen_once(pool):
 def test_the_chapters_learning_rate_falls_by_its_factor_each_epoch():
     rates = [learning_rate(SETTINGS, step=100 * epoch, steps=1500, epoch=epoch) for epoch in range(15)]
     np.testing.assert_allclose(rates, 0.001 / 1.25 ** np.arange(15))
+
+
+def test_frozen_normalization_keeps_its_statistics(pool):
+    """With 3 of 4 steps frozen, the running statistics have moved once; the weights have moved on."""
+    frozen, one_step = (
+        train("regnet", pool, pool, {**SETTINGS, **changes}, spacing=2.0, seed=1, device=torch.device("cpu"))
+        for changes in ({"freeze_after": 1}, {"epochs": 1, "steps_per_epoch": 1})
+    )
+    name = "original.streams.0.1"
+    frozen, one_step = frozen.network.state_dict(), one_step.network.state_dict()
+    torch.testing.assert_close(frozen[f"{name}.running_mean"], one_step[f"{name}.running_mean"])
+    assert not torch.equal(frozen[f"{name}.weight"], one_step[f"{name}.weight"])
 
 
 def test_a_cosine_rises_and_falls():

@@ -80,6 +80,17 @@ def learning_rate(settings: Mapping[str, Any], step: int, steps: int, epoch: int
     return rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * step / steps)))
 
 
+def freeze_normalization(network: RegNet) -> None:
+    """Let batch normalization use its running statistics from now on, as in inference, until ``network.train()`` is called.
+
+    Blocks of neighbouring outputs are cheap, but few fit a batch, and statistics over few windows of very different anatomy
+    are noise: the network learns faster without, once the running statistics have settled.
+    """
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.eval()
+
+
 class TexturePairs:
     """An endless supply of blocks from procedural texture pairs, renewed one after the other (docs/training.md).
 
@@ -226,6 +237,8 @@ class Trainer:
             self.network.train()
             losses = []
             for _ in range(steps_per_epoch):
+                if settings["freeze_after"] is not None and step >= settings["freeze_after"]:
+                    freeze_normalization(self.network)
                 rate = learning_rate(settings, step, steps, epoch)
                 for group in optimizer.param_groups:
                     group["lr"] = rate
