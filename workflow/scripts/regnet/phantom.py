@@ -667,7 +667,7 @@ def _draw_position(frame: _Frame, scale: float, rng: np.random.Generator) -> np.
 
 def _scan(anatomy: sitk.Image, grid: Grid, motion: _Motion | None, rng: np.random.Generator) -> sitk.Image:
     """Scan the anatomy on `grid`, after `motion` if given: slices of finite thickness, noise of the scanner, int16 HU."""
-    transform = None if motion is None else field_transform(motion.field, motion.grid)
+    transform = IDENTITY if motion is None else field_transform(motion.field, motion.grid)
     # Parts up to 1.5 voxels apart leave no gap between the voxels that linear interpolation reads.
     parts = int(np.ceil(grid.spacing[2] / (1.5 * FINE_MM)))
     thin = (*grid.spacing[:2], grid.spacing[2] / parts)
