@@ -23,7 +23,8 @@ def snakemake(folder, *arguments, config=("config/test.yaml",)):
 def copy_of_the_workflow(folder):
     for name in ("workflow", "config", "profiles"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    shutil.copy(ROOT / "Snakefile", folder)
+    for name in ("Snakefile", "environment.yml"):
+        shutil.copy(ROOT / name, folder)
     return folder
 
 

@@ -182,7 +182,7 @@ def _notes(table: pd.DataFrame) -> list[str]:
         counts = [f"{_name(row)} {row['patches_seen']:,} in {row['blocks_seen']:,} blocks" for _, row in seen.iterrows()]
         notes.append(
             f"Patches seen in training, texture warm-up included, and the blocks of neighbouring patches they were cut in: "
-            f"{'; '.join(counts)}. The chapter's network saw about 1 million patches."
+            f"{'; '.join(counts)}. Sokooti (2021) used about 1 million patches."
         )
     return notes
 
