@@ -17,6 +17,7 @@ from torch import Tensor
 from regnet.errors import RegNetError
 from regnet.files import whole_file
 from regnet.network import OUTPUT_STRIDE, RegNet, parameter_count, window_size
+from regnet.optimizers import StageOptimizer
 from regnet.patches import HU_PER_UNIT, WINDOW_BEFORE, SamplePool
 from regnet.textures import random_field, random_texture, warp
 
@@ -230,7 +231,7 @@ class Trainer:
         RegNetError
             If the loss or the validation error is not finite.
         """
-        optimizer = torch.optim.Adam(self.network.parameters())
+        optimizer = StageOptimizer(self.network, settings["optimizer"])
         steps, step, reported = epochs * steps_per_epoch, 0, time.monotonic()
         begun, blocks_before = time.monotonic(), self.blocks
         for epoch in range(epochs):
@@ -240,8 +241,7 @@ class Trainer:
                 if settings["freeze_after"] is not None and step >= settings["freeze_after"]:
                     freeze_normalization(self.network)
                 rate = learning_rate(settings, step, steps, epoch)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
+                optimizer.set_learning_rate(rate)
                 fixed, moving, target = next_batch()
                 loss = mean_absolute_error(self.predict(fixed, moving), target.to(self.device))
                 optimizer.zero_grad()
