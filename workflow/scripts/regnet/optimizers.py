@@ -10,7 +10,7 @@ from regnet.errors import ConfigError
 OPTIMIZERS = ("adam", "muon")
 """Names in the config: the chapter's, and the one that leaves the plateau of all three axes together."""
 
-MOMENTUM = 0.9
+MOMENTUM = 0.8
 """Momentum of Muon; short trainings profit from a little less than its usual 0.95."""
 
 
