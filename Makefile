@@ -6,11 +6,11 @@ ARGS ?=
 EXPERIMENT = $(shell sed -n 's/^experiment: *//p' $(CONFIG))
 SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(CONFIG) $(ARGS)
 
-.PHONY: help run figures report test lint
+.PHONY: help run figures report test lint bench
 
 help:  ## List these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
-	@echo 'All but test and lint take CONFIG=FILE (default: $(CONFIG)) and ARGS="further arguments of snakemake"'
+	@echo 'All but test, lint and bench take CONFIG=FILE (default: $(CONFIG)) and ARGS="further arguments of snakemake"'
 
 run: $(VENV)/installed  ## Run the workflow: Table 2.1 and all figures
 	$(SNAKEMAKE) --resources gpu=1
@@ -29,6 +29,9 @@ lint: $(VENV)/installed  ## Check format and style of code and workflow
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
 	$(BIN)/snakemake --lint
+
+bench: $(VENV)/installed  ## Measure speed and memory beside the direct ways: results/benchmarks/*.csv
+	@for script in $(filter-out %/harness.py,$(wildcard benchmarks/*.py)); do PYTHONPATH=workflow/scripts:benchmarks $(BIN)/python $$script || exit; done
 
 $(VENV)/installed: requirements.in constraints.txt
 	python3 -m venv $(VENV)
