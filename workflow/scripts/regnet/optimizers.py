@@ -75,5 +75,5 @@ def _inner_kernels(network: nn.Module) -> Iterator[nn.Parameter]:
 
 
 def _as_matrix(kernel: torch.Tensor) -> torch.Tensor:
-    """The view (outputs, inputs x 27) of a kernel in the memory format ``channels_last_3d``; the order of columns is immaterial."""
+    """The view (outputs, inputs x 27) of a kernel in ``channels_last_3d``; the order of its columns is immaterial."""
     return kernel.permute(0, 2, 3, 4, 1).view(kernel.shape[0], -1)
