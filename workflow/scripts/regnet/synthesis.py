@@ -14,13 +14,10 @@ from regnet.errors import InputError
 from regnet.files import whole_file
 from regnet.patches import WINDOW_BEFORE, Samples, output_points, sample_centres
 from regnet.volumes import Grid
-from regnet.warping import RandomField, draw_field, slabs, spline_coefficients, voxel_axes
+from regnet.warping import Box, RandomField, displacement_in_voxels, draw_field, slabs, spline_coefficients, voxel_axes
 
 SMALLEST_SIZE = 2 * (WINDOW_BEFORE + 1)
 """Voxels along each axis that an image to learn from must have: the side of the chapter's patch."""
-
-Box = tuple[slice, slice, slice]
-"""A part of an array ``(z, y, x)``."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +48,18 @@ class SyntheticDVF:
 
     @cached_property
     def _field(self) -> RandomField:
-        tensors = (torch.from_numpy(array) for array in (self.points, self.vectors, self.scale))
-        points, vectors, scale = tensors
+        points, vectors, scale = (torch.from_numpy(array) for array in (self.points, self.vectors, self.scale))
         return RandomField(points, vectors, self.sigma, scale)
+
+    @property
+    def farthest(self) -> int:
+        """A number of voxels that no component of the field exceeds."""
+        return int(np.ceil(np.abs(self.vectors).max() / min(self.grid.spacing))) + 1
 
     def on_grid(self) -> np.ndarray:
         """The displacements on every voxel of `grid`: shape ``(z, y, x, 3)``, physical components x, y, z in mm, float32."""
         along_axes = self._field.on_lattice(*voxel_axes(self.grid.size, self.grid.spacing)).numpy()
-        return self.grid.to_physical(along_axes).astype(np.float32)
+        return self.grid.to_physical(np.moveaxis(along_axes, 0, -1)).astype(np.float32)
 
     def at(self, index: np.ndarray) -> np.ndarray:
         """The displacements at continuous voxel indices ``(..., 3)``, x, y, z: physical components x, y, z in mm."""
@@ -66,27 +67,21 @@ class SyntheticDVF:
         along_axes = self._field.at(torch.from_numpy(positions).flatten(0, -2)).numpy().reshape(positions.shape)
         return self.grid.to_physical(along_axes)
 
-    def sources(self, box: Box) -> Iterator[tuple[Box, np.ndarray]]:
-        """Where the voxels of a part of the grid come from, some planes at a time.
+    def in_voxels(self, box: Box) -> Iterator[tuple[Box, torch.Tensor]]:
+        """From the voxels of a part of the grid to where they come from in the moving image, some planes at a time.
 
         Yields
         ------
         part : Box
             Consecutive parts of `box` along z.
-        positions : numpy.ndarray
-            Of each voxel of the part in the moving image, ``(z, y, x, 3)``, x, y, z in voxels, float32. What lies outside is moved
-            to the border, so that border values continue there.
+        displacement : torch.Tensor
+            Of each voxel of the part, ``(3, z, y, x)``, x, y, z in voxels, float32. Points outside the moving image are moved to
+            its border, so that border values continue there.
         """
-        axes = voxel_axes(self.grid.size, self.grid.spacing)
         planes, rows, columns = box
-        x, y, z = (along[part] for along, part in zip(axes, (columns, rows, planes), strict=True))
-        steps, last = torch.tensor(self.grid.spacing), torch.tensor(self.grid.size) - 1
-        for part in slabs((len(z), len(y), len(x))):
-            positions = self._field.on_lattice(x, y, z[part])
-            for axis, along in enumerate((x, y[:, None], z[part, None, None])):
-                positions[..., axis] += along
-            positions = torch.minimum((positions / steps).clamp_min_(0), last)
-            yield (slice(planes.start + part.start, planes.start + part.stop), rows, columns), positions.numpy()
+        for part in slabs(tuple(along.stop - along.start for along in box)):
+            part = slice(planes.start + part.start, planes.start + part.stop), rows, columns
+            yield part, displacement_in_voxels(self._field, self.grid.size, self.grid.spacing, part)
 
     def save(self, path: str | Path) -> None:
         """Write the field as an ``.npz`` file."""
@@ -155,13 +150,15 @@ def require_room(image: sitk.Image, name: str) -> None:
         )
 
 
-def seen(mask: sitk.Image, block: int) -> Box:
-    """The part of an image that windows around the voxels of a mask reach, within the image.
+def seen(mask: sitk.Image, dvf: SyntheticDVF, block: int) -> Box:
+    """The part of the fixed image of a synthetic pair that windows with their centre in its lungs can reach.
 
     Parameters
     ----------
     mask
-        Where the centres of windows may be, not 0 inside.
+        Lungs of the moving image; those of the fixed image are at most the largest component of `dvf` away from them.
+    dvf
+        The field of the pair.
     block
         Outputs per axis of a sample, k: a window reaches 26 + k voxels from its centre.
 
@@ -170,8 +167,7 @@ def seen(mask: sitk.Image, block: int) -> Box:
     InputError
         If the mask is empty.
     """
-    inside = sitk.GetArrayViewFromImage(mask) != 0
-    return _around(inside, WINDOW_BEFORE + block)
+    return _around(mask, WINDOW_BEFORE + block + dvf.farthest)
 
 
 def deform(moving: sitk.Image, dvf: SyntheticDVF, *, noise_sd: float, rng: np.random.Generator, box: Box | None = None) -> sitk.Image:
@@ -194,41 +190,45 @@ def deform(moving: sitk.Image, dvf: SyntheticDVF, *, noise_sd: float, rng: np.ra
     coefficients = sitk.GetImageFromArray(spline_coefficients(torch.from_numpy(values)).numpy())
     warper = sitk.WarpImageFilter()
     warper.SetInterpolator(sitk.sitkBSplineResamplerOrder3)
-    for part, positions in dvf.sources(box or _everything(dvf.grid)):
-        index = np.meshgrid(*(np.arange(along.start, along.stop, dtype=np.float32) for along in part), indexing="ij")
-        displacement = sitk.GetImageFromArray(positions - np.stack(index[::-1], axis=-1), isVector=True)
-        displacement.SetOrigin([along.start for along in part[::-1]])
-        warper.SetOutputParameteresFromImage(displacement)
-        warped = sitk.GetArrayFromImage(warper.Execute(coefficients, displacement))
+    for part, displacement in dvf.in_voxels(box or tuple(slice(0, count) for count in values.shape)):
+        field = sitk.Compose(*map(sitk.GetImageFromArray, displacement.numpy()))
+        field.SetOrigin([along.start for along in part[::-1]])
+        warper.SetOutputParameteresFromImage(field)
+        warped = sitk.GetArrayFromImage(warper.Execute(coefficients, field))
         warped += noise_sd * rng.standard_normal(warped.shape, np.float32)
         values[part] = np.clip(np.round(warped), AIR_HU, 32767)
     return dvf.grid.image(values)
 
 
 def deform_mask(mask: sitk.Image, dvf: SyntheticDVF) -> sitk.Image:
-    """The lung mask of the fixed image of a synthetic pair, from that of its moving image: nearest neighbour, uint8."""
-    values = sitk.GetArrayViewFromImage(mask)
-    warped = np.zeros(values.shape, np.uint8)
-    farthest = np.abs(dvf.vectors).max() / min(dvf.grid.spacing)
-    for part, positions in dvf.sources(_around(values != 0, int(np.ceil(farthest)) + 1)):
-        x, y, z = np.moveaxis(np.floor(positions + 0.5).astype(np.intp), -1, 0)
-        warped[part] = values[z, y, x]
-    return dvf.grid.image(warped)
+    """The lung mask of the fixed image of a synthetic pair, from that of its moving image: nearest neighbour, uint8.
+
+    Raises
+    ------
+    InputError
+        If the mask is empty.
+    """
+    values = torch.from_numpy(sitk.GetArrayFromImage(mask))
+    warped = torch.zeros_like(values)
+    _, rows, columns = values.shape
+    for part, displacement in dvf.in_voxels(_around(mask, dvf.farthest)):
+        x, y, z = displacement.add_(0.5).floor_().to(torch.int32)
+        first = [torch.arange(along.start, along.stop, dtype=torch.int32) for along in part]
+        source = (z + first[0][:, None, None]).mul_(rows).add_(y + first[1][:, None]).mul_(columns).add_(x + first[2])
+        warped[part] = values.take(source.long())
+    return dvf.grid.image(warped.numpy())
 
 
-def _around(inside: np.ndarray, reach: int) -> Box:
-    """The part of an array that is at most `reach` voxels from the bounding box of a mask."""
+def _around(mask: sitk.Image, reach: int) -> Box:
+    """The part of an image that is at most `reach` voxels from the bounding box of a mask."""
+    inside = sitk.GetArrayViewFromImage(mask) != 0
     if not inside.any():
         raise InputError("the lung mask is empty, expected voxels to sample patches from")
     ranges = []
-    for axis in range(3):
+    for axis, count in enumerate(inside.shape):
         along = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
-        ranges.append(slice(max(0, int(along[0]) - reach), min(inside.shape[axis], int(along[-1]) + reach + 1)))
+        ranges.append(slice(max(0, int(along[0]) - reach), min(count, int(along[-1]) + reach + 1)))
     return tuple(ranges)
-
-
-def _everything(grid: Grid) -> Box:
-    return tuple(slice(0, count) for count in grid.shape)
 
 
 def draw_samples(dvf: SyntheticDVF, mask: sitk.Image, count: int, block: int, rng: np.random.Generator) -> Samples:

@@ -24,7 +24,7 @@ ZERO_POINTS = 2
 ATTEMPTS = 20
 """How often a field that folds is drawn again before giving up."""
 
-CHECKED_PER_SIGMA = 10
+CHECKED_PER_SIGMA = 5
 """Density of the lattice on which the Jacobian determinant of a new field is looked at."""
 
 SMALLEST_DETERMINANT = 0.1
@@ -33,6 +33,10 @@ be lower, by some hundredths. The chapter's fields stay above 0.3."""
 
 SLAB = 2**22
 """About how many voxels are worked on at once, which bounds the memory beyond inputs and results."""
+
+
+Box = tuple[slice, slice, slice]
+"""A part of a volume ``(z, y, x)``."""
 
 
 @dataclass(frozen=True)
@@ -59,26 +63,36 @@ class RandomField:
     scale: Tensor
 
     def on_lattice(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        """Displacements in mm at all points of a lattice with the given positions (mm) on each axis: ``(z, y, x, 3)``, float32."""
-        return self._scaled(self._smoothed(*self._weights(x, y, z)))
+        """Displacements in mm at all points of a lattice with the given positions (mm) on each axis: ``(3, z, y, x)``, float32."""
+        smoothed = self._smoothed(*self._weights(x, y, z))
+        return self._factors(smoothed).mul_(smoothed)
 
     def at(self, positions: Tensor) -> Tensor:
-        """Displacements in mm at positions ``(n, 3)``, x, y, z in mm; float64."""
+        """Displacements in mm at positions ``(n, 3)``, x, y, z in mm; float64, ``(n, 3)``."""
         smoothed = torch.exp(-0.5 * (torch.cdist(positions.double(), self.points) / self.sigma) ** 2) @ self.vectors
-        return self._scaled(smoothed)
+        return smoothed * self._factors(smoothed.T).T
+
+    def smoothed_extremes(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+        """How far each component reaches before it is scaled, on a lattice: ``(3, 2)``, its maximum and negative minimum, in mm."""
+        weights_x, weights_y, weights_z = self._weights(x, y, z)
+        reached = []
+        for part in slabs((len(z), len(y), len(x))):
+            low, high = self._smoothed(weights_x, weights_y, weights_z[part]).flatten(1).aminmax(dim=1)
+            reached.append(torch.stack([high, -low], dim=1))
+        return torch.stack(reached).amax(dim=0).double()
 
     def determinant(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """Jacobian determinant of ``x + u(x)`` at all points of a lattice as in `on_lattice`: ``(z, y, x)``, float32."""
         weights = self._weights(x, y, z)
-        smoothed = self._smoothed(*weights)
-        columns = []
+        factors = self._factors(self._smoothed(*weights))
+        along_axes = []
         for axis, positions in enumerate((x, y, z)):
             slope = (self.points[:, axis] - positions[:, None]) / self.sigma**2
             derived = [weight * slope.float() if axis == other else weight for other, weight in enumerate(weights)]
-            columns.append(self._scaled(self._smoothed(*derived), sign_of=smoothed))
-            columns[axis][..., axis] += 1
-        along_x, along_y, along_z = columns
-        return (along_x * torch.linalg.cross(along_y, along_z)).sum(dim=-1)
+            along_axes.append(self._smoothed(*derived).mul_(factors))
+            along_axes[axis][axis] += 1
+        along_x, along_y, along_z = along_axes
+        return (along_x * torch.linalg.cross(along_y, along_z, dim=0)).sum(dim=0)
 
     def _weights(self, *positions: Tensor) -> list[Tensor]:
         """The Gaussians of all points at positions on the axes x, y, z: ``(n, p)`` each."""
@@ -89,12 +103,15 @@ class RandomField:
 
     def _smoothed(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         rows = (z[:, None] * y).flatten(0, 1)
-        columns = (x.T[:, :, None] * self.vectors.float()[:, None, :]).flatten(1, 2)
-        return (rows @ columns).view(len(z), len(y), len(x), 3)
+        smoothed = torch.empty(3, len(rows), len(x), device=x.device)
+        for component, vectors in zip(smoothed, self.vectors.float().T, strict=True):
+            torch.mm(rows, (x * vectors).T, out=component)
+        return smoothed.view(3, len(z), len(y), len(x))
 
-    def _scaled(self, smoothed: Tensor, sign_of: Tensor | None = None) -> Tensor:
-        positive, negative = self.scale.to(smoothed.dtype).T
-        return smoothed * torch.where((smoothed if sign_of is None else sign_of) > 0, positive, negative)
+    def _factors(self, smoothed: Tensor) -> Tensor:
+        """What to multiply components ``(3, ...)`` with, by their sign after smoothing."""
+        positive, negative = self.scale.to(smoothed.dtype).T.view(2, 3, *(1,) * (smoothed.ndim - 1))
+        return torch.where(smoothed > 0, positive, negative)
 
 
 def draw_field(
@@ -146,7 +163,7 @@ def draw_field(
         vectors[:ZERO_POINTS] = 0
         field = RandomField(centres, vectors, sigma, torch.ones(3, 2, dtype=torch.float64, device=device))
         before = torch.stack([vectors.amax(dim=0), -vectors.amin(dim=0)], dim=1).clamp_min(0)
-        after = _extremes(field, axes)
+        after = field.smoothed_extremes(*axes)
         field = replace(field, scale=torch.where(after > 1e-6 * theta, before / after, 0))
         smallest = float(field.determinant(*lattice).min())
         log.info("sigma %g mm: smallest Jacobian determinant %.2f", sigma, smallest)
@@ -169,16 +186,6 @@ def slabs(shape: tuple[int, int, int]) -> Iterator[slice]:
     return (slice(first, min(first + thickness, shape[0])) for first in range(0, shape[0], thickness))
 
 
-def _extremes(field: RandomField, axes: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-    """How far each component of a field reaches on a lattice: ``(3, 2)``, largest value and negative of the smallest, in mm."""
-    x, y, z = axes
-    reached = []
-    for part in slabs((len(z), len(y), len(x))):
-        slab = field.on_lattice(x, y, z[part]).flatten(0, 2)
-        reached.append(torch.stack([slab.amax(dim=0), -slab.amin(dim=0)], dim=1))
-    return torch.stack(reached).amax(dim=0).double()
-
-
 def spline_coefficients(volume: Tensor) -> Tensor:
     """The cubic B-spline coefficients that interpolate a volume ``(z, y, x)``, mirrored at its borders as in ITK; float32.
 
@@ -197,8 +204,36 @@ def spline_coefficients(volume: Tensor) -> Tensor:
     return coefficients
 
 
-def interpolate(coefficients: Tensor, positions: Tensor) -> Tensor:
-    """A volume at continuous voxel positions, by cubic B-splines; border values continue outside.
+def displacement_in_voxels(
+    field: RandomField, size: tuple[int, int, int], spacing: tuple[float, float, float], box: Box
+) -> Tensor:
+    """From each voxel of a part of the fixed image to the point of the moving image that it shows.
+
+    Parameters
+    ----------
+    field
+        The field.
+    size, spacing
+        Of both images: voxels, and mm between them, along x, y, z.
+    box
+        The part, along z, y, x.
+
+    Returns
+    -------
+    Tensor
+        Shape ``(3, z, y, x)``, components x, y, z in voxels, float32. Points outside the moving image are moved to its border, so
+        that border values continue there.
+    """
+    axes = [along[part] for along, part in zip(voxel_axes(size, spacing, field.points.device), reversed(box), strict=True)]
+    displacement = field.on_lattice(*axes)
+    for axis, component in enumerate(displacement):
+        index = (axes[axis] / spacing[axis]).float().view([-1 if axis == other else 1 for other in (2, 1, 0)])
+        component.div_(spacing[axis]).clamp_(-index, size[axis] - 1 - index)
+    return displacement
+
+
+def interpolate(coefficients: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
+    """A volume at continuous voxel positions within it, by cubic B-splines.
 
     The 64 neighbours of a position are read as 8 trilinear interpolations between them, whose places and weights are such that
     the result is the same [Sigg and Hadwiger, GPU Gems 2, chapter 20].
@@ -207,32 +242,32 @@ def interpolate(coefficients: Tensor, positions: Tensor) -> Tensor:
     ----------
     coefficients
         Of `spline_coefficients`, ``(z, y, x)``.
-    positions
-        Shape ``(k, m, n, 3)``, x, y, z in voxels.
+    x, y, z
+        Positions in voxels, all of the same shape ``(k, m, n)``, float32.
 
     Returns
     -------
     Tensor
         Shape ``(k, m, n)``, float32.
     """
-    last = torch.tensor(coefficients.shape[::-1], device=positions.device) - 1
-    positions = positions.float().clamp_min(0).minimum(last)
-    below = positions.floor()
-    offset = positions - below
-    last_two = (1 + offset * (3 + offset * (3 - 2 * offset))) / 6
-    first_two = 1 - last_two
-    # Between which neighbours to read, as positions from -1 to 1 across the volume.
-    second = (4 - 3 * offset**2 * (2 - offset)) / 6
-    fourth = offset**3 / 6
-    places = [2 * (below + step) / last - 1 for step in (second / first_two - 1, fourth / last_two + 1)]
-    weights = [first_two, last_two]
+    weights, places = [], []
+    for position, count in zip((x, y, z), reversed(coefficients.shape), strict=True):
+        below = position.floor()
+        offset = position - below
+        second, fourth = (4 - 3 * offset**2 * (2 - offset)) / 6, offset**3 / 6
+        last_two = (1 + offset * (3 + offset * (3 - 2 * offset))) / 6
+        first_two = 1 - last_two
+        weights.append((first_two, last_two))
+        # Between the first two and between the last two neighbours, from -1 to 1 across the volume.
+        between = below - 1 + second / first_two, below + 1 + fourth / last_two
+        places.append(tuple(2 / (count - 1) * place - 1 for place in between))
     # One volume per plane of positions, as the CPU works on several of them at a time.
-    volumes = coefficients.expand(len(positions), 1, *coefficients.shape)
-    result = torch.zeros_like(below[..., 0])
-    for x, y, z in itertools.product((0, 1), repeat=3):
-        place = torch.stack([places[x][..., 0], places[y][..., 1], places[z][..., 2]], dim=-1)
-        values = functional.grid_sample(volumes, place[:, None], padding_mode="reflection", align_corners=True)
-        result += weights[x][..., 0] * weights[y][..., 1] * weights[z][..., 2] * values[:, 0, 0]
+    volumes = coefficients.expand(len(x), 1, *coefficients.shape)
+    result = torch.zeros_like(x)
+    for i, j, k in itertools.product((0, 1), repeat=3):
+        place = torch.stack([places[0][i], places[1][j], places[2][k]], dim=-1)[:, None]
+        values = functional.grid_sample(volumes, place, padding_mode="reflection", align_corners=True)[:, 0, 0]
+        result += weights[0][i] * weights[1][j] * weights[2][k] * values
     return result
 
 
@@ -254,12 +289,12 @@ def warp_volume(moving: Tensor, field: RandomField, spacing: tuple[float, float,
         Shape ``(z, y, x)``, float32.
     """
     coefficients = spline_coefficients(moving)
-    x, y, z = voxel_axes(moving.shape[::-1], spacing, moving.device)
-    steps = torch.tensor(spacing, device=moving.device)
     warped = torch.empty(moving.shape, device=moving.device)
-    for part in slabs(moving.shape):
-        positions = field.on_lattice(x, y, z[part])
-        for axis, along in enumerate((x, y[:, None], z[part, None, None])):
-            positions[..., axis] += along
-        warped[part] = interpolate(coefficients, positions / steps)
+    _, rows, columns = (slice(0, count) for count in moving.shape)
+    for planes in slabs(moving.shape):
+        positions = displacement_in_voxels(field, moving.shape[::-1], spacing, (planes, rows, columns))
+        for axis, part in enumerate((columns, rows, planes)):
+            index = torch.arange(part.start, part.stop, device=moving.device)
+            positions[axis] += index.view([-1 if axis == other else 1 for other in (2, 1, 0)])
+        warped[planes] = interpolate(coefficients, *positions)
     return warped
