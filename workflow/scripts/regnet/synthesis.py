@@ -170,7 +170,20 @@ def seen(mask: sitk.Image, dvf: SyntheticDVF, block: int) -> Box:
     return _around(mask, WINDOW_BEFORE + block + dvf.farthest)
 
 
-def deform(moving: sitk.Image, dvf: SyntheticDVF, *, noise_sd: float, rng: np.random.Generator, box: Box | None = None) -> sitk.Image:
+def bspline_coefficients(moving: sitk.Image) -> sitk.Image:
+    """The cubic B-spline coefficients of a moving image, float32; in voxels, without its place in physical space."""
+    return sitk.GetImageFromArray(spline_coefficients(torch.from_numpy(sitk.GetArrayFromImage(moving))).numpy())
+
+
+def deform(
+    moving: sitk.Image,
+    dvf: SyntheticDVF,
+    *,
+    noise_sd: float,
+    rng: np.random.Generator,
+    box: Box | None = None,
+    coefficients: sitk.Image | None = None,
+) -> sitk.Image:
     """The fixed image of a synthetic pair: ``I_M(x + u(x))`` by cubic B-splines, plus Gaussian noise, int16 HU.
 
     Parameters
@@ -185,9 +198,11 @@ def deform(moving: sitk.Image, dvf: SyntheticDVF, *, noise_sd: float, rng: np.ra
         Source of the noise.
     box
         The part that is needed (`seen`), everything if None. Outside, the result is the moving image as it is.
+    coefficients
+        Of `bspline_coefficients`, where one moving image is deformed several times; computed if None.
     """
+    coefficients = coefficients or bspline_coefficients(moving)
     values = sitk.GetArrayFromImage(moving)
-    coefficients = sitk.GetImageFromArray(spline_coefficients(torch.from_numpy(values)).numpy())
     warper = sitk.WarpImageFilter()
     warper.SetInterpolator(sitk.sitkBSplineResamplerOrder3)
     for part, displacement in dvf.in_voxels(box or tuple(slice(0, count) for count in values.shape)):

@@ -177,7 +177,9 @@ def voxel_axes(
     size: tuple[int, int, int], spacing: tuple[float, float, float], device: torch.device | str = "cpu"
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Positions of the voxels of an image on its axes x, y, z, in mm from the first one, float64."""
-    return tuple(torch.arange(count, dtype=torch.float64, device=device) * step for count, step in zip(size, spacing, strict=True))
+    return tuple(
+        torch.arange(count, dtype=torch.float64, device=device) * step for count, step in zip(size, spacing, strict=True)
+    )
 
 
 def slabs(shape: tuple[int, int, int]) -> Iterator[slice]:
