@@ -228,6 +228,42 @@ def figure_2_5(example_slices: str | Path) -> Figure:
     return figure
 
 
+@_styled
+def figure_field_statistics(distributions: pd.DataFrame, summary: pd.DataFrame) -> Figure:
+    """How far synthetic fields displace, their spectrum and their Jacobian determinants, one line per kind of field.
+
+    Parameters
+    ----------
+    distributions, summary
+        Columns as in `regnet.field_statistics.DISTRIBUTION_COLUMNS` and ``SUMMARY_COLUMNS``.
+    """
+    figure = _figure(DOUBLE_COLUMN, 2.4)
+    panels = dict(zip(("magnitude", "wavelength", "determinant"), figure.subplots(1, 3), strict=True))
+    _panel(panels["magnitude"], "a", "displacement")
+    _panel(panels["wavelength"], "b", "spectrum")
+    folded = float((summary["folded"] * summary["voxels"]).sum() / summary["voxels"].sum())
+    _panel(panels["determinant"], "c", f"Jacobian determinant, {100 * folded:g} % folded")
+    panels["magnitude"].set(xlabel="length of the displacement (mm)", ylabel="share of voxels per mm")
+    panels["wavelength"].set(xlabel="wavelength (mm)", ylabel="share of power per octave", xscale="log")
+    panels["determinant"].set(xlabel="Jacobian determinant", ylabel="share of voxels per unit")
+    for (colour, _, line), kind in zip(_LOOKS.values(), summary["kind"], strict=False):
+        for quantity, axes in panels.items():
+            rows = distributions[(distributions["kind"] == kind) & (distributions["quantity"] == quantity)]
+            lower, upper = rows["lower"].to_numpy(), rows["upper"].to_numpy()
+            widths = np.log2(upper / lower) if quantity == "wavelength" else upper - lower
+            middles = np.sqrt(lower * upper) if quantity == "wavelength" else (lower + upper) / 2
+            axes.plot(middles, rows["fraction"] / widths, color=colour, ls=line, label=kind)
+    panels["magnitude"].set(xlim=(0, None), ylim=(0, None))
+    panels["magnitude"].legend()
+    panels["wavelength"].set(ylim=(0, None))
+    ticks = _ticks(*panels["wavelength"].get_xlim())
+    panels["wavelength"].xaxis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    panels["wavelength"].xaxis.set_minor_formatter(NullFormatter())
+    panels["determinant"].set(ylim=(0, None))
+    panels["determinant"].axvline(0, color="black", lw=0.6)
+    return figure
+
+
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)

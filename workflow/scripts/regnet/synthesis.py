@@ -47,7 +47,8 @@ class SyntheticDVF:
     grid: Grid
 
     @cached_property
-    def _field(self) -> RandomField:
+    def field(self) -> RandomField:
+        """The field as tensors on the CPU, along the axes of the grid instead of physical ones."""
         points, vectors, scale = (torch.from_numpy(array) for array in (self.points, self.vectors, self.scale))
         return RandomField(points, vectors, self.sigma, scale)
 
@@ -58,13 +59,13 @@ class SyntheticDVF:
 
     def on_grid(self) -> np.ndarray:
         """The displacements on every voxel of `grid`: shape ``(z, y, x, 3)``, physical components x, y, z in mm, float32."""
-        along_axes = self._field.on_lattice(*voxel_axes(self.grid.size, self.grid.spacing)).numpy()
+        along_axes = self.field.on_lattice(*voxel_axes(self.grid.size, self.grid.spacing)).numpy()
         return self.grid.to_physical(np.moveaxis(along_axes, 0, -1)).astype(np.float32)
 
     def at(self, index: np.ndarray) -> np.ndarray:
         """The displacements at continuous voxel indices ``(..., 3)``, x, y, z: physical components x, y, z in mm."""
         positions = np.asarray(index, float) * self.grid.spacing
-        along_axes = self._field.at(torch.from_numpy(positions).flatten(0, -2)).numpy().reshape(positions.shape)
+        along_axes = self.field.at(torch.from_numpy(positions).flatten(0, -2)).numpy().reshape(positions.shape)
         return self.grid.to_physical(along_axes)
 
     def in_voxels(self, box: Box) -> Iterator[tuple[Box, torch.Tensor]]:
@@ -75,13 +76,12 @@ class SyntheticDVF:
         part : Box
             Consecutive parts of `box` along z.
         displacement : torch.Tensor
-            Of each voxel of the part, ``(3, z, y, x)``, x, y, z in voxels, float32. Points outside the moving image are moved to
-            its border, so that border values continue there.
+            Of each voxel of the part, as `regnet.warping.displacement_in_voxels` gives it.
         """
         planes, rows, columns = box
         for part in slabs(tuple(along.stop - along.start for along in box)):
             part = slice(planes.start + part.start, planes.start + part.stop), rows, columns
-            yield part, displacement_in_voxels(self._field, self.grid.size, self.grid.spacing, part)
+            yield part, displacement_in_voxels(self.field, self.grid.size, self.grid.spacing, part)
 
     def save(self, path: str | Path) -> None:
         """Write the field as an ``.npz`` file."""

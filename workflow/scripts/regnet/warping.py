@@ -41,7 +41,7 @@ Box = tuple[slice, slice, slice]
 
 @dataclass(frozen=True)
 class RandomField:
-    """A random displacement field: points with vectors, smoothed with a Gaussian and scaled back (section 2.2.2 of the chapter).
+    """A random displacement field: points with vectors, smoothed with a Gaussian and scaled back (section 2.2.2).
 
     A Gaussian is separable, so the field on a lattice is a product of two small matrices. It is exact anywhere.
 
@@ -63,7 +63,7 @@ class RandomField:
     scale: Tensor
 
     def on_lattice(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        """Displacements in mm at all points of a lattice with the given positions (mm) on each axis: ``(3, z, y, x)``, float32."""
+        """Displacements at all points of a lattice with these positions on its axes: ``(3, z, y, x)``, all in mm, float32."""
         smoothed = self._smoothed(*self._weights(x, y, z))
         return self._factors(smoothed).mul_(smoothed)
 
@@ -73,7 +73,7 @@ class RandomField:
         return smoothed * self._factors(smoothed.T).T
 
     def smoothed_extremes(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        """How far each component reaches before it is scaled, on a lattice: ``(3, 2)``, its maximum and negative minimum, in mm."""
+        """How far each component reaches on a lattice before it is scaled: ``(3, 2)``, maximum and negative minimum, in mm."""
         weights_x, weights_y, weights_z = self._weights(x, y, z)
         reached = []
         for part in slabs((len(z), len(y), len(x))):
@@ -223,8 +223,8 @@ def displacement_in_voxels(
     Returns
     -------
     Tensor
-        Shape ``(3, z, y, x)``, components x, y, z in voxels, float32. Points outside the moving image are moved to its border, so
-        that border values continue there.
+        Shape ``(3, z, y, x)``, components x, y, z in voxels, float32. Points outside the moving image are moved to its border,
+        so that border values continue there.
     """
     axes = [along[part] for along, part in zip(voxel_axes(size, spacing, field.points.device), reversed(box), strict=True)]
     displacement = field.on_lattice(*axes)
