@@ -64,8 +64,12 @@ class RandomField:
 
     def on_lattice(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """Displacements at all points of a lattice with these positions on its axes: ``(3, z, y, x)``, all in mm, float32."""
-        smoothed = self._smoothed(*self._weights(x, y, z))
-        return self._factors(smoothed).mul_(smoothed)
+        field = self._smoothed(*self._weights(x, y, z))
+        for component, (positive, negative) in zip(field, self.scale.tolist(), strict=True):
+            # The whole times the factor of the negative part, and what is missing on the positive part: quicker than to choose.
+            positive_part = component.clamp_min(0)
+            component.mul_(negative).add_(positive_part, alpha=positive - negative)
+        return field
 
     def at(self, positions: Tensor) -> Tensor:
         """Displacements in mm at positions ``(n, 3)``, x, y, z in mm; float64, ``(n, 3)``."""
@@ -227,10 +231,11 @@ def displacement_in_voxels(
         so that border values continue there.
     """
     axes = [along[part] for along, part in zip(voxel_axes(size, spacing, field.points.device), reversed(box), strict=True)]
-    displacement = field.on_lattice(*axes)
+    per_voxel = field.scale.new_tensor(spacing)[:, None]
+    displacement = replace(field, scale=field.scale / per_voxel).on_lattice(*axes)
     for axis, component in enumerate(displacement):
         index = (axes[axis] / spacing[axis]).float().view([-1 if axis == other else 1 for other in (2, 1, 0)])
-        component.div_(spacing[axis]).clamp_(-index, size[axis] - 1 - index)
+        component.clamp_(-index, size[axis] - 1 - index)
     return displacement
 
 
