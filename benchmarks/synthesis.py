@@ -56,7 +56,7 @@ def ours() -> float:
 
     def pair():
         dvf = random_dvf(GRID, **FIELD, border=BORDER, rng=rng)
-        deform(moving, dvf, noise_sd=NOISE_SD, rng=rng, box=seen(mask, dvf, block=1))
+        deform(moving, dvf, noise_sd=NOISE_SD, rng=rng, boxes=seen(mask, dvf, block=1))
         deform_mask(mask, dvf)
 
     return harness.timed(pair)

@@ -40,6 +40,6 @@ with log_to(snakemake.log[0]):
     for pair, fixed_path, dvf_path in zip(snakemake.params.pairs, snakemake.output.fixed, snakemake.output.dvf, strict=True):
         kind, frequency = pair.split("_")
         dvf = random_dvf(grid, **settings["frequencies"][frequency], border=border, rng=rng)
-        options = {"box": seen(masks[kind], dvf, snakemake.params.block), "coefficients": coefficients[kind]}
+        options = {"boxes": seen(masks[kind], dvf, snakemake.params.block), "coefficients": coefficients[kind]}
         save_volume(deform(moving[kind], dvf, noise_sd=settings["noise_sd"], rng=rng, **options), fixed_path)
         dvf.save(dvf_path)

@@ -1,8 +1,9 @@
 """Random displacement fields and the deformed images made with them: the training data (section 2.2.2 of the chapter)."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from regnet.warping import Box, RandomField, displacement_in_voxels, draw_field,
 
 SMALLEST_SIZE = 2 * (WINDOW_BEFORE + 1)
 """Voxels along each axis that an image to learn from must have: the side of the chapter's patch."""
+
+PLANES = 24
+"""Thickness, in voxels along z, of the parts of a fixed image that are deformed."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +154,10 @@ def require_room(image: sitk.Image, name: str) -> None:
         )
 
 
-def seen(mask: sitk.Image, dvf: SyntheticDVF, block: int) -> Box:
-    """The part of the fixed image of a synthetic pair that windows with their centre in its lungs can reach.
+def seen(mask: sitk.Image, dvf: SyntheticDVF, block: int) -> list[Box]:
+    """The parts of the fixed image of a synthetic pair that windows with their centre in its lungs can reach.
+
+    They are some planes thick, as lungs are narrower at their ends.
 
     Parameters
     ----------
@@ -167,7 +173,16 @@ def seen(mask: sitk.Image, dvf: SyntheticDVF, block: int) -> Box:
     InputError
         If the mask is empty.
     """
-    return _around(mask, WINDOW_BEFORE + block + dvf.farthest)
+    inside = sitk.GetArrayViewFromImage(mask) != 0
+    reach = WINDOW_BEFORE + block + dvf.farthest
+    planes, _, _ = _around(inside, reach)
+    boxes = []
+    for first in range(planes.start, planes.stop, PLANES):
+        part = slice(first, min(first + PLANES, planes.stop))
+        near = inside[max(0, part.start - reach) : part.stop + reach]
+        if near.any():
+            boxes.append((part, *_around(near, reach)[1:]))
+    return boxes
 
 
 def bspline_coefficients(moving: sitk.Image) -> sitk.Image:
@@ -181,7 +196,7 @@ def deform(
     *,
     noise_sd: float,
     rng: np.random.Generator,
-    box: Box | None = None,
+    boxes: Sequence[Box] | None = None,
     coefficients: sitk.Image | None = None,
 ) -> sitk.Image:
     """The fixed image of a synthetic pair: ``I_M(x + u(x))`` by cubic B-splines, plus Gaussian noise, int16 HU.
@@ -196,8 +211,8 @@ def deform(
         Standard deviation of the noise, in HU.
     rng
         Source of the noise.
-    box
-        The part that is needed (`seen`), everything if None. Outside, the result is the moving image as it is.
+    boxes
+        The parts that are needed (`seen`), everything if None. Outside, the result is the moving image as it is.
     coefficients
         Of `bspline_coefficients`, where one moving image is deformed several times; computed if None.
     """
@@ -205,7 +220,8 @@ def deform(
     values = sitk.GetArrayFromImage(moving)
     warper = sitk.WarpImageFilter()
     warper.SetInterpolator(sitk.sitkBSplineResamplerOrder3)
-    for part, displacement in dvf.in_voxels(box or tuple(slice(0, count) for count in values.shape)):
+    everything = [tuple(slice(0, count) for count in values.shape)]
+    for part, displacement in chain.from_iterable(map(dvf.in_voxels, everything if boxes is None else boxes)):
         field = sitk.Compose(*map(sitk.GetImageFromArray, displacement.numpy()))
         field.SetOrigin([along.start for along in part[::-1]])
         warper.SetOutputParameteresFromImage(field)
@@ -226,7 +242,7 @@ def deform_mask(mask: sitk.Image, dvf: SyntheticDVF) -> sitk.Image:
     values = torch.from_numpy(sitk.GetArrayFromImage(mask))
     warped = torch.zeros_like(values)
     _, rows, columns = values.shape
-    for part, displacement in dvf.in_voxels(_around(mask, dvf.farthest)):
+    for part, displacement in dvf.in_voxels(_around(values.numpy() != 0, dvf.farthest)):
         x, y, z = displacement.add_(0.5).floor_().to(torch.int32)
         first = [torch.arange(along.start, along.stop, dtype=torch.int32) for along in part]
         source = (z + first[0][:, None, None]).mul_(rows).add_(y + first[1][:, None]).mul_(columns).add_(x + first[2])
@@ -234,9 +250,8 @@ def deform_mask(mask: sitk.Image, dvf: SyntheticDVF) -> sitk.Image:
     return dvf.grid.image(warped.numpy())
 
 
-def _around(mask: sitk.Image, reach: int) -> Box:
-    """The part of an image that is at most `reach` voxels from the bounding box of a mask."""
-    inside = sitk.GetArrayViewFromImage(mask) != 0
+def _around(inside: np.ndarray, reach: int) -> Box:
+    """The part of a volume that is at most `reach` voxels from the bounding box of a mask."""
     if not inside.any():
         raise InputError("the lung mask is empty, expected voxels to sample patches from")
     ranges = []
