@@ -5,9 +5,10 @@ import pytest
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter
 
+from regnet import warping
 from regnet.errors import InputError, RegNetError
 from regnet.patches import output_points
-from regnet.synthesis import SyntheticDVF, deform, deform_mask, draw_samples, random_dvf
+from regnet.synthesis import SyntheticDVF, deform, deform_mask, draw_samples, random_dvf, require_room, seen
 from regnet.transforms import field_transform, jacobian_determinant, transform_points
 from regnet.volumes import Grid, resample
 
@@ -34,9 +35,10 @@ def test_each_component_reaches_what_its_random_vectors_reach(frequency):
     assert np.abs(field).max() > 7
 
 
-def test_points_keep_away_from_the_border_and_two_carry_zero():
-    dvf = draw("low")
-    extent = (np.array(GRID.size) - 1) * 2
+@pytest.mark.parametrize("grid", [GRID, Grid((54, 54, 54), (1.0, 1.0, 1.0)), Grid((120, 100, 140), (1.0, 1.0, 1.0))])
+def test_points_keep_away_from_the_border_and_two_carry_zero(grid):
+    dvf = draw("low", grid)
+    extent = (np.array(grid.size) - 1) * grid.spacing
     margin = np.minimum(33, extent / 4)
     assert (dvf.points >= margin).all()
     assert (dvf.points <= extent - margin).all()
@@ -129,6 +131,51 @@ def test_the_fixed_image_is_the_moving_one_under_the_field(oblique_grid, rng):
     ]
     assert inside.sum() > 100
     np.testing.assert_allclose(np.array(values)[inside], np.array(expected)[inside], atol=1)
+
+
+@pytest.mark.parametrize("slab", [1000, 2**22])
+def test_the_fast_image_is_that_of_full_resolution_resampling(slab, oblique_grid, rng, monkeypatch):
+    """Within 1 HU before noise, wherever the source is inside the moving image, and only in the part asked for."""
+    monkeypatch.setattr(warping, "SLAB", slab)
+    moving = sitk.Cast(oblique_grid.image(rng.normal(-500, 300, oblique_grid.shape).astype(np.float32)), sitk.sitkInt16)
+    dvf = random_dvf(oblique_grid, **SETTINGS["high"], border=33, rng=rng)
+    box = slice(5, 40), slice(8, 50), slice(0, 55)
+    fast = sitk.GetArrayFromImage(deform(moving, dvf, noise_sd=0, rng=rng, boxes=[box]))
+    field = dvf.on_grid()
+    direct = sitk.GetArrayFromImage(resample(moving, field_transform(field, oblique_grid), oblique_grid, sitk.sitkBSpline))
+    direct = direct.clip(-1024, 32767)
+    source = oblique_grid.to_voxels(field) + np.moveaxis(np.mgrid[:47, :52, :60][::-1], 0, -1)
+    compared = np.zeros(fast.shape, bool)
+    compared[box] = ((source > 0) & (source < np.array(oblique_grid.size) - 1)).all(axis=-1)[box]
+    assert compared.sum() > 60_000
+    # Half a HU by rounding to int16, half for the rest.
+    assert np.abs(fast - direct)[compared].max() < 1
+    outside = np.ones(fast.shape, bool)
+    outside[box] = False
+    assert np.array_equal(fast[outside], sitk.GetArrayViewFromImage(moving)[outside])
+
+
+def test_windows_in_the_lungs_see_only_what_was_deformed(rng):
+    inside = np.zeros(GRID.shape, np.uint8)
+    inside[38:42, 28:32, 30:40] = 1
+    inside[60:63, 10:50, 12:20] = 1
+    mask = GRID.image(inside)
+    dvf = draw("high")
+    deformed = np.zeros(GRID.shape, bool)
+    for box in seen(mask, dvf, 2):
+        deformed[box] = True
+    assert not deformed.all()
+    for x, y, z in draw_samples(dvf, deform_mask(mask, dvf), 60, 2, rng).centres:
+        assert deformed[max(0, z - 28) : z + 28, max(0, y - 28) : y + 28, max(0, x - 28) : x + 28].all()
+
+
+def test_an_image_without_room_for_a_patch_is_named():
+    require_room(GRID.image(np.zeros(GRID.shape, np.int16)), "case_1")
+    small = Grid((54, 53, 80), (2.5, 2.5, 2.5))
+    with pytest.raises(
+        InputError, match=r"^case_1: found 54 x 53 x 80 voxels of 2\.5 mm, expected at least 54 along each axis"
+    ):
+        require_room(small.image(np.zeros(small.shape, np.int16)), "case_1")
 
 
 def test_noise_has_the_standard_deviation_asked_for(rng):

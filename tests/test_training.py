@@ -57,9 +57,11 @@ SETTINGS = {
     "freeze_after": None,
     "flips": True,
     "noise_sd": 5,
+    "fresh": None,
     "precision": "auto",
     "warmup": None,
 }
+SYNTHESIS = {"frequencies": {"high": {"sigma": 20, "points": 40, "theta": 4}}, "noise_sd": 5, "border": 33}
 
 
 @pytest.fixture(scope="module")
@@ -93,7 +95,7 @@ def test_the_network_learns_a_texture_within_200_steps():
 
 
 def test_a_training_leaves_curves_and_best_weights(pool, tmp_path):
-    trainer = train("regnet_1scale", pool, pool, SETTINGS, spacing=2.0, seed=1, device=torch.device("cpu"))
+    trainer = train("regnet_1scale", pool, pool, SETTINGS, SYNTHESIS, spacing=2.0, seed=1, device=torch.device("cpu"))
     assert [row["stage"] for row in trainer.rows] == ["training", "training"]
     assert [row["blocks"] for row in trainer.rows] == [4, 8]
     assert [row["patches"] for row in trainer.rows] == [4 * 2**3, 8 * 2**3]
@@ -108,7 +110,9 @@ def test_a_training_leaves_curves_and_best_weights(pool, tmp_path):
 
 def test_the_same_seed_gives_the_same_weights(pool):
     first, again, other = (
-        train("regnet", pool, pool, SETTINGS, spacing=2.0, seed=seed, device=torch.device("cpu")).network.state_dict()
+        train(
+            "regnet", pool, pool, SETTINGS, SYNTHESIS, spacing=2.0, seed=seed, device=torch.device("cpu")
+        ).network.state_dict()
         for seed in (1, 1, 2)
     )
     assert all(torch.equal(first[name], again[name]) for name in first)
@@ -117,7 +121,7 @@ def test_the_same_seed_gives_the_same_weights(pool):
 
 def test_without_steps_per_epoch_every_sample_is_seen_once(pool):
     settings = {**SETTINGS, "steps_per_epoch": None, "epochs": 1, "batch": 5}
-    trainer = train("regnet_1scale", pool, pool, settings, spacing=2.0, seed=1, device=torch.device("cpu"))
+    trainer = train("regnet_1scale", pool, pool, settings, SYNTHESIS, spacing=2.0, seed=1, device=torch.device("cpu"))
     assert trainer.rows[0]["step"] == math.ceil(len(pool) / 5)
 
 
@@ -129,7 +133,7 @@ def test_the_chapters_learning_rate_falls_by_its_factor_each_epoch():
 def test_frozen_normalization_keeps_its_statistics(pool):
     """With 3 of 4 steps frozen, the running statistics have moved once; the weights have moved on."""
     frozen, one_step = (
-        train("regnet", pool, pool, {**SETTINGS, **changes}, spacing=2.0, seed=1, device=torch.device("cpu"))
+        train("regnet", pool, pool, {**SETTINGS, **changes}, SYNTHESIS, spacing=2.0, seed=1, device=torch.device("cpu"))
         for changes in ({"freeze_after": 1}, {"epochs": 1, "steps_per_epoch": 1})
     )
     name = "original.streams.0.1"
@@ -192,7 +196,16 @@ def test_textures_look_like_normalized_ct_and_fields_reach_their_maximum():
 
 def test_a_loss_that_is_not_finite_stops_the_training(pool):
     with pytest.raises(RegNetError, match="loss is nan"):
-        train("regnet", pool, pool, {**SETTINGS, "learning_rate": 1e30}, spacing=2.0, seed=1, device=torch.device("cpu"))
+        train(
+            "regnet",
+            pool,
+            pool,
+            {**SETTINGS, "learning_rate": 1e30},
+            SYNTHESIS,
+            spacing=2.0,
+            seed=1,
+            device=torch.device("cpu"),
+        )
 
 
 def test_weights_survive_the_disk(tmp_path):

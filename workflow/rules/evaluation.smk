@@ -1,5 +1,14 @@
 # Needs transforms, landmarks, weights and synthetic pairs. Gives long tables of errors, and the slices that figures show.
 
+TRAINING_FIELDS = {
+    frequency: [
+        f"{RESULTS}/synthetic/{image}/{moving}_{frequency}/dvf.npz"
+        for image in cohort.images_of("train")
+        for moving in ("original", "deformed")
+    ]
+    for frequency in FREQUENCIES
+} | {"moving": [f"{RESULTS}/synthetic/{image}/deformed_dvf.npz" for image in cohort.images_of("train")]}
+
 EVALUATED = [*((variant, "validation") for variant in VARIANTS), ("regnet", "test")]
 
 
@@ -92,6 +101,27 @@ rule collect_landmarks:
         table="landmarks",
     script:
         "../scripts/collect.py"
+
+
+rule field_statistics:
+    """Describe the synthetic DVFs of the training images: displacement, spectrum, Jacobian determinant, folding."""
+    input:
+        dvf=[path for paths in TRAINING_FIELDS.values() for path in paths],
+        code=source_files("evaluation", "field_statistics"),
+    output:
+        distributions="results/{experiment}/evaluation/field_distributions.csv",
+        summary="results/{experiment}/evaluation/field_statistics.csv",
+    log:
+        "results/{experiment}/logs/field_statistics.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=3000,
+        runtime=60,
+    params:
+        kinds=[kind for kind, paths in TRAINING_FIELDS.items() for _ in paths],
+    script:
+        "../scripts/field_statistics.py"
 
 
 rule slice_fields:

@@ -1,6 +1,6 @@
 # Needs results/<experiment>/evaluation and the training curves alone. Gives Table 2.1 and the figures.
 
-FIGURES = ["figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5"]
+FIGURES = ["figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5", "field_statistics"]
 
 
 rule tables:
@@ -66,6 +66,31 @@ rule figure_2_2:
         runtime=10,
     script:
         "../scripts/figure_2_2.py"
+
+
+rule figure_field_statistics:
+    """Distributions of displacement, wavelength and Jacobian determinant of synthetic DVFs."""
+    input:
+        distributions="results/{experiment}/evaluation/field_distributions.csv",
+        summary="results/{experiment}/evaluation/field_statistics.csv",
+        code=source_files("figures", "field_statistics"),
+    output:
+        png=report(
+            "results/{experiment}/figures/field_statistics.png",
+            caption="../report/field_statistics.rst",
+            category="Results",
+            labels={"result": "Synthetic DVFs: statistics"},
+        ),
+        pdf="results/{experiment}/figures/field_statistics.pdf",
+    log:
+        "results/{experiment}/logs/figure_field_statistics.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../scripts/figure_field_statistics.py"
 
 
 rule figure_2_3:

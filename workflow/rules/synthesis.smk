@@ -5,6 +5,7 @@ rule synthesize:
     """Make the synthetic pairs of an image: three DVFs on the image itself, three on a deformed version of it."""
     input:
         image=f"results/{{experiment}}/images/{NETWORK_SPACING}mm/{{image}}.nii.gz",
+        mask=f"results/{{experiment}}/images/{NETWORK_SPACING}mm/{{image}}_mask.nii.gz",
         code=source_files("synthesis"),
     output:
         original="results/{experiment}/synthetic/{image}/original.npy",
@@ -23,6 +24,7 @@ rule synthesize:
         runtime=20,
     params:
         synthesis=config["synthesis"],
+        block=max(config["patches"]["block"], config["patches"]["evaluation_block"]),
         pairs=SYNTHETIC_PAIRS,
         seed=config["seed"],
     script:

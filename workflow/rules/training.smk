@@ -28,6 +28,7 @@ rule train:
         runtime=1440,
     params:
         training=config["training"],
+        synthesis=config["synthesis"],
         spacing=float(NETWORK_SPACING),
         window=config["regnet"]["window"],
         seed=config["seed"],

@@ -1,6 +1,7 @@
 """Draw the samples of the synthetic pairs of an image."""
 
 import numpy as np
+import torch
 
 from regnet.conventions import job_seed
 from regnet.errors import InputError
@@ -9,6 +10,7 @@ from regnet.synthesis import SyntheticDVF, deform_mask, draw_samples
 from regnet.volumes import read_mask
 
 with log_to(snakemake.log[0]):
+    torch.set_num_threads(snakemake.threads)
     prefix = "" if snakemake.params.split == "train" else "evaluation_"
     count = snakemake.params.patches[prefix + "per_pair"]
     block = snakemake.params.patches[prefix + "block"]

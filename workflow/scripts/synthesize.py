@@ -2,12 +2,13 @@
 
 import numpy as np
 import SimpleITK as sitk
+import torch
 
 from regnet.conventions import job_seed
 from regnet.files import whole_file
 from regnet.jobs import log_to
-from regnet.synthesis import deform, random_dvf
-from regnet.volumes import Grid, read_ct
+from regnet.synthesis import bspline_coefficients, deform, deform_mask, random_dvf, require_room, seen
+from regnet.volumes import Grid, read_ct, read_mask
 
 
 def save_volume(image, path):
@@ -16,16 +17,22 @@ def save_volume(image, path):
 
 
 with log_to(snakemake.log[0]):
+    torch.set_num_threads(snakemake.threads)
+    sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(snakemake.threads)
     settings = snakemake.params.synthesis
     border = settings["border"]
     rng = np.random.default_rng(job_seed(snakemake.params.seed, "synthesize", snakemake.wildcards.image))
     original = read_ct(snakemake.input.image)
+    require_room(original, snakemake.wildcards.image)
     grid = Grid.of(original)
 
     deformation = dict(settings["moving"])
     noise_sd = deformation.pop("noise_sd")
     dvf = random_dvf(grid, **deformation, border=border, rng=rng)
     moving = {"original": original, "deformed": deform(original, dvf, noise_sd=noise_sd, rng=rng)}
+    original_mask = read_mask(snakemake.input.mask, grid)
+    masks = {"original": original_mask, "deformed": deform_mask(original_mask, dvf)}
+    coefficients = {kind: bspline_coefficients(image) for kind, image in moving.items()}
     dvf.save(snakemake.output.deformation)
     save_volume(moving["original"], snakemake.output.original)
     save_volume(moving["deformed"], snakemake.output.deformed)
@@ -33,5 +40,6 @@ with log_to(snakemake.log[0]):
     for pair, fixed_path, dvf_path in zip(snakemake.params.pairs, snakemake.output.fixed, snakemake.output.dvf, strict=True):
         kind, frequency = pair.split("_")
         dvf = random_dvf(grid, **settings["frequencies"][frequency], border=border, rng=rng)
-        save_volume(deform(moving[kind], dvf, noise_sd=settings["noise_sd"], rng=rng), fixed_path)
+        options = {"boxes": seen(masks[kind], dvf, snakemake.params.block), "coefficients": coefficients[kind]}
+        save_volume(deform(moving[kind], dvf, noise_sd=settings["noise_sd"], rng=rng, **options), fixed_path)
         dvf.save(dvf_path)

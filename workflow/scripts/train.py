@@ -18,6 +18,7 @@ with log_to(snakemake.log[0]):
         SamplePool(inputs.training, inputs.training_fixed, inputs.training_moving, window),
         SamplePool(inputs.validation, inputs.validation_fixed, inputs.validation_moving, window),
         params.training,
+        params.synthesis,
         spacing=params.spacing,
         seed=job_seed(params.seed, "train", variant),
         device=pick_device(snakemake.resources.gpu),

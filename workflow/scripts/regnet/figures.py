@@ -37,6 +37,9 @@ DIFFERENCE_WINDOW = (-500, 500)
 SHORTEST = 0.05
 """Distances below this, in mm, are drawn at it where the axes are logarithmic."""
 
+SHORTEST_WAVE = 30.0
+"""Where the axis of wavelengths begins, in mm: shorter waves have next to no power."""
+
 MARGIN = 15.0
 """How far example slices reach beyond the lungs, in mm."""
 
@@ -225,6 +228,41 @@ def figure_2_5(example_slices: str | Path) -> Figure:
     for axes in (*top, *bottom):
         axes.set_axis_off()
     _legend_cell(bottom[0], {"image (HU)": grey, "difference (HU)": colour})
+    return figure
+
+
+@_styled
+def figure_field_statistics(distributions: pd.DataFrame, summary: pd.DataFrame) -> Figure:
+    """How far synthetic fields displace, their spectrum and their Jacobian determinants, one line per kind of field.
+
+    Parameters
+    ----------
+    distributions, summary
+        Columns as in `regnet.field_statistics.DISTRIBUTION_COLUMNS` and ``SUMMARY_COLUMNS``.
+    """
+    figure = _figure(DOUBLE_COLUMN, 2.4)
+    panels = dict(zip(("magnitude", "wavelength", "determinant"), figure.subplots(1, 3), strict=True))
+    folded = float((summary["folded"] * summary["voxels"]).sum() / summary["voxels"].sum())
+    _panel(panels["magnitude"], "a", "displacement")
+    _panel(panels["wavelength"], "b", "spectrum")
+    _panel(panels["determinant"], "c", f"compression, {100 * folded:g} % folded")
+    panels["magnitude"].set(xlabel="length of the displacement (mm)", ylabel="share of voxels that move farther")
+    panels["wavelength"].set(xlabel="wavelength (mm)", ylabel="share of power at shorter waves", xscale="log")
+    panels["determinant"].set(xlabel="Jacobian determinant", ylabel="share of voxels below it", yscale="log")
+    for (colour, _, line), kind in zip(_MORE_LOOKS, summary["kind"], strict=False):
+        for quantity, axes in panels.items():
+            rows = distributions[(distributions["kind"] == kind) & (distributions["quantity"] == quantity)].sort_values("lower")
+            below = rows["fraction"].cumsum()
+            share = 1 - below if quantity == "magnitude" else below
+            axes.plot(rows["upper"], share, color=colour, ls=line, label=kind)
+    panels["magnitude"].set(xlim=(0, None), ylim=(0, 1))
+    panels["magnitude"].legend(handlelength=3.5)
+    panels["wavelength"].set(xlim=(SHORTEST_WAVE, None), ylim=(0, 1))
+    ticks = _ticks(*panels["wavelength"].get_xlim())
+    panels["wavelength"].xaxis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
+    panels["wavelength"].xaxis.set_minor_formatter(NullFormatter())
+    panels["determinant"].set(xlim=(min(0.0, float(summary["determinant_min"].min())), 1.5), ylim=(1e-6, 1))
+    panels["determinant"].axvline(0, color="black", lw=0.6)
     return figure
 
 

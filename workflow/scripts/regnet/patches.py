@@ -116,6 +116,11 @@ class SamplePool:
     window
         Lowest and highest HU that the network sees.
 
+    Attributes
+    ----------
+    moving
+        The moving volume of each pair.
+
     Raises
     ------
     InputError
@@ -142,7 +147,7 @@ class SamplePool:
         self.window = window
         opened = {path: np.load(path, mmap_mode="r") for path in {*fixed, *moving}}
         self._fixed = [opened[path] for path in fixed]
-        self._moving = [opened[path] for path in moving]
+        self.moving = [opened[path] for path in moving]
 
     def __len__(self) -> int:
         return len(self.centres)
@@ -159,7 +164,7 @@ class SamplePool:
         """
         pairs, centres = self.pair[chosen], self.centres[chosen]
         fixed = self._windows(self._fixed, pairs, centres)
-        moving = self._windows(self._moving, pairs, centres)
+        moving = self._windows(self.moving, pairs, centres)
         targets = np.moveaxis(self.displacements[chosen], -1, 1)
         return normalize(fixed, self.window), normalize(moving, self.window), targets.astype(np.float32)
 

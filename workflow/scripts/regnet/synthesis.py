@@ -1,35 +1,32 @@
 """Random displacement fields and the deformed images made with them: the training data (section 2.2.2 of the chapter)."""
 
-import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
-from scipy.interpolate import make_interp_spline
+import torch
 
 from regnet.conventions import AIR_HU
-from regnet.errors import InputError, RegNetError
+from regnet.errors import InputError
 from regnet.files import whole_file
-from regnet.patches import Samples, output_points, sample_centres
-from regnet.transforms import field_transform, jacobian_determinant
-from regnet.volumes import Grid, resample
+from regnet.patches import WINDOW_BEFORE, Samples, output_points, sample_centres
+from regnet.volumes import Grid
+from regnet.warping import Box, RandomField, displacement_in_voxels, draw_field, slabs, spline_coefficients, voxel_axes
 
-log = logging.getLogger(__name__)
+SMALLEST_SIZE = 2 * (WINDOW_BEFORE + 1)
+"""Voxels along each axis that an image to learn from must have: the side of the chapter's patch."""
 
-ZERO_POINTS = 2
-"""How many of the random points carry a zero vector [author's implementation, METHOD.md]."""
-
-NODES_PER_SIGMA = 5
-"""Density of the nodes on which a field is evaluated before cubic interpolation: error below 0.001 of its maximum."""
-
-ATTEMPTS = 20
-"""How often a field that folds is drawn again before giving up."""
+PLANES = 24
+"""Thickness, in voxels along z, of the parts of a fixed image that are deformed."""
 
 
 @dataclass(frozen=True)
 class SyntheticDVF:
-    """A random displacement field: a few points with vectors, smoothed with a Gaussian and scaled back to full amplitude.
+    """A random displacement field on the grid of the images that it belongs to.
 
     It is kept as what defines it, some kilobytes, and evaluated where it is needed.
 
@@ -53,27 +50,42 @@ class SyntheticDVF:
     scale: np.ndarray
     grid: Grid
 
+    @cached_property
+    def field(self) -> RandomField:
+        """The field as tensors on the CPU, along the axes of the grid instead of physical ones."""
+        points, vectors, scale = (torch.from_numpy(array) for array in (self.points, self.vectors, self.scale))
+        return RandomField(points, vectors, self.sigma, scale)
+
+    @property
+    def farthest(self) -> int:
+        """A number of voxels that no component of the field exceeds."""
+        return int(np.ceil(np.abs(self.vectors).max() / min(self.grid.spacing))) + 1
+
     def on_grid(self) -> np.ndarray:
         """The displacements on every voxel of `grid`: shape ``(z, y, x, 3)``, physical components x, y, z in mm, float32."""
-        smoothed = _smoothed_on_grid(self.points, self.vectors, self.sigma, self.grid)
-        return self.grid.to_physical(self._scaled(smoothed)).astype(np.float32)
+        along_axes = self.field.on_lattice(*voxel_axes(self.grid.size, self.grid.spacing)).numpy()
+        return self.grid.to_physical(np.moveaxis(along_axes, 0, -1)).astype(np.float32)
 
     def at(self, index: np.ndarray) -> np.ndarray:
         """The displacements at continuous voxel indices ``(..., 3)``, x, y, z: physical components x, y, z in mm."""
-        position = np.asarray(index, float) * self.grid.spacing
-        smoothed = np.empty(position.shape)
-        for chunk, out in zip(
-            np.array_split(position.reshape(-1, 3), max(1, position.size // 30000)),
-            np.array_split(smoothed.reshape(-1, 3), max(1, position.size // 30000)),
-            strict=True,
-        ):
-            squared = ((chunk[:, None] - self.points) ** 2).sum(axis=-1)
-            out[:] = np.exp(-0.5 * squared / self.sigma**2) @ self.vectors
-        return self.grid.to_physical(self._scaled(smoothed))
+        positions = np.asarray(index, float) * self.grid.spacing
+        along_axes = self.field.at(torch.from_numpy(positions).flatten(0, -2)).numpy().reshape(positions.shape)
+        return self.grid.to_physical(along_axes)
 
-    def _scaled(self, smoothed: np.ndarray) -> np.ndarray:
-        positive, negative = self.scale.T
-        return smoothed * np.where(smoothed > 0, positive, negative)
+    def in_voxels(self, box: Box) -> Iterator[tuple[Box, torch.Tensor]]:
+        """From the voxels of a part of the grid to where they come from in the moving image, some planes at a time.
+
+        Yields
+        ------
+        part : Box
+            Consecutive parts of `box` along z.
+        displacement : torch.Tensor
+            Of each voxel of the part, as `regnet.warping.displacement_in_voxels` gives it.
+        """
+        planes, rows, columns = box
+        for part in slabs(tuple(along.stop - along.start for along in box)):
+            part = slice(planes.start + part.start, planes.start + part.stop), rows, columns
+            yield part, displacement_in_voxels(self.field, self.grid.size, self.grid.spacing, part)
 
     def save(self, path: str | Path) -> None:
         """Write the field as an ``.npz`` file."""
@@ -107,30 +119,6 @@ class SyntheticDVF:
             raise InputError(f"{path}: cannot be read as a synthetic displacement field ({error})") from error
 
 
-def _gaussians(positions: np.ndarray, centres: np.ndarray, sigma: float) -> np.ndarray:
-    return np.exp(-0.5 * ((positions[:, None] - centres) / sigma) ** 2)
-
-
-def _smoothed_on_grid(points: np.ndarray, vectors: np.ndarray, sigma: float, grid: Grid) -> np.ndarray:
-    """The smoothed, unscaled field on every voxel: exact on a coarse grid of nodes, cubic splines between them.
-
-    A Gaussian is separable, so both steps are products of small matrices, one per axis.
-    """
-    at_nodes, to_voxels = [], []
-    for axis in range(3):
-        positions = np.arange(grid.size[axis]) * grid.spacing[axis]
-        count = max(4, int(np.ceil(positions[-1] / sigma * NODES_PER_SIGMA)) + 1)
-        nodes = np.linspace(0, positions[-1], count)
-        at_nodes.append(_gaussians(nodes, points[:, axis], sigma))
-        to_voxels.append(make_interp_spline(nodes, np.eye(count), k=3)(positions).astype(np.float32))
-    x, y, z = at_nodes
-    field = np.einsum("zp,yp,xp,pc->zyxc", z, y, x, vectors, optimize=True).astype(np.float32)
-    x, y, z = to_voxels
-    field = np.tensordot(z, field, (1, 0))
-    field = np.tensordot(y, field, (1, 1)).swapaxes(0, 1)
-    return np.ascontiguousarray(np.moveaxis(np.tensordot(x, field, (1, 2)), 0, 2))
-
-
 def random_dvf(grid: Grid, *, sigma: float, points: int, theta: float, border: float, rng: np.random.Generator) -> SyntheticDVF:
     """Draw a random field that does not fold.
 
@@ -138,44 +126,79 @@ def random_dvf(grid: Grid, *, sigma: float, points: int, theta: float, border: f
     ----------
     grid
         The grid of the images.
-    sigma
-        Standard deviation of the Gaussian that smooths the field, in mm.
-    points
-        Number of random points P.
-    theta
-        Components are drawn from ``[-theta, theta]`` mm, and reach the same maximum again after smoothing.
-    border
-        Points keep this distance from the border of the image, in mm; at most a quarter of its extent, so that any image
-        has room for them.
-    rng
-        Source of the random numbers.
+    sigma, points, theta, border, rng
+        As in `regnet.warping.draw_field`; lengths in mm.
 
     Raises
     ------
     RegNetError
         If no field without folding is found, because theta is too large for sigma.
     """
-    extent = (np.array(grid.size) - 1) * grid.spacing
-    margin = np.minimum(border, extent / 4)
-    for attempt in range(ATTEMPTS):
-        centres = rng.uniform(margin, extent - margin, (points, 3))
-        vectors = rng.uniform(-theta, theta, (points, 3))
-        vectors[:ZERO_POINTS] = 0
-        smoothed = _smoothed_on_grid(centres, vectors, sigma, grid)
-        before = np.stack([vectors.max(axis=0), -vectors.min(axis=0)], axis=1).clip(0)
-        after = np.stack([smoothed.max(axis=(0, 1, 2)), -smoothed.min(axis=(0, 1, 2))], axis=1)
-        scale = np.divide(before, after, out=np.zeros_like(before), where=after > 1e-6 * theta)
-        dvf = SyntheticDVF(centres, vectors, sigma, scale, grid)
-        determinant = jacobian_determinant(dvf.on_grid(), grid)
-        folded = float((determinant <= 0).mean())
-        log.info("sigma %g mm: smallest Jacobian determinant %.2f, folded %.4f %%", sigma, determinant.min(), 100 * folded)
-        if folded == 0:
-            return dvf
-        log.info("attempt %d folds, drawing again", attempt + 1)
-    raise RegNetError(f"theta = {theta} mm with sigma = {sigma} mm: {ATTEMPTS} fields folded, expected a smaller theta")
+    field = draw_field(grid.size, grid.spacing, sigma=sigma, points=points, theta=theta, border=border, rng=rng)
+    return SyntheticDVF(field.points.numpy(), field.vectors.numpy(), sigma, field.scale.numpy(), grid)
 
 
-def deform(moving: sitk.Image, dvf: SyntheticDVF, *, noise_sd: float, rng: np.random.Generator) -> sitk.Image:
+def require_room(image: sitk.Image, name: str) -> None:
+    """Refuse an image that is smaller than a patch.
+
+    Raises
+    ------
+    InputError
+        If `image`, called `name` in the message, has fewer voxels than `SMALLEST_SIZE` along an axis.
+    """
+    if min(image.GetSize()) < SMALLEST_SIZE:
+        size = " x ".join(map(str, image.GetSize()))
+        raise InputError(
+            f"{name}: found {size} voxels of {image.GetSpacing()[0]:g} mm, expected at least {SMALLEST_SIZE} along each axis, "
+            "the side of a patch"
+        )
+
+
+def seen(mask: sitk.Image, dvf: SyntheticDVF, block: int) -> list[Box]:
+    """The parts of the fixed image of a synthetic pair that windows with their centre in its lungs can reach.
+
+    They are some planes thick, as lungs are narrower at their ends.
+
+    Parameters
+    ----------
+    mask
+        Lungs of the moving image; those of the fixed image are at most the largest component of `dvf` away from them.
+    dvf
+        The field of the pair.
+    block
+        Outputs per axis of a sample, k: a window reaches 26 + k voxels from its centre.
+
+    Raises
+    ------
+    InputError
+        If the mask is empty.
+    """
+    inside = sitk.GetArrayViewFromImage(mask) != 0
+    reach = WINDOW_BEFORE + block + dvf.farthest
+    planes, _, _ = _around(inside, reach)
+    boxes = []
+    for first in range(planes.start, planes.stop, PLANES):
+        part = slice(first, min(first + PLANES, planes.stop))
+        near = inside[max(0, part.start - reach) : part.stop + reach]
+        if near.any():
+            boxes.append((part, *_around(near, reach)[1:]))
+    return boxes
+
+
+def bspline_coefficients(moving: sitk.Image) -> sitk.Image:
+    """The cubic B-spline coefficients of a moving image, float32; in voxels, without its place in physical space."""
+    return sitk.GetImageFromArray(spline_coefficients(torch.from_numpy(sitk.GetArrayFromImage(moving))).numpy())
+
+
+def deform(
+    moving: sitk.Image,
+    dvf: SyntheticDVF,
+    *,
+    noise_sd: float,
+    rng: np.random.Generator,
+    boxes: Sequence[Box] | None = None,
+    coefficients: sitk.Image | None = None,
+) -> sitk.Image:
     """The fixed image of a synthetic pair: ``I_M(x + u(x))`` by cubic B-splines, plus Gaussian noise, int16 HU.
 
     Parameters
@@ -188,17 +211,54 @@ def deform(moving: sitk.Image, dvf: SyntheticDVF, *, noise_sd: float, rng: np.ra
         Standard deviation of the noise, in HU.
     rng
         Source of the noise.
+    boxes
+        The parts that are needed (`seen`), everything if None. Outside, the result is the moving image as it is.
+    coefficients
+        Of `bspline_coefficients`, where one moving image is deformed several times; computed if None.
     """
-    transform = field_transform(dvf.on_grid(), dvf.grid)
-    warped = sitk.GetArrayFromImage(resample(moving, transform, dvf.grid, sitk.sitkBSpline))
-    noisy = warped + rng.normal(0, noise_sd, warped.shape).astype(np.float32)
-    return dvf.grid.image(np.clip(np.round(noisy), AIR_HU, 32767).astype(np.int16))
+    coefficients = coefficients or bspline_coefficients(moving)
+    values = sitk.GetArrayFromImage(moving)
+    warper = sitk.WarpImageFilter()
+    warper.SetInterpolator(sitk.sitkBSplineResamplerOrder3)
+    everything = [tuple(slice(0, count) for count in values.shape)]
+    for part, displacement in chain.from_iterable(map(dvf.in_voxels, everything if boxes is None else boxes)):
+        field = sitk.Compose(*map(sitk.GetImageFromArray, displacement.numpy()))
+        field.SetOrigin([along.start for along in part[::-1]])
+        warper.SetOutputParameteresFromImage(field)
+        warped = sitk.GetArrayFromImage(warper.Execute(coefficients, field))
+        warped += noise_sd * rng.standard_normal(warped.shape, np.float32)
+        values[part] = np.clip(np.round(warped), AIR_HU, 32767)
+    return dvf.grid.image(values)
 
 
 def deform_mask(mask: sitk.Image, dvf: SyntheticDVF) -> sitk.Image:
-    """The lung mask of the fixed image of a synthetic pair, from that of its moving image: nearest neighbour, uint8."""
-    warped = resample(mask, field_transform(dvf.on_grid(), dvf.grid), dvf.grid, sitk.sitkNearestNeighbor)
-    return sitk.Cast(warped, sitk.sitkUInt8)
+    """The lung mask of the fixed image of a synthetic pair, from that of its moving image: nearest neighbour, uint8.
+
+    Raises
+    ------
+    InputError
+        If the mask is empty.
+    """
+    values = torch.from_numpy(sitk.GetArrayFromImage(mask))
+    warped = torch.zeros_like(values)
+    _, rows, columns = values.shape
+    for part, displacement in dvf.in_voxels(_around(values.numpy() != 0, dvf.farthest)):
+        x, y, z = displacement.add_(0.5).floor_().to(torch.int32)
+        first = [torch.arange(along.start, along.stop, dtype=torch.int32) for along in part]
+        source = (z + first[0][:, None, None]).mul_(rows).add_(y + first[1][:, None]).mul_(columns).add_(x + first[2])
+        warped[part] = values.take(source.long())
+    return dvf.grid.image(warped.numpy())
+
+
+def _around(inside: np.ndarray, reach: int) -> Box:
+    """The part of a volume that is at most `reach` voxels from the bounding box of a mask."""
+    if not inside.any():
+        raise InputError("the lung mask is empty, expected voxels to sample patches from")
+    ranges = []
+    for axis, count in enumerate(inside.shape):
+        along = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
+        ranges.append(slice(max(0, int(along[0]) - reach), min(count, int(along[-1]) + reach + 1)))
+    return tuple(ranges)
 
 
 def draw_samples(dvf: SyntheticDVF, mask: sitk.Image, count: int, block: int, rng: np.random.Generator) -> Samples:

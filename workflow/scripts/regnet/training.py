@@ -16,6 +16,7 @@ from torch import Tensor
 
 from regnet.errors import RegNetError
 from regnet.files import whole_file
+from regnet.fresh import FreshPairs
 from regnet.network import OUTPUT_STRIDE, RegNet, parameter_count, window_size
 from regnet.optimizers import StageOptimizer
 from regnet.patches import HU_PER_UNIT, WINDOW_BEFORE, SamplePool
@@ -300,6 +301,7 @@ def train(
     training: SamplePool,
     validation: SamplePool,
     settings: Mapping[str, Any],
+    synthesis: Mapping[str, Any],
     *,
     spacing: float,
     seed: int,
@@ -315,6 +317,8 @@ def train(
         Samples of the synthetic pairs of the training and of the validation images.
     settings
         The config's ``training``.
+    synthesis
+        The config's ``synthesis``, for pairs that are made while training.
     spacing
         Working spacing of the network, in mm.
     seed
@@ -343,8 +347,12 @@ def train(
     if warmup:
         textures = TexturePairs(warmup, torch.Generator().manual_seed(seed))
         trainer.run_stage("warmup", textures.batch, warmup, 1, warmup["steps"], None)
-    pairs = SyntheticPairs(training, settings, np.random.default_rng(seed))
     steps = settings["steps_per_epoch"] or -(-len(training) // settings["batch"])
+    if settings["fresh"]:
+        options = {"spacing": spacing, "steps_per_epoch": steps, "seed": seed, "device": device}
+        pairs = FreshPairs(training, training.moving, settings, synthesis, **options)
+    else:
+        pairs = SyntheticPairs(training, settings, np.random.default_rng(seed))
 
     def validate() -> tuple[float, float]:
         return trainer.validate(validation, settings["batch"])

@@ -1,0 +1,15 @@
+"""Distributions of what the fields of the training images are like."""
+
+import torch
+
+from regnet.evaluation import write_errors
+from regnet.field_statistics import field_statistics
+from regnet.jobs import log_to
+from regnet.synthesis import SyntheticDVF
+
+with log_to(snakemake.log[0]):
+    torch.set_num_threads(snakemake.threads)
+    fields = ((kind, SyntheticDVF.load(path)) for kind, path in zip(snakemake.params.kinds, snakemake.input.dvf, strict=True))
+    distributions, summary = field_statistics(fields)
+    write_errors(distributions, snakemake.output.distributions)
+    write_errors(summary, snakemake.output.summary)

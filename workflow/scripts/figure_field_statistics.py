@@ -1,0 +1,11 @@
+"""Draw the distributions of what synthetic fields are like."""
+
+from regnet.evaluation import read_errors
+from regnet.field_statistics import DISTRIBUTION_COLUMNS, SUMMARY_COLUMNS
+from regnet.figures import figure_field_statistics, save_figure
+from regnet.jobs import log_to
+
+with log_to(snakemake.log[0]):
+    distributions = read_errors(snakemake.input.distributions, DISTRIBUTION_COLUMNS)
+    summary = read_errors(snakemake.input.summary, SUMMARY_COLUMNS)
+    save_figure(figure_field_statistics(distributions, summary), snakemake.output.png, snakemake.output.pdf)

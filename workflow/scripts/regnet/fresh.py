@@ -1,0 +1,170 @@
+"""Synthetic pairs that are made while a network trains, on the network's device. Only torch and numpy."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regnet.conventions import AIR_HU
+from regnet.patches import HU_PER_UNIT, WINDOW_BEFORE, SamplePool, output_points
+from regnet.warping import RandomField, draw_field, warp_volume
+
+INVERSION_STEPS = 20
+"""Iterations by which a lung point of a moving image is followed to the fixed one; each at least halves what is missing."""
+
+
+@dataclass(frozen=True)
+class FreshPair:
+    """A synthetic pair on the device.
+
+    Attributes
+    ----------
+    fixed, moving
+        Shape ``(z, y, x)``, int16 HU.
+    field
+        From fixed to moving.
+    centres
+        Voxels in the lungs of the fixed image, ``(n, 3)``, x, y, z.
+    """
+
+    fixed: Tensor
+    moving: Tensor
+    field: RandomField
+    centres: np.ndarray
+
+
+class FreshPairs:
+    """Blocks from synthetic pairs that are made on the way: ``training.fresh`` at a time, all of them renewed once per epoch.
+
+    A pair is a moving volume of the training images, mirrored if flips are on, and a new random field that does not fold. All
+    that is drawn follows from the seed and a running number, so that the state is a single number.
+
+    Parameters
+    ----------
+    pool
+        The samples of the pairs on disk. They say where in the moving volumes the lungs are.
+    volumes
+        The moving volume of each pair of the pool, ``(z, y, x)``, int16 HU.
+    settings
+        The config's ``training``: ``fresh``, ``batch``, ``flips`` and ``noise_sd`` (HU) are used.
+    synthesis
+        The config's ``synthesis``.
+    spacing
+        Of the volumes, isotropic, in mm.
+    steps_per_epoch
+        Batches after which every pair has been renewed.
+    seed
+        Fixes everything that is drawn.
+    device
+        Where pairs are made and kept.
+    """
+
+    def __init__(
+        self,
+        pool: SamplePool,
+        volumes: Sequence[np.ndarray],
+        settings: Mapping[str, Any],
+        synthesis: Mapping[str, Any],
+        *,
+        spacing: float,
+        steps_per_epoch: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.pool = pool
+        self.volumes = volumes
+        self.settings = settings
+        self.synthesis = synthesis
+        self.spacing = spacing
+        self.steps_per_epoch = steps_per_epoch
+        self.seed = seed
+        self.device = device
+        self.drawn = 0
+        self.pairs: dict[int, FreshPair] = {}
+        # The samples of a pair are in the lungs of its fixed image: what they show is in those of its moving image.
+        self.lungs = [
+            pool.centres[chosen] + pool.displacements[chosen].mean(axis=(1, 2, 3))
+            for chosen in (pool.pair == number for number in range(len(volumes)))
+        ]
+
+    def state_dict(self) -> dict[str, int]:
+        """How many batches were drawn: all there is to know."""
+        return {"drawn": self.drawn}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Go on from what `state_dict` gave."""
+        self.drawn = state["drawn"]
+
+    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The next windows of fixed and moving images, and the displacements at their outputs, on the device."""
+        self._renew()
+        rng = np.random.default_rng([self.seed, 1, self.drawn])
+        self.drawn += 1
+        parts = []
+        numbers, counts = np.unique(rng.choice(list(self.pairs), self.settings["batch"]), return_counts=True)
+        for number, count in zip(numbers.tolist(), counts.tolist(), strict=True):
+            pair = self.pairs[number]
+            centres = pair.centres[rng.integers(len(pair.centres), size=count)]
+            points = torch.from_numpy(output_points(centres, self.pool.block) * self.spacing).to(self.device)
+            targets = (pair.field.at(points.flatten(0, -2)) / self.spacing).view(points.shape).movedim(-1, 1)
+            parts.append((self._windows(pair.fixed, centres), self._windows(pair.moving, centres), targets.float()))
+        fixed, moving, target = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        noise = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
+        for window in (fixed, moving):
+            deviates = torch.randn(window.shape, generator=noise, device=self.device)
+            window.add_(deviates, alpha=self.settings["noise_sd"] / HU_PER_UNIT)
+        return fixed, moving, target
+
+    def _renew(self) -> None:
+        """Have those pairs that belong to the next batch: of pairs with running numbers, one leaves and one comes at a time."""
+        count = self.settings["fresh"]
+        first = self.drawn * count // self.steps_per_epoch
+        wanted = range(first, first + count)
+        self.pairs = {number: pair for number, pair in self.pairs.items() if number in wanted}
+        for number in wanted:
+            if number not in self.pairs:
+                self.pairs[number] = self._pair(number)
+
+    def _pair(self, number: int) -> FreshPair:
+        rng = np.random.default_rng([self.seed, 0, number])
+        origin = int(rng.integers(len(self.volumes)))
+        settings = list(self.synthesis["frequencies"].values())[number % len(self.synthesis["frequencies"])]
+        moving = torch.from_numpy(np.array(self.volumes[origin])).to(self.device)
+        lungs = self.lungs[origin]
+        size = np.array(moving.shape[::-1])
+        if self.settings["flips"]:
+            mirrored = rng.integers(0, 2, 3).astype(bool)
+            moving = moving.flip([2 - axis for axis in np.flatnonzero(mirrored).tolist()])
+            lungs = np.where(mirrored, size - 1 - lungs, lungs)
+        spacing = (self.spacing,) * 3
+        border = self.synthesis["border"]
+        field = draw_field(tuple(size.tolist()), spacing, **settings, border=border, rng=rng, device=self.device)
+        warped = warp_volume(moving, field, spacing)
+        noise = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
+        deviates = torch.randn(warped.shape, generator=noise, device=self.device)
+        warped.add_(deviates, alpha=self.synthesis["noise_sd"])
+        fixed = warped.round_().clamp_(AIR_HU, 32767).to(torch.int16)
+        return FreshPair(fixed, moving, field, self._followed(lungs, field, size))
+
+    def _followed(self, lungs: np.ndarray, field: RandomField, size: np.ndarray) -> np.ndarray:
+        """The voxels of the fixed image that show given points of the moving one, ``x + u(x) = y`` solved for x."""
+        there = torch.from_numpy(lungs * self.spacing).to(self.device)
+        here = there
+        for _ in range(INVERSION_STEPS):
+            here = there - field.at(here)
+        return np.clip((here / self.spacing).round().long().cpu().numpy(), 0, size - 1)
+
+    def _windows(self, volume: Tensor, centres: np.ndarray) -> Tensor:
+        """Normalized windows ``(n, 1, z, y, x)``, float32, which continue the border value outside the volume."""
+        reach = WINDOW_BEFORE + self.pool.block
+        steps = torch.arange(-reach, reach, device=self.device)
+        x, y, z = (
+            (torch.from_numpy(along).to(self.device)[:, None] + steps).clamp_(0, count - 1)
+            for along, count in zip(centres.T.copy(), reversed(volume.shape), strict=True)
+        )
+        windows = volume[z[:, :, None, None], y[:, None, :, None], x[:, None, None, :]][:, None]
+        lower, upper = self.pool.window
+        return (windows.clamp_(lower, upper).float() - lower) / HU_PER_UNIT
