@@ -37,7 +37,7 @@ class Progress:
         return time.monotonic() - self.told > PROGRESS_SECONDS
 
     def tell(self, step: int, patches: int, loss: float, validation: float) -> None:
-        """Log a line after `step` steps of the stage and `patches` patches in all; loss and validation MAE in mm, nan if none."""
+        """Log a line after `step` steps of the stage and `patches` patches in all; errors in mm, nan if unknown."""
         self.told = time.monotonic()
         elapsed = self.told - self.begun
         log.info(
