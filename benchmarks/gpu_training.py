@@ -3,11 +3,11 @@
 import harness
 import pandas as pd
 import torch
+from training_step import STAGE, TEXTURES, Replayed
 
 from regnet.network import RegNet
 from regnet.textures import random_field, random_texture, warp
 from regnet.training import Batch, TexturePairs, Trainer, mean_absolute_errors
-from training_step import STAGE, TEXTURES, Replayed
 
 PATCHES = 256
 """Patches per step."""
@@ -59,7 +59,8 @@ def agreement() -> pd.DataFrame:
     trainer.network.eval()
     found = {}
     with torch.inference_mode():
-        for name, trainer.bfloat16 in (("float32", False), ("bfloat16", True)):
+        for name in ("float32", "bfloat16"):
+            trainer.bfloat16 = name == "bfloat16"
             found[name] = trainer.predict(fixed, moving).float().cpu()
     difference = (found["bfloat16"] - found["float32"]).abs()
     rows = {name: float(mean_absolute_errors(predicted, target).sum()) for name, predicted in found.items()}

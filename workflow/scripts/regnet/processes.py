@@ -6,6 +6,7 @@ All processes draw the same batches and each takes its share, so that the state 
 
 import logging
 import os
+import re
 import sys
 import uuid
 from collections.abc import Callable
@@ -54,7 +55,9 @@ def launch(processes: int, function: Callable[..., None], *arguments: object) ->
         elastic_launch(config, _in_process)(function, arguments)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        raise RegNetError(f"process {rank + 1} of {processes}: {failure.message.removeprefix('RegNetError: ')}") from error
+        # A text for a process that was killed; what an exception leaves is a mapping.
+        reason = failure.message if isinstance(failure.message, str) else failure.message["message"]
+        raise RegNetError(f"process {rank + 1} of {processes}: {re.sub(r'^[A-Za-z]+Error: ', '', reason)}") from error
 
 
 def _in_process(function: Callable[..., None], arguments: tuple) -> None:
