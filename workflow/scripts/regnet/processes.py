@@ -51,6 +51,8 @@ def launch(processes: int, function: Callable[..., None], *arguments: object) ->
         local_addr="localhost",
         max_restarts=0,
     )
+    # Its own log of events is a line of JSON for every step of starting and ending.
+    logging.getLogger("torchelastic-events-null").propagate = False
     try:
         elastic_launch(config, _in_process)(function, arguments)
     except ChildFailedError as error:
