@@ -81,7 +81,7 @@ class EventFiles:
         if not patches:
             for earlier in Path(folder).glob("events.out.tfevents.*"):
                 earlier.unlink()
-        self._writer = SummaryWriter(str(folder), purge_step=patches or None, flush_secs=30)
+        self._writer = SummaryWriter(str(folder), purge_step=patches + 1 if patches else None, flush_secs=30)
 
     def add(self, stage: str, patches: int, values: Mapping[str, float]) -> None:
         """Add a point to each of the curves ``<stage>/<name>``, in mm."""

@@ -60,6 +60,8 @@ class BatchSource(Protocol):
 def pick_device(granted_gpus: int) -> torch.device:
     """CUDA if the job was granted a GPU and one is there, else the CPU; says which in the log."""
     if granted_gpus > 0 and torch.cuda.is_available():
+        # All windows of a stage have one size: cuDNN may look for its fastest algorithms.
+        torch.backends.cudnn.benchmark = True
         processes = f", {process_count()} GPUs" if process_count() > 1 else ""
         log.info("device: %s%s (torch %s)", torch.cuda.get_device_name(), processes, torch.__version__)
         return torch.device("cuda", torch.cuda.current_device())
@@ -336,6 +338,8 @@ class Trainer:
             if progress.due():
                 loss = float(self._mean_loss(stage, done, losses[-20:]).sum())
                 progress.tell(done, self.patches, loss, self.rows[-1]["validation_mae"] if self.rows else math.nan)
+                if self.events:
+                    self.events.add(stage, self.patches, {"loss_of_20_steps": loss})
             if done % steps_per_epoch == 0:
                 loss, losses = self._mean_loss(stage, done, losses), []
                 same_buffers(self.network)
