@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 
-from regnet.errors import InputError, RegNetError
+from regnet.errors import ConfigError, InputError
 from regnet.inference import load_network
 from regnet.network import RegNet
 from regnet.patches import Samples
@@ -136,7 +136,7 @@ def test_two_processes_give_the_result_of_one(job):
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(job):
-    with pytest.raises(RegNetError, match=r"training\.batch: found 3, expected a multiple of the number of GPUs, 2"):
+    with pytest.raises(ConfigError, match=r"training\.batch: found 3, expected a multiple of the number of GPUs, 2"):
         job("three", batch=3).run(processes=2)
 
 

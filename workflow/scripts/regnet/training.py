@@ -497,13 +497,7 @@ def train(
     ------
     RegNetError
         If the loss is not finite.
-    ConfigError
-        If several processes cannot share a batch equally.
     """
-    warmup = settings["warmup"]
-    for key, batch in (("training.batch", settings["batch"]), ("training.warmup.batch", warmup["batch"] if warmup else 0)):
-        if batch % process_count():
-            raise ConfigError(f"{key}: found {batch}, expected a multiple of the number of GPUs, {process_count()}")
     torch.manual_seed(seed)
     network = RegNet(variant).to(device, memory_format=torch.channels_last_3d)
     bfloat16 = settings["precision"] == "bfloat16" or (settings["precision"] == "auto" and has_fast_bfloat16(device))
@@ -516,6 +510,7 @@ def train(
     if events and process_number() == 0:
         trainer.events = EventFiles(events, trainer.patches)
 
+    warmup = settings["warmup"]
     if warmup and "warmup" not in trainer.finished:
         textures = TexturePairs(warmup, torch.Generator().manual_seed(seed))
         trainer.run_stage("warmup", textures, warmup, 1, warmup["steps"], None)
@@ -596,9 +591,15 @@ class TrainingJob:
 
         Raises
         ------
+        ConfigError
+            If the processes cannot share a batch equally.
         RegNetError
             As `train` does, or if another process is still training into the same folder of checkpoints.
         """
+        warmup = self.settings["warmup"] or {"batch": processes}
+        for key, batch in (("training.batch", self.settings["batch"]), ("training.warmup.batch", warmup["batch"])):
+            if batch % processes:
+                raise ConfigError(f"{key}: found {batch}, expected a multiple of the number of GPUs, {processes}")
         checkpoints = Checkpoints(self.checkpoints, self._fingerprint(), self.settings["checkpoint_minutes"])
         with checkpoints.locked():
             launch(processes, _train_and_write, self, checkpoints)
