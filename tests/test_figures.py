@@ -4,6 +4,7 @@ import re
 
 import matplotlib
 import numpy as np
+import pandas as pd
 import pytest
 import SimpleITK as sitk
 from matplotlib.colors import to_hex
@@ -12,6 +13,7 @@ from matplotlib.text import Text
 
 from regnet import evaluation, figures
 from regnet.errors import InputError
+from regnet.training import COLUMNS
 
 
 def landmarks(count=60, methods=("bspline_1r", "bspline_3r", "regnet")):
@@ -151,6 +153,23 @@ def test_files_that_are_not_slices_are_refused(example_slices, field_slices):
         figures.figure_2_2(example_slices)
     with pytest.raises(InputError, match="lacks the arrays pair"):
         figures.figure_2_5(field_slices)
+
+
+def test_training_curves_show_every_stage_and_axis_and_the_zero_field():
+    rows = [
+        {name: 1.0 + epoch for name in COLUMNS} | {"stage": stage, "patches": 64 * epoch, "seconds": 3600.0 * epoch}
+        for epoch, stage in enumerate(("warmup", "training", "training", "training"), start=1)
+    ]
+    curves = pd.DataFrame(rows)
+    curves.loc[0, [name for name in COLUMNS if name.startswith("validation")]] = np.nan
+    figure = figures.training_curves(curves)
+    over_patches, over_time, along_axes = figure.axes
+    labels = [line.get_label() for line in over_patches.get_lines()]
+    assert labels == ["loss, warmup", "loss, training", "validation MAE", "zero field"]
+    assert over_time.get_xlabel() == "training time (hours)"
+    assert over_time.get_lines()[1].get_xdata().tolist() == [2, 3, 4]
+    assert [line.get_label() for line in along_axes.get_lines()][::2] == ["x", "y", "z"]
+    assert all("(mm)" in axes.get_ylabel() for axes in figure.axes)
 
 
 def test_examples_without_a_method_are_refused(tmp_path):

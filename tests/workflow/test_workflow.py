@@ -43,14 +43,16 @@ def test_the_run_leaves_the_table_and_all_figures(run):
     assert list(table.columns) == list(COLUMNS)
     assert list(table["evaluation"]) == ["MAE"] * 4 + ["TRE"] * 4 + ["TRE'"] * 4
     assert (table["n"][:8] > 0).all()
-    for figure in ("figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5"):
+    for figure in ("figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5", "training_regnet", "training_regnet_early"):
         assert (results / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert (results / "figures" / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
 
 
 def test_every_log_that_a_rule_declares_is_written(run):
     logs = run / "results" / "test" / "logs"
-    assert (logs / "train" / "regnet.log").read_text().count("validation MAE") == 3
+    assert (logs / "train" / "regnet.log").read_text().count("validation MAE") == 2
+    assert list((logs / "tensorboard" / "regnet").glob("events.out.tfevents.*"))
+    assert not list((run / "results" / "test" / "checkpoints").iterdir())
     assert (logs / "register" / "affine" / "test1.elastix.log").stat().st_size > 0
     assert {path.name for path in logs.iterdir()} >= {"phantom", "resample", "synthesize", "table_2_1.log", "figure_2_3.log"}
 
@@ -60,7 +62,8 @@ def test_the_report_holds_the_results_and_their_captions(run, tmp_path):
     assert process.returncode == 0, process.stderr[-3000:]
     report = (tmp_path / "report.html").read_text()
     assert "Docutils System Messages" not in report
-    for text in ("Table 2.1", "Figure 2.2", "Figure 2.3", "Figure 2.4", "Figure 2.5", "RegNet (Sokooti et al., MICCAI 2017)"):
+    figures = ("Figure 2.2", "Figure 2.3", "Figure 2.4", "Figure 2.5", "Training of regnet_early")
+    for text in ("Table 2.1", *figures, "RegNet (Sokooti et al., MICCAI 2017)"):
         assert text in report
 
 

@@ -1,6 +1,9 @@
 # Needs results/<experiment>/evaluation and the training curves alone. Gives Table 2.1 and the figures.
 
-FIGURES = ["figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5", "field_statistics"]
+FIGURES = [
+    *("figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5", "field_statistics"),
+    *(f"training_{variant}" for variant in VARIANTS),
+]
 
 
 rule tables:
@@ -10,7 +13,7 @@ rule tables:
 
 
 rule figures:
-    """All figures, from the tables in results/<experiment>/evaluation alone."""
+    """All figures, from the tables in results/<experiment>/evaluation and the training curves alone."""
     input:
         expand(f"{RESULTS}/figures/{{figure}}.{{format}}", figure=FIGURES, format=["png", "pdf"]),
 
@@ -167,3 +170,27 @@ rule figure_2_5:
         runtime=10,
     script:
         "../scripts/figure_2_5.py"
+
+
+rule training_curves:
+    """The curves of a training: loss and validation MAE, in all and along each axis."""
+    input:
+        curves="results/{experiment}/models/{variant}/training.csv",
+        code=source_files("figures"),
+    output:
+        png=report(
+            "results/{experiment}/figures/training_{variant}.png",
+            caption="../report/training_curves.rst",
+            category="Training",
+            labels={"result": "Training of {variant}"},
+        ),
+        pdf="results/{experiment}/figures/training_{variant}.pdf",
+    log:
+        "results/{experiment}/logs/training_curves/{variant}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    script:
+        "../scripts/training_curves.py"

@@ -2,7 +2,7 @@
 
 
 rule train:
-    """Train RegNet or one of its variants from scratch."""
+    """Train RegNet or one of its variants; a training that was killed goes on from its last checkpoint."""
     input:
         training=synthetic_pairs("train", "patches/{image}/{moving}_{frequency}.npz"),
         training_fixed=synthetic_pairs("train", "synthetic/{image}/{moving}_{frequency}/fixed.npy"),
@@ -10,7 +10,7 @@ rule train:
         validation=synthetic_pairs("validation", "patches/{image}/{moving}_{frequency}.npz"),
         validation_fixed=synthetic_pairs("validation", "synthetic/{image}/{moving}_{frequency}/fixed.npy"),
         validation_moving=synthetic_pairs("validation", "synthetic/{image}/{moving}.npy"),
-        code=source_files("training", "inference"),
+        code=source_files("training"),
     output:
         best="results/{experiment}/models/{variant}/model.safetensors",
         last="results/{experiment}/models/{variant}/last.safetensors",
@@ -23,7 +23,7 @@ rule train:
         "../../environment.yml"
     threads: config["training"]["threads"]
     resources:
-        gpu=1,
+        gpu=config["training"]["gpus"],
         mem_mb=6000,
         runtime=1440,
     params:
@@ -32,5 +32,7 @@ rule train:
         spacing=float(NETWORK_SPACING),
         window=config["regnet"]["window"],
         seed=config["seed"],
+        checkpoints="results/{experiment}/checkpoints/{variant}",
+        events="results/{experiment}/logs/tensorboard/{variant}",
     script:
         "../scripts/train.py"

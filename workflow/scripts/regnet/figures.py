@@ -1,4 +1,4 @@
-"""Figures 2.2 to 2.5 of the chapter, drawn from the evaluation's tables and slices alone.
+"""Figures 2.2 to 2.5 of the chapter and the curves of a training, drawn from tables and slices alone.
 
 Every function returns a figure; `save_figure` writes it. A method has one colour, marker and line everywhere: the colours are
 those of Okabe and Ito, which stay apart for colour-blind readers, markers and lines tell them apart in grey.
@@ -69,6 +69,8 @@ _LOOKS = {
     "bspline_3r": ("#0072B2", "D", "--"),
     "regnet": ("#D55E00", "o", "-"),
 }
+
+_AXIS_LOOKS = {"x": ("#009E73", "v", ":"), "y": ("#CC79A7", "P", "--"), "z": ("#E69F00", "X", "-.")}
 
 _MORE_LOOKS = [
     ("#009E73", "v", (0, (5, 1, 1, 1))),
@@ -264,6 +266,49 @@ def figure_field_statistics(distributions: pd.DataFrame, summary: pd.DataFrame) 
     panels["determinant"].set(xlim=(min(0.0, float(summary["determinant_min"].min())), 1.5), ylim=(1e-6, 1))
     panels["determinant"].axvline(0, color="black", lw=0.6)
     return figure
+
+
+def training_curves(curves: pd.DataFrame) -> Figure:
+    """Loss and validation MAE of a training over the patches seen and over time, and the validation MAE along each axis.
+
+    Parameters
+    ----------
+    curves
+        Columns as in `regnet.training.COLUMNS`, one row per epoch. A stage without validation has its loss alone.
+    """
+    unit, seconds = ("hours", 3600) if curves["seconds"].max() > 2 * 3600 else ("minutes", 60)
+    figure = _figure(DOUBLE_COLUMN, 2.7)
+    over_patches, over_time, along_axes = figure.subplots(1, 3)
+    _panel(over_patches, "a", "error over patches")
+    _panel(over_time, "b", "error over time")
+    _panel(along_axes, "c", "validation MAE along each axis")
+    _curves(over_patches, curves, curves["patches"])
+    _curves(over_time, curves, curves["seconds"] / seconds)
+    for axis, (colour, marker, line) in _AXIS_LOOKS.items():
+        style = {"color": colour, "ls": line}
+        error, zero_field = curves[f"validation_mae_{axis}"], curves[f"validation_zero_field_{axis}"]
+        along_axes.plot(curves["patches"], error, marker=marker, ms=2.5, label=axis, **style)
+        along_axes.plot(curves["patches"], zero_field, lw=0.6, label=f"{axis}, zero field", **style)
+    over_patches.set(xlabel="patches seen", ylabel="error, sum over x, y, z (mm)")
+    over_time.set(xlabel=f"training time ({unit})", ylabel="error, sum over x, y, z (mm)")
+    along_axes.set(xlabel="patches seen", ylabel="error (mm)")
+    for axes in (over_patches, over_time, along_axes):
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.48, -0.2), ncols=2, handlelength=2.8, columnspacing=1.2)
+    return figure
+
+
+def _curves(axes: Axes, curves: pd.DataFrame, abscissa: pd.Series) -> None:
+    colour, marker, line = _LOOKS["bspline_3r"]
+    for stage, rows in curves.groupby("stage", sort=False):
+        fill = {} if rows["validation_mae"].notna().any() else {"mfc": "white"}
+        label = f"loss, {stage}"
+        axes.plot(abscissa[rows.index], rows["loss"], color=colour, ls=line, marker=marker, ms=2.5, label=label, **fill)
+    colour, marker, line = _LOOKS["regnet"]
+    axes.plot(abscissa, curves["validation_mae"], color=colour, ls=line, marker=marker, ms=2.5, label="validation MAE")
+    axes.plot(abscissa, curves["validation_zero_field"], color="black", lw=0.8, label="zero field")
 
 
 def _figure(width: float, height: float) -> Figure:

@@ -17,6 +17,9 @@ from regnet.patches import WINDOW_BEFORE, SamplePool, normalize
 TILE = 32
 """Outputs per axis and tile: windows of 116^3 voxels, about 0.5 GiB of feature maps in float32."""
 
+METADATA = "regnet"
+"""Entry of a weights file's metadata that holds all we say of the weights, as JSON."""
+
 
 def save_network(network: RegNet, path: str | Path, *, spacing: float, window: tuple[float, float], **facts: object) -> None:
     """Write a network's weights, and what is needed to use them, as a safetensors file.
@@ -37,7 +40,8 @@ def save_network(network: RegNet, path: str | Path, *, spacing: float, window: t
     metadata = {"variant": network.variant, "spacing": spacing, "window": list(window), **facts}
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with whole_file(path) as partial:
-        save_file(weights, str(partial), {name: json.dumps(value) for name, value in metadata.items()})
+        # One entry: the order of several would differ from process to process, and with it the bytes of the file.
+        save_file(weights, str(partial), {METADATA: json.dumps(metadata)})
 
 
 def load_network(path: str | Path) -> tuple[RegNet, dict]:
@@ -50,7 +54,7 @@ def load_network(path: str | Path) -> tuple[RegNet, dict]:
     """
     try:
         with safe_open(str(path), framework="pt") as stored:
-            metadata = {name: json.loads(value) for name, value in (stored.metadata() or {}).items()}
+            metadata = json.loads((stored.metadata() or {}).get(METADATA, "{}"))
             weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as weights of RegNet in safetensors ({error})") from error

@@ -1,6 +1,7 @@
 """The optimizers of a training stage. Only torch."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -65,6 +66,15 @@ class StageOptimizer:
             matrix.grad = _as_matrix(kernel.grad)
         for optimizer in self.optimizers:
             optimizer.step()
+
+    def state_dict(self) -> list[dict[str, Any]]:
+        """What the optimizers remember of the steps so far, for a checkpoint."""
+        return [optimizer.state_dict() for optimizer in self.optimizers]
+
+    def load_state_dict(self, states: list[dict[str, Any]]) -> None:
+        """Go on from what `state_dict` gave for a network of the same variant and an optimizer of the same name."""
+        for optimizer, state in zip(self.optimizers, states, strict=True):
+            optimizer.load_state_dict(state)
 
 
 def _inner_kernels(network: nn.Module) -> Iterator[nn.Parameter]:

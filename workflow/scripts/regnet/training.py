@@ -1,47 +1,71 @@
-"""The training loop: an optional warm-up on textures, then the synthetic pairs (section 2.2.2). Only torch and numpy."""
+"""The training loop: an optional warm-up on textures, then the synthetic pairs (section 2.2.2).
 
-import copy
+Only torch, numpy and safetensors.
+"""
+
 import csv
+import json
 import logging
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from regnet.errors import RegNetError
+from regnet.checkpoints import Checkpoints, fingerprint
+from regnet.conventions import AXES
+from regnet.errors import ConfigError, InputError, RegNetError
 from regnet.files import whole_file
 from regnet.fresh import FreshPairs
+from regnet.inference import save_network
+from regnet.monitoring import EventFiles, Progress
 from regnet.network import OUTPUT_STRIDE, RegNet, parameter_count, window_size
 from regnet.optimizers import StageOptimizer
 from regnet.patches import HU_PER_UNIT, WINDOW_BEFORE, SamplePool
+from regnet.processes import launch, parallel, process_count, process_number, same_buffers, share, summed
 from regnet.textures import random_field, random_texture, warp
 
 log = logging.getLogger(__name__)
 
 COLUMNS = (
     *("stage", "epoch", "step", "blocks", "patches", "seconds", "learning_rate"),
-    *("loss", "validation_mae", "validation_zero_field"),
+    *(f"{error}{axis}" for error in ("loss", "validation_mae", "validation_zero_field") for axis in ("", "_x", "_y", "_z")),
 )
-"""Columns of the curves. Loss and errors are in mm, summed over x, y and z. Blocks are counted over all stages, and patches as
-the outputs in them: a block of k^3 outputs is k^3 overlapping patches."""
+"""Columns of the curves. Loss and errors are in mm, summed over x, y and z, and for each axis. Blocks are counted over all
+stages, and patches as the outputs in them: a block of k^3 outputs is k^3 overlapping patches."""
 
-PROGRESS_SECONDS = 15
-"""How often the log gets a line while a stage runs."""
+UNRELATED = ("variants", "threads", "gpus", "checkpoint_minutes")
+"""Keys of the config's ``training`` that do not decide what is computed, but for its last digits: checkpoints outlive them."""
 
 Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class BatchSource(Protocol):
+    """Where a stage of the training takes its batches from. Its state tells all batches to come."""
+
+    def batch(self) -> Batch:
+        """The next windows of fixed and moving images, normalized, and the displacements in voxels at their outputs."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the source is: tensors, numbers and texts, for a checkpoint."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave for a source with the same arguments."""
 
 
 def pick_device(granted_gpus: int) -> torch.device:
     """CUDA if the job was granted a GPU and one is there, else the CPU; says which in the log."""
     if granted_gpus > 0 and torch.cuda.is_available():
-        log.info("device: %s (torch %s)", torch.cuda.get_device_name(), torch.__version__)
-        return torch.device("cuda")
+        # All windows of a stage have one size: cuDNN may look for its fastest algorithms.
+        torch.backends.cudnn.benchmark = True
+        processes = f", {process_count()} GPUs" if process_count() > 1 else ""
+        log.info("device: %s%s (torch %s)", torch.cuda.get_device_name(), processes, torch.__version__)
+        return torch.device("cuda", torch.cuda.current_device())
     reason = "no GPU was granted" if granted_gpus == 0 else "no CUDA device is there"
     log.info("device: CPU with %d threads, as %s (torch %s)", torch.get_num_threads(), reason, torch.__version__)
     return torch.device("cpu")
@@ -54,9 +78,9 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
-def mean_absolute_error(predicted: Tensor, target: Tensor) -> Tensor:
-    """Mean over points of ``|dx| + |dy| + |dz|``: the chapter's MAE, for ``(n, 3, k, k, k)``."""
-    return (predicted.float() - target).abs().sum(dim=1).mean()
+def mean_absolute_errors(predicted: Tensor, target: Tensor) -> Tensor:
+    """Means over points of ``|dx|``, ``|dy|`` and ``|dz|``, for ``(n, 3, k, k, k)``; their sum is the chapter's MAE."""
+    return (predicted.float() - target).abs().mean(dim=(0, 2, 3, 4))
 
 
 def flip(batch: Batch, axes: tuple[int, ...]) -> Batch:
@@ -89,7 +113,7 @@ def freeze_normalization(network: RegNet) -> None:
     are noise: the network learns faster without, once the running statistics have settled.
     """
     for module in network.modules():
-        if isinstance(module, torch.nn.BatchNorm3d):
+        if isinstance(module, nn.BatchNorm3d | nn.SyncBatchNorm):
             module.eval()
 
 
@@ -108,20 +132,36 @@ class TexturePairs:
         self.settings = settings
         self.generator = generator
         self.drawn = 0
-        self.pairs = [self._pair() for _ in range(settings["volumes"])]
+        self.origins = [torch.empty(0)] * settings["volumes"]
+        self.pairs: list[Batch] = [()] * settings["volumes"]
+        for number in range(settings["volumes"]):
+            self._renew(number)
 
-    def _pair(self) -> Batch:
+    def _renew(self, number: int) -> None:
+        self.origins[number] = self.generator.get_state()
         size = self.settings["size"]
         moving = random_texture(size, self.settings["texture_sigma"], self.generator)
         low, high = self.settings["field_sigma"]
         sigma = float(torch.empty(1).uniform_(low, high, generator=self.generator))
         field = random_field(size, sigma, self.settings["maximum"], self.generator)
-        return warp(moving, field), moving, field
+        self.pairs[number] = warp(moving, field), moving, field
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator now and as it was before each of the pairs: kilobytes, of which the pairs can be made again."""
+        return {"generator": self.generator.get_state(), "origins": list(self.origins), "drawn": self.drawn}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        for number, origin in enumerate(state["origins"]):
+            self.generator.set_state(origin)
+            self._renew(number)
+        self.generator.set_state(state["generator"])
+        self.drawn = state["drawn"]
 
     def batch(self) -> Batch:
         """The next windows of fixed and moving textures, and the displacements at their outputs."""
         if self.drawn and self.drawn % self.settings["renew_every"] == 0:
-            self.pairs[self.drawn // self.settings["renew_every"] % len(self.pairs)] = self._pair()
+            self._renew(self.drawn // self.settings["renew_every"] % len(self.pairs))
         self.drawn += 1
         block = self.settings["block"]
         side = window_size(block)
@@ -170,6 +210,15 @@ class SyntheticPairs:
             return fixed, moving, target
         return flip((fixed, moving, target), tuple(np.flatnonzero(self.rng.integers(0, 2, 3)).tolist()))
 
+    def state_dict(self) -> dict[str, Any]:
+        """The generator, and the samples that are next."""
+        return {"generator": json.dumps(self.rng.bit_generator.state), "order": torch.from_numpy(self.order)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave for a pool of the same samples."""
+        self.rng.bit_generator.state = json.loads(state["generator"])
+        self.order = state["order"].numpy()
+
 
 @dataclass
 class Trainer:
@@ -179,31 +228,46 @@ class Trainer:
     ----------
     network
         The network that is trained, on its device.
-    spacing
-        Working spacing of the network in mm: outputs are in voxels, curves in mm.
     device
         Where the network is.
+    spacing
+        Working spacing of the network in mm: outputs are in voxels, curves in mm.
     bfloat16
         Whether convolutions run in bfloat16.
+    checkpoints
+        Where the state is written now and then; none for nowhere.
+    events
+        The curves for TensorBoard; none for no such files.
     rows
         The curves so far, one row per epoch, with the columns `COLUMNS`.
     best
-        The smallest validation error in mm, and the weights that had it.
+        The smallest validation error in mm, and the weights that had it, on the CPU.
     blocks, patches
-        How many the network has seen, over all stages.
+        How many the network has seen, over all stages and processes.
+    finished
+        Names of the stages that are done.
+    interrupted
+        State of the stage that a checkpoint was written in, until it goes on.
     started
-        When the training began, in seconds of a monotonic clock.
+        When the training began, in seconds of a monotonic clock; of an interrupted one, as if it had never been.
     """
 
     network: RegNet
     device: torch.device
     spacing: float
     bfloat16: bool
+    checkpoints: Checkpoints | None = None
+    events: EventFiles | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
     best: tuple[float, dict[str, Tensor]] | None = None
     blocks: int = 0
     patches: int = 0
+    finished: list[str] = field(default_factory=list)
+    interrupted: dict[str, Any] | None = None
     started: float = field(default_factory=time.monotonic)
+
+    def __post_init__(self) -> None:
+        self._called = parallel(self.network, self.device)
 
     @property
     def best_weights(self) -> dict[str, Tensor]:
@@ -212,20 +276,38 @@ class Trainer:
 
     def predict(self, fixed: Tensor, moving: Tensor) -> Tensor:
         """Apply the network in its working precision."""
+        return self._apply(self.network, fixed, moving)
+
+    def _apply(self, network: nn.Module, fixed: Tensor, moving: Tensor) -> Tensor:
         layout = {"device": self.device, "memory_format": torch.channels_last_3d}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
-            return self.network(fixed.to(**layout), moving.to(**layout))
+            return network(fixed.to(**layout), moving.to(**layout))
 
     def run_stage(
         self,
         stage: str,
-        next_batch: Callable[[], Batch],
+        source: BatchSource,
         settings: Mapping[str, Any],
         epochs: int,
         steps_per_epoch: int,
-        validate: Callable[[], tuple[float, float]] | None,
+        validate: Callable[[], tuple[Tensor, Tensor]] | None,
     ) -> None:
-        """Train for some epochs with a fresh optimizer; validate after each.
+        """Train for some epochs with a fresh optimizer, or go on where this stage was interrupted; validate after each.
+
+        With several processes each takes its share of every batch, and gradients and errors are averaged over them.
+
+        Parameters
+        ----------
+        stage
+            Its name.
+        source
+            Where the batches come from, the same in all processes.
+        settings
+            The config's ``training`` or ``training.warmup``.
+        epochs, steps_per_epoch
+            How long.
+        validate
+            Gives the errors of the network and of a field of zeros, as `Trainer.validate` does.
 
         Raises
         ------
@@ -233,67 +315,145 @@ class Trainer:
             If the loss or the validation error is not finite.
         """
         optimizer = StageOptimizer(self.network, settings["optimizer"])
-        steps, step, reported = epochs * steps_per_epoch, 0, time.monotonic()
-        begun, blocks_before = time.monotonic(), self.blocks
-        for epoch in range(epochs):
+        steps, first, losses = epochs * steps_per_epoch, 0, []
+        if self.interrupted:
+            first, losses = self._go_on(optimizer, source)
+        progress = Progress(stage, first, steps, self.patches)
+        for step in range(first, steps):
+            epoch = step // steps_per_epoch
             self.network.train()
-            losses = []
-            for _ in range(steps_per_epoch):
-                if settings["freeze_after"] is not None and step >= settings["freeze_after"]:
-                    freeze_normalization(self.network)
-                rate = learning_rate(settings, step, steps, epoch)
-                optimizer.set_learning_rate(rate)
-                fixed, moving, target = next_batch()
-                loss = mean_absolute_error(self.predict(fixed, moving), target.to(self.device))
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
-                losses.append(loss.detach())
-                step += 1
-                self.blocks += len(fixed)
-                self.patches += target[:, 0].numel()
-                if time.monotonic() - reported > PROGRESS_SECONDS:
-                    reported = time.monotonic()
-                    elapsed = reported - begun
-                    log.info(
-                        "%s step %d / %d, loss %.2f mm, %.0f blocks/s, %.0f s left",
-                        stage,
-                        step,
-                        steps,
-                        float(torch.stack(losses[-20:]).mean()) * self.spacing,
-                        (self.blocks - blocks_before) / elapsed,
-                        elapsed / step * (steps - step),
-                    )
-            mean_loss = float(torch.stack(losses).mean()) * self.spacing
-            if not math.isfinite(mean_loss):
-                raise RegNetError(f"{stage}, epoch {epoch + 1}: the loss is {mean_loss}, expected a finite number of mm")
-            error, zero_field = validate() if validate else (math.nan, math.nan)
-            if validate and not math.isfinite(error):
-                raise RegNetError(f"{stage}, epoch {epoch + 1}: the validation MAE is {error}, expected a finite number of mm")
-            self._keep(stage, epoch + 1, step, rate, mean_loss, error, zero_field)
+            if settings["freeze_after"] is not None and step >= settings["freeze_after"]:
+                freeze_normalization(self.network)
+            rate = learning_rate(settings, step, steps, epoch)
+            optimizer.set_learning_rate(rate)
+            batch = source.batch()
+            fixed, moving, target = (tensor[share()] for tensor in batch)
+            errors = mean_absolute_errors(self._apply(self._called, fixed, moving), target.to(self.device))
+            optimizer.zero_grad()
+            errors.sum().backward()
+            optimizer.step()
+            losses.append(summed(errors.detach() / process_count()))
+            self.blocks += len(batch[0])
+            self.patches += batch[2][:, 0].numel()
+            done = step + 1
+            if progress.due():
+                loss = float(self._mean_loss(stage, done, losses[-20:]).sum())
+                progress.tell(done, self.patches, loss, self.rows[-1]["validation_mae"] if self.rows else math.nan)
+                if self.events:
+                    self.events.add(stage, self.patches, {"loss_of_20_steps": loss})
+            if done % steps_per_epoch == 0:
+                loss, losses = self._mean_loss(stage, done, losses), []
+                same_buffers(self.network)
+                self._keep(stage, epoch + 1, done, rate, loss, validate)
+            if self.checkpoints and process_number() == 0 and (not losses or self.checkpoints.due()):
+                self._save(stage, done, losses, optimizer, source)
+        self.finished.append(stage)
 
-    def validate(self, pool: SamplePool, batch: int) -> tuple[float, float]:
-        """The MAE of the network and that of a field of zeros over all samples of a pool, in mm."""
+    def validate(self, pool: SamplePool, batch: int) -> tuple[Tensor, Tensor]:
+        """The mean errors of the network, and those of a field of zeros, over all samples of a pool: each x, y, z in mm."""
         self.network.eval()
-        total = torch.zeros(2)
+        total = torch.zeros(2, 3, dtype=torch.float64)
+        batches = np.array_split(np.arange(len(pool)), -(-len(pool) // batch))
         with torch.inference_mode():
-            for chosen in np.array_split(np.arange(len(pool)), -(-len(pool) // batch)):
+            for chosen in batches[share()]:
                 fixed, moving, target = (torch.from_numpy(array) for array in pool.cut(chosen))
                 predicted = self.predict(fixed, moving).cpu()
-                errors = [mean_absolute_error(field, target) for field in (predicted, torch.zeros_like(target))]
+                errors = [mean_absolute_errors(field, target) for field in (predicted, torch.zeros_like(target))]
                 total += len(chosen) * torch.stack(errors)
-        error, zero_field = (self.spacing * total / len(pool)).tolist()
+        error, zero_field = self.spacing * summed(total.to(self.device)).cpu() / len(pool)
         return error, zero_field
 
-    def _keep(self, stage: str, epoch: int, step: int, rate: float, loss: float, error: float, zero_field: float) -> None:
-        seconds = time.monotonic() - self.started
-        values = (stage, epoch, step, self.blocks, self.patches, round(seconds, 1), rate, loss, error, zero_field)
-        self.rows.append(dict(zip(COLUMNS, values, strict=True)))
-        log.info(
-            "%s epoch %d: loss %.3f mm, validation MAE %.3f mm (zero field %.3f mm)", stage, epoch, loss, error, zero_field
-        )
-        if math.isfinite(error) and (self.best is None or error < self.best[0]):
-            self.best = error, copy.deepcopy(self.network.state_dict())
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a checkpoint; the stage it was written in goes on when `run_stage` is called for it.
+
+        Raises
+        ------
+        InputError
+            If the checkpoint is of another variant.
+        """
+        if state["variant"] != self.network.variant:
+            raise InputError(f"checkpoint: found weights of {state['variant']}, expected {self.network.variant}")
+        self.network.load_state_dict(state["network"])
+        self.best = state["best"]
+        self.rows = state["rows"]
+        self.blocks, self.patches = state["blocks"], state["patches"]
+        self.finished = state["finished"]
+        self.interrupted = state["stage"]
+        self.started = time.monotonic() - state["seconds"]
+        torch.set_rng_state(state["random"])
+
+    def _save(self, stage: str, step: int, losses: Sequence[Tensor], optimizer: StageOptimizer, source: BatchSource) -> None:
+        if losses:
+            self._mean_loss(stage, step, losses)
+        running = {"name": stage, "step": step, "optimizer": optimizer.state_dict(), "source": source.state_dict()}
+        running["losses"] = torch.stack(list(losses)) if losses else torch.empty(0, len(AXES))
+        state = {
+            "variant": self.network.variant,
+            "network": self.network.state_dict(),
+            "best": self.best,
+            "rows": self.rows,
+            "blocks": self.blocks,
+            "patches": self.patches,
+            "finished": self.finished,
+            "stage": running,
+            "seconds": time.monotonic() - self.started,
+            "random": torch.get_rng_state(),
+        }
+        self.checkpoints.save(state)
+
+    def _go_on(self, optimizer: StageOptimizer, source: BatchSource) -> tuple[int, list[Tensor]]:
+        """Restore the interrupted stage: how many steps are done, and the losses of its running epoch."""
+        state, self.interrupted = self.interrupted, None
+        optimizer.load_state_dict(state["optimizer"])
+        source.load_state_dict(state["source"])
+        log.info("%s goes on after step %d", state["name"], state["step"])
+        return state["step"], list(state["losses"].to(self.device))
+
+    def _mean_loss(self, stage: str, step: int, losses: Sequence[Tensor]) -> Tensor:
+        """The mean loss of some steps along x, y and z, in mm."""
+        mean = self.spacing * torch.stack(list(losses)).mean(dim=0).cpu()
+        if not mean.isfinite().all():
+            raise RegNetError(
+                f"{stage}, step {step}: the loss is {float(mean.sum())}, expected a finite number of mm; "
+                "a smaller learning_rate, a longer rise or precision float32 may help"
+            )
+        return mean
+
+    def _keep(
+        self,
+        stage: str,
+        epoch: int,
+        step: int,
+        rate: float,
+        loss: Tensor,
+        validate: Callable[[], tuple[Tensor, Tensor]] | None,
+    ) -> None:
+        """End an epoch: validate, add a row to the curves, and keep the weights if they are the best."""
+        unknown = torch.full((len(AXES),), math.nan)
+        error, zero_field = validate() if validate else (unknown, unknown)
+        total = float(error.sum())
+        if validate and not math.isfinite(total):
+            raise RegNetError(f"{stage}, epoch {epoch}: the validation MAE is {total}, expected a finite number of mm")
+        errors = [value for axes in (loss, error, zero_field) for value in (float(axes.sum()), *axes.tolist())]
+        seconds = round(time.monotonic() - self.started, 1)
+        values = (stage, epoch, step, self.blocks, self.patches, seconds, rate, *errors)
+        row = dict(zip(COLUMNS, values, strict=True))
+        self.rows.append(row)
+        shown = {"loss": loss, "validation MAE": error, "zero field": zero_field} if validate else {"loss": loss}
+        log.info("%s epoch %d: %s", stage, epoch, "; ".join(f"{name} {_in_mm(axes)}" for name, axes in shown.items()))
+        if self.events:
+            first = COLUMNS.index("learning_rate")
+            curves = {name: row[name] for name in COLUMNS[first:] if math.isfinite(row[name])}
+            self.events.add(stage, self.patches, curves)
+        if validate and (self.best is None or total < self.best[0]):
+            weights = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
+            self.best = total, weights
+
+
+def _in_mm(errors: Tensor) -> str:
+    """Errors along x, y and z as people read them."""
+    axes = ", ".join(f"{axis} {error:.2f}" for axis, error in zip(AXES, errors.tolist(), strict=True))
+    return f"{float(errors.sum()):.3f} mm ({axes})"
 
 
 def train(
@@ -306,8 +466,10 @@ def train(
     spacing: float,
     seed: int,
     device: torch.device,
+    checkpoints: Checkpoints | None = None,
+    events: str | Path | None = None,
 ) -> Trainer:
-    """Train one variant from scratch.
+    """Train one variant from scratch, or from where a checkpoint of the same training left it.
 
     Parameters
     ----------
@@ -325,6 +487,10 @@ def train(
         Fixes the initial weights and everything that is drawn.
     device
         Where to train.
+    checkpoints
+        Where the state is written after each epoch and every few minutes; none for nowhere.
+    events
+        Folder for TensorBoard's event files; none for no such files.
 
     Returns
     -------
@@ -339,14 +505,19 @@ def train(
     torch.manual_seed(seed)
     network = RegNet(variant).to(device, memory_format=torch.channels_last_3d)
     bfloat16 = settings["precision"] == "bfloat16" or (settings["precision"] == "auto" and has_fast_bfloat16(device))
-    trainer = Trainer(network, device, spacing, bfloat16)
     log.info("%s: %d parameters, %s", variant, parameter_count(network), "bfloat16" if bfloat16 else "float32")
     log.info("%d training and %d validation blocks", len(training), len(validation))
+    state = checkpoints.load() if checkpoints else None
+    trainer = Trainer(network, device, spacing, bfloat16, checkpoints)
+    if state:
+        trainer.load_state_dict(state)
+    if events and process_number() == 0:
+        trainer.events = EventFiles(events, trainer.patches)
 
     warmup = settings["warmup"]
-    if warmup:
+    if warmup and "warmup" not in trainer.finished:
         textures = TexturePairs(warmup, torch.Generator().manual_seed(seed))
-        trainer.run_stage("warmup", textures.batch, warmup, 1, warmup["steps"], None)
+        trainer.run_stage("warmup", textures, warmup, 1, warmup["steps"], None)
     steps = settings["steps_per_epoch"] or -(-len(training) // settings["batch"])
     if settings["fresh"]:
         options = {"spacing": spacing, "steps_per_epoch": steps, "seed": seed, "device": device}
@@ -354,11 +525,127 @@ def train(
     else:
         pairs = SyntheticPairs(training, settings, np.random.default_rng(seed))
 
-    def validate() -> tuple[float, float]:
+    def validate() -> tuple[Tensor, Tensor]:
         return trainer.validate(validation, settings["batch"])
 
-    trainer.run_stage("training", pairs.batch, settings, settings["epochs"], steps, validate)
+    trainer.run_stage("training", pairs, settings, settings["epochs"], steps, validate)
+    if trainer.events:
+        trainer.events.close()
     return trainer
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """The files of the synthetic pairs of a split, as `SamplePool` takes them."""
+
+    samples: tuple[str, ...]
+    fixed: tuple[str, ...]
+    moving: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A training as a rule asks for it: what it reads, how it trains, and the files it leaves.
+
+    Attributes
+    ----------
+    variant
+        One of `regnet.network.VARIANTS`.
+    training, validation
+        Files of the synthetic pairs.
+    settings
+        The config's ``training``.
+    synthesis
+        The config's ``synthesis``.
+    spacing
+        Working spacing of the network, in mm.
+    window
+        Lowest and highest HU that the network sees.
+    seed
+        Fixes the initial weights and everything that is drawn.
+    facts
+        What is stored with the weights, besides what training them tells.
+    threads
+        CPU threads, of all processes together.
+    gpus
+        How many the job was granted.
+    code
+        Source files; if one changes, checkpoints are not used.
+    checkpoints
+        Folder of the checkpoints. It is removed when the training is finished.
+    events
+        Folder of TensorBoard's event files.
+    best, last, curves
+        What is written: the weights with the smallest validation error, those after the last step, and the curves.
+    """
+
+    variant: str
+    training: PairFiles
+    validation: PairFiles
+    settings: Mapping[str, Any]
+    synthesis: Mapping[str, Any]
+    spacing: float
+    window: tuple[float, float]
+    seed: int
+    facts: Mapping[str, Any]
+    threads: int
+    gpus: int
+    code: tuple[str, ...]
+    checkpoints: str
+    events: str
+    best: str
+    last: str
+    curves: str
+
+    def run(self, processes: int = 1) -> None:
+        """Train, in one process or in several that share the work, and write the files.
+
+        Raises
+        ------
+        ConfigError
+            If the processes cannot share a batch equally.
+        RegNetError
+            As `train` does, or if another process is still training into the same folder of checkpoints.
+        """
+        warmup = self.settings["warmup"] or {"batch": processes}
+        for key, batch in (("training.batch", self.settings["batch"]), ("training.warmup.batch", warmup["batch"])):
+            if batch % processes:
+                raise ConfigError(f"{key}: found {batch}, expected a multiple of the number of GPUs, {processes}")
+        checkpoints = Checkpoints(self.checkpoints, self._fingerprint(), self.settings["checkpoint_minutes"])
+        with checkpoints.locked():
+            launch(processes, _train_and_write, self, checkpoints)
+            checkpoints.remove()
+
+    def _fingerprint(self) -> dict[str, str]:
+        settings = {key: value for key, value in self.settings.items() if key not in UNRELATED}
+        facts = {"variant": self.variant, "training": settings, "seed": self.seed}
+        facts |= {"synthesis": self.synthesis, "spacing": self.spacing, "window": self.window}
+        splits = (self.training, self.validation)
+        volumes = [path for files in splits for path in (*files.fixed, *files.moving)]
+        return fingerprint(facts, [path for files in splits for path in files.samples], volumes, self.code)
+
+
+def _train_and_write(job: TrainingJob, checkpoints: Checkpoints) -> None:
+    torch.set_num_threads(max(1, job.threads // process_count()))
+    pools = [SamplePool(files.samples, files.fixed, files.moving, job.window) for files in (job.training, job.validation)]
+    trainer = train(
+        job.variant,
+        *pools,
+        job.settings,
+        job.synthesis,
+        spacing=job.spacing,
+        seed=job.seed,
+        device=pick_device(job.gpus),
+        checkpoints=checkpoints,
+        events=job.events,
+    )
+    if process_number() == 0:
+        facts = {"spacing": job.spacing, "window": job.window, "blocks_seen": trainer.blocks, "patches_seen": trainer.patches}
+        save_network(trainer.network, job.last, **facts, **job.facts)
+        best = RegNet(job.variant)
+        best.load_state_dict(trainer.best_weights)
+        save_network(best, job.best, **facts, **job.facts)
+        write_curves(trainer.rows, job.curves)
 
 
 def write_curves(rows: list[dict[str, Any]], path: str | Path) -> None:

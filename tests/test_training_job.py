@@ -1,0 +1,148 @@
+"""A training as a rule asks for it: killed it goes on as if it had not been, and two processes do the work of one."""
+
+import dataclasses
+import multiprocessing
+import random
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch.nn.utils import parameters_to_vector
+
+from regnet.errors import ConfigError, InputError
+from regnet.inference import load_network
+from regnet.network import RegNet
+from regnet.patches import Samples
+from regnet.training import PairFiles, TrainingJob
+
+WARMUP = {
+    **{"steps": 3, "batch": 2, "block": 1, "optimizer": "muon", "learning_rate": 0.003, "schedule": "cosine", "decay": 1.25},
+    **{"rise": 2, "freeze_after": None, "size": 56, "volumes": 2, "renew_every": 1, "texture_sigma": 1.5},
+    **{"field_sigma": [20, 40], "maximum": 2},
+}
+SETTINGS = {
+    **{"batch": 2, "epochs": 3, "steps_per_epoch": 3, "optimizer": "muon", "learning_rate": 0.003, "schedule": "cosine"},
+    **{"decay": 1.25, "rise": 2, "freeze_after": 7, "flips": True, "noise_sd": 5, "precision": "auto"},
+    **{"checkpoint_minutes": 1e-9, "warmup": WARMUP},
+}
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    """The files of a pair of noise volumes with noise for displacements: what is learnt does not matter here."""
+    folder, rng = tmp_path_factory.mktemp("pair"), np.random.default_rng(0)
+    for name in ("fixed", "moving"):
+        np.save(folder / f"{name}.npy", rng.integers(-1000, 0, (60, 60, 60), np.int16))
+    displacements = rng.normal(size=(5, 1, 1, 1, 3)).astype(np.float32)
+    Samples(rng.integers(20, 40, (5, 3)).astype(np.int32), displacements).save(folder / "samples.npz")
+    return PairFiles(*((str(folder / name),) for name in ("samples.npz", "fixed.npy", "moving.npy")))
+
+
+@pytest.fixture
+def job(pair, tmp_path):
+    """A function that gives a training which leaves its files in a folder of the given name."""
+
+    def in_folder(name, **settings):
+        folder = tmp_path / name
+        names = {"checkpoints": "checkpoints", "events": "events", "curves": "training.csv"}
+        names |= {"best": "model.safetensors", "last": "last.safetensors"}
+        return TrainingJob(
+            variant="regnet_1scale",
+            training=pair,
+            validation=pair,
+            settings={**SETTINGS, **settings},
+            spacing=2.0,
+            window=(-1000, 400),
+            seed=1,
+            facts={"seed": 2017},
+            threads=1,
+            gpus=0,
+            code=(__file__,),
+            **{key: str(folder / name) for key, name in names.items()},
+        )
+
+    return in_folder
+
+
+def start(job):
+    processes = multiprocessing.get_context("forkserver")
+    processes.set_forkserver_preload(["regnet.training"])
+    process = processes.Process(target=job.run)
+    process.start()
+    return process
+
+
+def newest(job):
+    """The number of the newest checkpoint, 0 if there is none."""
+    return max((int(path.stem) for path in Path(job.checkpoints).glob("[0-9]*.checkpoint")), default=0)
+
+
+def kill_after(job, number):
+    """Start a training and kill it at a random moment after it, or one before it, has written a checkpoint."""
+    process = start(job)
+    while newest(job) < number:
+        assert process.is_alive()
+        time.sleep(0.005)
+    time.sleep(random.uniform(0, 0.2))
+    process.kill()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+
+
+def run(job):
+    process = start(job)
+    process.join()
+    assert process.exitcode == 0
+    return [Path(path).read_bytes() for path in (job.best, job.last)]
+
+
+def test_a_killed_training_ends_with_the_same_bytes(job):
+    """Killed in the warm-up, in the first epoch and in a later one, perhaps while it writes; the newest file damaged once."""
+    killed = job("killed")
+    for number in (1, 4, 8):
+        kill_after(killed, number)
+    assert len(list(Path(killed.checkpoints).glob("[0-9]*.checkpoint"))) <= 3
+    damaged = Path(killed.checkpoints, f"{newest(killed):06d}.checkpoint")
+    damaged.write_bytes(damaged.read_bytes()[:-1])
+    assert run(killed) == run(job("undisturbed"))
+    assert not Path(killed.checkpoints).exists()
+
+
+def test_two_processes_give_the_result_of_one(job):
+    """With frozen normalization: in training each CPU process has batch statistics of its own share (GPUs have common ones).
+
+    Both optimizers are at work, Muon in the warm-up and Adam after it, and all losses and validation errors agree too.
+    """
+    slow = {"freeze_after": 0, "learning_rate": 1e-4}
+    settings = {"precision": "float32", "optimizer": "adam", "epochs": 1, "steps_per_epoch": 2, **slow}
+    settings["warmup"] = {**WARMUP, **slow, "steps": 2}
+    one, two = job("one", **settings), job("two", **settings)
+    one.run()
+    two.run(processes=2)
+    torch.manual_seed(one.seed)
+    start, *ends = (
+        parameters_to_vector(network.parameters()).detach()
+        for network in (RegNet(one.variant), *(load_network(each.last)[0] for each in (one, two)))
+    )
+    # Adam turns a gradient that is zero but for rounding into a step like any other: compare all weights together.
+    assert (ends[1] - ends[0]).norm() < 0.1 * (ends[0] - start).norm()
+    curves = [pd.read_csv(each.curves) for each in (one, two)]
+    columns = [name for name in curves[0] if name not in ("stage", "seconds")]
+    np.testing.assert_allclose(curves[1][columns], curves[0][columns], rtol=1e-3)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(job):
+    with pytest.raises(ConfigError, match=r"training\.batch: found 3, expected a multiple of the number of GPUs, 2"):
+        job("three", batch=3).run(processes=2)
+
+
+def test_an_empty_table_of_samples_is_refused(job, tmp_path):
+    Samples(np.empty((0, 3), np.int32), np.empty((0, 1, 1, 1, 3), np.float32)).save(tmp_path / "empty.npz")
+    empty = job("empty")
+    files = dataclasses.replace(empty.training, samples=(str(tmp_path / "empty.npz"),))
+    with pytest.raises(InputError, match=r"empty\.npz: the table of samples is empty"):
+        dataclasses.replace(empty, training=files).run()

@@ -1,0 +1,170 @@
+"""Checkpoints of a running training: whole, checked, and of this training or not used at all. Only torch.
+
+A checkpoint is one file: a line of JSON (the checksum of the rest, and the fingerprint of the training), then what `torch.save`
+makes of the state. It is read with ``weights_only=True``: nothing in it can run code.
+"""
+
+import fcntl
+import hashlib
+import io
+import json
+import logging
+import os
+import pickle
+import re
+import shutil
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from regnet.errors import RegNetError
+from regnet.files import whole_file
+
+log = logging.getLogger(__name__)
+
+KEPT = 2
+"""How many checkpoints are kept, the newest: if one is damaged, the one before it is used."""
+
+
+def fingerprint(
+    settings: Mapping[str, Any], data: Iterable[str | Path], volumes: Iterable[str | Path], code: Iterable[str | Path]
+) -> dict[str, str]:
+    """What a checkpoint has to agree with to be used, part by part.
+
+    Parameters
+    ----------
+    settings
+        All that decides what is computed; JSON can hold it.
+    data
+        Sample tables, compared by their content.
+    volumes
+        Large files, compared by size and time of change.
+    code
+        Source files, compared by their content, together with the version of torch.
+
+    Returns
+    -------
+    dict
+        A digest for each of ``settings``, ``data`` and ``code``.
+    """
+    stamps = [(str(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in volumes]
+    return {
+        "settings": _digest(json.dumps(settings, sort_keys=True).encode()),
+        "data": _digest(*(Path(path).read_bytes() for path in data), json.dumps(stamps).encode()),
+        "code": _digest(*(Path(path).read_bytes() for path in code), torch.__version__.encode()),
+    }
+
+
+def _digest(*parts: bytes) -> str:
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "little"))
+        digest.update(part)
+    return digest.hexdigest()
+
+
+class Checkpoints:
+    """The checkpoints of one training, in a folder of their own.
+
+    Parameters
+    ----------
+    folder
+        Where they are; nothing else may be in it.
+    fingerprint
+        Of the training, see `fingerprint`.
+    minutes
+        How often one is due.
+    """
+
+    def __init__(self, folder: str | Path, fingerprint: Mapping[str, str], minutes: float) -> None:
+        self.folder = Path(folder)
+        self.fingerprint = dict(fingerprint)
+        self.minutes = minutes
+        self._good: list[Path] = []
+        self._saved = time.monotonic()
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other processes from training into this folder while the block runs; a killed process leaves no lock.
+
+        Raises
+        ------
+        RegNetError
+            If another process does.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with open(self.folder / "lock", "w") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                message = f"{self.folder}: another process is still training into this folder, expected none: end it or wait"
+                raise RegNetError(message) from error
+            yield
+
+    def due(self) -> bool:
+        """Whether the last checkpoint, or the start, is long enough ago."""
+        return time.monotonic() - self._saved >= 60 * self.minutes
+
+    def save(self, state: Mapping[str, Any]) -> None:
+        """Write a checkpoint, and remove all but the newest `KEPT` good ones of this training.
+
+        Parameters
+        ----------
+        state
+            Tensors, numbers, texts, and lists and dicts of them.
+        """
+        payload = io.BytesIO()
+        torch.save(dict(state), payload)
+        header = {"blake2b": _digest(payload.getbuffer()), "fingerprint": self.fingerprint}
+        numbers = [_number(path) for path in self._files()]
+        path = self.folder / f"{1 + max(numbers, default=0):06d}.checkpoint"
+        with whole_file(path) as partial, open(partial, "wb") as file:
+            file.write(json.dumps(header).encode() + b"\n")
+            file.write(payload.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        self._good = [*self._good, path][-KEPT:]
+        for other in [*self._files(), *self.folder.glob(".partial-*.checkpoint")]:
+            if other not in self._good:
+                other.unlink()
+        self._saved = time.monotonic()
+
+    def load(self) -> dict[str, Any] | None:
+        """The state of the newest checkpoint that is whole and of this training; none if there is no such.
+
+        The log names every one that is passed over, and why. Tensors are on the CPU.
+        """
+        for path in sorted(self._files(), key=_number, reverse=True):
+            try:
+                header, _, payload = path.read_bytes().partition(b"\n")
+                header = json.loads(header)
+                if header["blake2b"] != _digest(payload):
+                    raise ValueError("its checksum is wrong")
+                others = [part for part in self.fingerprint if header["fingerprint"].get(part) != self.fingerprint[part]]
+                if others:
+                    log.warning("checkpoint %s is not used: it is of other %s", path, ", ".join(others))
+                    continue
+                state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+            except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError) as error:
+                reason = " ".join(f"{type(error).__name__}: {error}".split())
+                log.warning("checkpoint %s is damaged and not used (%s)", path, reason[:200])
+                continue
+            self._good = [path]
+            log.info("going on from checkpoint %s", path)
+            return state
+        return None
+
+    def remove(self) -> None:
+        """Remove the folder: the training is finished, and the next one begins from nothing."""
+        shutil.rmtree(self.folder)
+
+    def _files(self) -> list[Path]:
+        return [path for path in self.folder.glob("*.checkpoint") if re.fullmatch(r"\d+\.checkpoint", path.name)]
+
+
+def _number(path: Path) -> int:
+    return int(path.stem)
