@@ -1,6 +1,7 @@
 """Random displacement fields and the deformed images made with them: the training data (section 2.2.2 of the chapter)."""
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from scipy.interpolate import make_interp_spline
 from regnet.conventions import AIR_HU
 from regnet.errors import InputError, RegNetError
 from regnet.files import whole_file
-from regnet.patches import Samples, output_points, sample_centres
+from regnet.patches import CANDIDATES, Samples, balance, output_points, sample_centres
 from regnet.transforms import field_transform, jacobian_determinant
 from regnet.volumes import Grid, resample
 
@@ -201,7 +202,15 @@ def deform_mask(mask: sitk.Image, dvf: SyntheticDVF) -> sitk.Image:
     return sitk.Cast(warped, sitk.sitkUInt8)
 
 
-def draw_samples(dvf: SyntheticDVF, mask: sitk.Image, count: int, block: int, rng: np.random.Generator) -> Samples:
+def draw_samples(
+    dvf: SyntheticDVF,
+    mask: sitk.Image,
+    count: int,
+    block: int,
+    rng: np.random.Generator,
+    *,
+    limits: Sequence[float] | None = None,
+) -> Samples:
     """Draw samples of a synthetic pair: block centres in the lungs of its fixed image, and the true displacements there.
 
     Parameters
@@ -216,12 +225,19 @@ def draw_samples(dvf: SyntheticDVF, mask: sitk.Image, count: int, block: int, rn
         Outputs per axis of a sample.
     rng
         Source of the random numbers.
+    limits
+        Classes of displacement, in mm, to which the samples belong equally (`regnet.patches.balance`); none for all alike.
 
     Raises
     ------
     InputError
-        If the mask is empty.
+        If the mask is empty, or no displacement is in any class.
     """
-    centres = sample_centres(sitk.GetArrayViewFromImage(mask), count, rng)
+    candidates = count if limits is None else CANDIDATES * count
+    centres = sample_centres(sitk.GetArrayViewFromImage(mask), candidates, rng)
+    if limits is not None:
+        # The middle of a block is half a voxel before its centre.
+        middle = dvf.grid.to_voxels(dvf.at(centres - 0.5)) * dvf.grid.spacing
+        centres = centres[balance(middle, limits, count, rng)]
     displacements = dvf.at(output_points(centres, block))
     return Samples(centres, dvf.grid.to_voxels(displacements).astype(np.float32))

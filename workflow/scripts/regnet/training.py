@@ -2,6 +2,7 @@
 
 import copy
 import csv
+import json
 import logging
 import math
 import time
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 
 from regnet.errors import RegNetError
+from regnet.feeding import Batch, BatchSource, Feed, Noise, Prefetch
 from regnet.files import whole_file
 from regnet.network import OUTPUT_STRIDE, RegNet, parameter_count, window_size
 from regnet.optimizers import StageOptimizer
@@ -32,8 +34,6 @@ the outputs in them: a block of k^3 outputs is k^3 overlapping patches."""
 
 PROGRESS_SECONDS = 15
 """How often the log gets a line while a stage runs."""
-
-Batch = tuple[Tensor, Tensor, Tensor]
 
 
 def pick_device(granted_gpus: int) -> torch.device:
@@ -141,33 +141,45 @@ class SyntheticPairs:
 
     Parameters
     ----------
-    pool
+    feed
         The samples.
     settings
         The config's ``training``: ``batch``, ``flips`` and ``noise_sd`` (HU) are used.
     rng
-        Source of the random numbers.
+        Source of all random numbers, whatever the device: the order, the mirroring and the noise.
     """
 
-    def __init__(self, pool: SamplePool, settings: Mapping[str, Any], rng: np.random.Generator) -> None:
-        self.pool = pool
+    def __init__(self, feed: Feed, settings: Mapping[str, Any], rng: np.random.Generator) -> None:
+        self.feed = feed
         self.settings = settings
         self.rng = rng
         self.order = np.empty(0, int)
+        self.noise = Noise(settings["noise_sd"] / HU_PER_UNIT, rng, feed.device)
 
     def batch(self) -> Batch:
         """The next windows of fixed and moving images, and the displacements at their outputs."""
         count = self.settings["batch"]
         while len(self.order) < count:
-            self.order = np.concatenate([self.order, self.rng.permutation(len(self.pool))])
+            self.order = np.concatenate([self.order, self.rng.permutation(len(self.feed))])
         chosen, self.order = self.order[:count], self.order[count:]
-        fixed, moving, target = (torch.from_numpy(array) for array in self.pool.cut(chosen))
-        noise = self.settings["noise_sd"] / HU_PER_UNIT
-        for window in (fixed, moving):
-            window += noise * torch.from_numpy(self.rng.standard_normal(window.shape, np.float32))
-        if not self.settings["flips"]:
-            return fixed, moving, target
-        return flip((fixed, moving, target), tuple(np.flatnonzero(self.rng.integers(0, 2, 3)).tolist()))
+        # Samples of the same pair one after the other: their order in a batch has no meaning, and their windows are neighbours.
+        return self.feed.cut(np.sort(chosen), self._augmented)
+
+    def _augmented(self, batch: Batch) -> Batch:
+        if self.settings["flips"]:
+            batch = flip(batch, tuple(np.flatnonzero(self.rng.integers(0, 2, 3)).tolist()))
+        for windows in batch[:2]:
+            self.noise.add_to(windows, self.rng)
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator, and the samples that are next."""
+        return {"generator": json.dumps(self.rng.bit_generator.state), "order": torch.from_numpy(self.order)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave for a pool of the same samples."""
+        self.rng.bit_generator.state = json.loads(state["generator"])
+        self.order = state["order"].numpy()
 
 
 @dataclass
@@ -271,17 +283,17 @@ class Trainer:
                 raise RegNetError(f"{stage}, epoch {epoch + 1}: the validation MAE is {error}, expected a finite number of mm")
             self._keep(stage, epoch + 1, step, rate, mean_loss, error, zero_field)
 
-    def validate(self, pool: SamplePool, batch: int) -> tuple[float, float]:
-        """The MAE of the network and that of a field of zeros over all samples of a pool, in mm."""
+    def validate(self, feed: Feed, batch: int) -> tuple[float, float]:
+        """The MAE of the network and that of a field of zeros over all samples, in mm."""
         self.network.eval()
         total = torch.zeros(2)
         with torch.inference_mode():
-            for chosen in np.array_split(np.arange(len(pool)), -(-len(pool) // batch)):
-                fixed, moving, target = (torch.from_numpy(array) for array in pool.cut(chosen))
-                predicted = self.predict(fixed, moving).cpu()
+            for chosen in np.array_split(np.arange(len(feed)), -(-len(feed) // batch)):
+                fixed, moving, target = feed.cut(chosen)
+                predicted = self.predict(fixed, moving)
                 errors = [mean_absolute_error(field, target) for field in (predicted, torch.zeros_like(target))]
-                total += len(chosen) * torch.stack(errors)
-        error, zero_field = (self.spacing * total / len(pool)).tolist()
+                total += len(chosen) * torch.stack(errors).cpu()
+        error, zero_field = (self.spacing * total / len(feed)).tolist()
         return error, zero_field
 
     def _keep(self, stage: str, epoch: int, step: int, rate: float, loss: float, error: float, zero_field: float) -> None:
@@ -343,11 +355,15 @@ def train(
     if warmup:
         textures = TexturePairs(warmup, torch.Generator().manual_seed(seed))
         trainer.run_stage("warmup", textures.batch, warmup, 1, warmup["steps"], None)
-    pairs = SyntheticPairs(training, settings, np.random.default_rng(seed))
+    feed = Feed(training, device)
+    pairs: BatchSource = SyntheticPairs(feed, settings, np.random.default_rng(seed))
+    if feed.reads_files:
+        pairs = Prefetch(pairs)
+    validation_feed = Feed(validation, device)
     steps = settings["steps_per_epoch"] or -(-len(training) // settings["batch"])
 
     def validate() -> tuple[float, float]:
-        return trainer.validate(validation, settings["batch"])
+        return trainer.validate(validation_feed, settings["batch"])
 
     trainer.run_stage("training", pairs.batch, settings, settings["epochs"], steps, validate)
     return trainer
