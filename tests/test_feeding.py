@@ -2,6 +2,7 @@
 
 import os
 import sys
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ import torch
 from regnet.errors import InputError
 from regnet.feeding import DeviceVolumes, Feed, Prefetch
 from regnet.patches import MappedVolumes, SamplePool, Samples, normalize
-from regnet.training import SyntheticPairs
+from regnet.training import SyntheticPairs, flip
 
 SHAPES = [(70, 60, 58), (64, 40, 75), (70, 60, 58)]
 SETTINGS = {"batch": 11, "flips": True, "noise_sd": 5}
@@ -82,12 +83,18 @@ def test_noise_is_as_strong_as_asked_for_and_different_in_every_window(pool):
     assert correlation.abs().max() < 0.05
 
 
-def test_mirroring_is_drawn_for_a_few_samples_at_a_time(pool):
-    settings = {**SETTINGS, "batch": len(pool), "noise_sd": 0}
-    _, _, mirrored = SyntheticPairs(Feed(pool), settings, np.random.default_rng(1)).batch()
-    _, _, targets = Feed(pool).cut(np.arange(len(pool)))
-    signs = torch.sign(mirrored.flatten(2).mean(dim=2) / targets.flatten(2).mean(dim=2))
-    assert len(signs.unique(dim=0)) > 1
+def test_batches_are_mirrored_along_any_axes(pool):
+    pairs = SyntheticPairs(Feed(pool), {**SETTINGS, "batch": len(pool), "noise_sd": 0}, np.random.default_rng(1))
+    clean = Feed(pool).cut(np.arange(len(pool)))
+    mirrored = [flip(clean, axes) for count in range(4) for axes in combinations(range(3), count)]
+    drawn = [[same(batch, candidate) for candidate in mirrored].index(True) for batch in (pairs.batch() for _ in range(12))]
+    assert len(set(drawn)) > 3
+
+
+def test_how_many_samples_are_cut_at_once_changes_nothing(pool, monkeypatch):
+    batch = SyntheticPairs(Feed(pool), SETTINGS, np.random.default_rng(7)).batch()
+    monkeypatch.setattr("regnet.feeding.AT_ONCE", 3)
+    assert same(SyntheticPairs(Feed(pool), SETTINGS, np.random.default_rng(7)).batch(), batch)
 
 
 @pytest.mark.parametrize("wrap", [lambda source: source, Prefetch], ids=["as it is", "prefetched"])
@@ -148,5 +155,3 @@ def test_files_that_do_not_fit_are_named(volumes, tmp_path):
         SamplePool([table], [volumes[0]], [wrong], window)
     with pytest.raises(InputError, match=r"1\.npy: found shape \(64, 40, 75\), expected \(70, 60, 58\) as in .*0\.npy"):
         SamplePool([table], [volumes[0]], [volumes[1]], window)
-    with pytest.raises(InputError, match=r"samples\.npz: found centres outside of .*1\.npy"):
-        SamplePool([table], [volumes[1]], [volumes[1]], window)

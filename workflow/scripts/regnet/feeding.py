@@ -17,7 +17,7 @@ DEVICE_SHARE = 0.5
 """How much of a GPU's free memory the volumes may take; the rest is for the network."""
 
 AT_ONCE = 8
-"""Samples that are cut and augmented together: few enough for a processor's cache, twice as fast as a whole batch."""
+"""Samples that the CPU cuts and augments together: few enough for its cache, twice as fast as a whole batch."""
 
 NOISE_VALUES = 2**24
 """Length of the table that noise is taken from: a hundred windows of 54^3."""
@@ -49,8 +49,9 @@ class DeviceVolumes:
         """Cut windows, as `regnet.patches.MappedVolumes.windows`."""
         device = self.voxels.device
         side = 2 * (WINDOW_BEFORE + block)
-        chosen = torch.from_numpy(numbers).to(device)
-        first = torch.from_numpy(centres).to(device).long().flip(1) - side // 2
+        # Without blocking: the GPU has work of the step before.
+        chosen = torch.from_numpy(numbers).to(device, non_blocking=True)
+        first = torch.from_numpy(centres).to(device, non_blocking=True).long().flip(1) - side // 2
         shapes = self.shapes[chosen]
         indices = (first[:, :, None] + torch.arange(side, device=device)).clamp(min=0).minimum(shapes[:, :, None] - 1)
         z, y, x = indices.unbind(dim=1)
@@ -109,23 +110,25 @@ class Feed:
             for numbers in (self.pool.fixed, self.pool.moving)
         )
         targets = torch.from_numpy(self.pool.displacements[chosen]).movedim(-1, 1)
-        return fixed, moving, targets.to(self.device, torch.float32)
+        return fixed, moving, targets.to(self.device, torch.float32, non_blocking=True)
 
-    def cut(self, chosen: np.ndarray, augment: Callable[[Batch], Batch] | None = None) -> Batch:
+    def cut(self, chosen: np.ndarray, augment: Callable[[Batch, slice], Batch] | None = None) -> Batch:
         """The samples with the given numbers as the network sees them: as `windows`, but normalized, float32.
 
-        `augment` is applied to `AT_ONCE` samples at a time, after normalization.
+        `augment` is called with some normalized samples and their place in the batch, so often that all have been changed.
         """
         batch = None
-        for start in range(0, len(chosen), AT_ONCE):
-            fixed, moving, targets = self.windows(chosen[start : start + AT_ONCE])
-            part = normalize(fixed.float(), self.pool.window), normalize(moving.float(), self.pool.window), targets
+        at_once = AT_ONCE if self.device.type == "cpu" else len(chosen)
+        for start in range(0, len(chosen), at_once):
+            part = slice(start, start + at_once)
+            fixed, moving, targets = self.windows(chosen[part])
+            samples = normalize(fixed.float(), self.pool.window), normalize(moving.float(), self.pool.window), targets
             if augment is not None:
-                part = augment(part)
+                samples = augment(samples, part)
             if batch is None:
-                batch = tuple(tensor.new_empty(len(chosen), *tensor.shape[1:]) for tensor in part)
-            for whole, tensor in zip(batch, part, strict=True):
-                whole[start : start + AT_ONCE] = tensor
+                batch = tuple(tensor.new_empty(len(chosen), *tensor.shape[1:]) for tensor in samples)
+            for whole, tensor in zip(batch, samples, strict=True):
+                whole[part] = tensor
         return batch
 
 
@@ -148,11 +151,10 @@ class Noise:
     def __init__(self, sd: float, rng: np.random.Generator, device: torch.device | str) -> None:
         self.table = torch.from_numpy(sd * rng.standard_normal(NOISE_VALUES, np.float32)).to(device)
 
-    def add_to(self, windows: Tensor, rng: np.random.Generator) -> None:
-        """Add noise to windows ``(n, 1, z, y, x)``, in place, at places drawn from `rng`."""
+    def add_to(self, windows: Tensor, places: np.ndarray) -> None:
+        """Add noise to windows ``(n, 1, z, y, x)``, in place: the sections that begin at `places` of the table, ``(n,)``."""
         sections = self.table.unfold(0, windows[0].numel(), 1)
-        places = torch.from_numpy(rng.integers(0, len(sections), len(windows)))
-        windows += sections[places.to(windows.device)].view_as(windows)
+        windows += sections[torch.from_numpy(places).to(windows.device, non_blocking=True)].view_as(windows)
 
 
 class BatchSource(Protocol):

@@ -143,7 +143,7 @@ class Samples:
             If the file cannot be read as samples, or holds none.
         """
         try:
-            with np.load(path) as stored:
+            with open(path, "rb") as file, np.load(file) as stored:
                 samples = cls(stored["centres"], stored["displacements"])
         except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(f"{path}: cannot be read as a table of samples ({error})") from error
@@ -273,7 +273,7 @@ class SamplePool:
     Raises
     ------
     InputError
-        If a file cannot be read, there are no samples, the blocks differ in size, or samples and volumes do not fit together.
+        If a file cannot be read, there are no samples, or blocks or the volumes of a pair differ in size.
     """
 
     def __init__(
@@ -294,12 +294,10 @@ class SamplePool:
         self.volumes = MappedVolumes(paths)
         self.fixed = np.array([paths.index(path) for path in fixed])
         self.moving = np.array([paths.index(path) for path in moving])
-        for path, table, one, other in zip(samples, tables, self.fixed, self.moving, strict=True):
-            shape, found = self.volumes[one].shape, self.volumes[other].shape
-            if found != shape:
-                raise InputError(f"{paths[other]}: found shape {found}, expected {shape} as in {paths[one]}")
-            if (table.centres < 0).any() or (table.centres >= shape[::-1]).any():
-                raise InputError(f"{path}: found centres outside of {paths[one]}, expected all in its {shape[::-1]} voxels")
+        for one, other in zip(self.fixed, self.moving, strict=True):
+            expected, found = self.volumes[one].shape, self.volumes[other].shape
+            if found != expected:
+                raise InputError(f"{paths[other]}: found shape {found}, expected {expected} as in {paths[one]}")
         self.pair = np.repeat(np.arange(len(tables)), [len(table.centres) for table in tables])
         self.centres = np.concatenate([table.centres for table in tables])
         self.displacements = np.concatenate([table.displacements for table in tables])

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from regnet.errors import RegNetError
-from regnet.feeding import Batch, BatchSource, Feed, Noise, Prefetch
+from regnet.feeding import NOISE_VALUES, Batch, BatchSource, Feed, Noise, Prefetch
 from regnet.files import whole_file
 from regnet.network import OUTPUT_STRIDE, RegNet, parameter_count, window_size
 from regnet.optimizers import StageOptimizer
@@ -163,14 +163,17 @@ class SyntheticPairs:
             self.order = np.concatenate([self.order, self.rng.permutation(len(self.feed))])
         chosen, self.order = self.order[:count], self.order[count:]
         # Samples of the same pair one after the other: their order in a batch has no meaning, and their windows are neighbours.
-        return self.feed.cut(np.sort(chosen), self._augmented)
+        chosen = np.sort(chosen)
+        axes = tuple(np.flatnonzero(self.rng.integers(0, 2, 3)).tolist()) if self.settings["flips"] else ()
+        places = self.rng.integers(0, NOISE_VALUES - window_size(self.feed.pool.block) ** 3, (2, count))
 
-    def _augmented(self, batch: Batch) -> Batch:
-        if self.settings["flips"]:
-            batch = flip(batch, tuple(np.flatnonzero(self.rng.integers(0, 2, 3)).tolist()))
-        for windows in batch[:2]:
-            self.noise.add_to(windows, self.rng)
-        return batch
+        def augment(batch: Batch, part: slice) -> Batch:
+            fixed, moving, target = flip(batch, axes)
+            self.noise.add_to(fixed, places[0, part])
+            self.noise.add_to(moving, places[1, part])
+            return fixed, moving, target
+
+        return self.feed.cut(chosen, augment)
 
     def state_dict(self) -> dict[str, Any]:
         """The generator, and the samples that are next."""
