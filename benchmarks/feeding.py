@@ -23,7 +23,7 @@ SHAPE = (320, 250, 350)
 PAIRS, PAIRS_PER_MOVING, PER_PAIR = 120, 3, 2100
 WINDOW = (-1000, 400)
 BATCH = 256
-BATCHES = 8
+BATCHES = 4
 STEP_BATCH = 64
 SETTINGS = {"batch": BATCH, "flips": True, "noise_sd": 5}
 
@@ -125,7 +125,7 @@ def main() -> None:
             "training step": training_step,
             "training step, fed": training_step_fed,
         }
-        table = harness.compare({way: partial(function, folder, threads) for way, function in functions.items()})
+        table = harness.compare({way: partial(function, folder, threads) for way, function in functions.items()}, repeats=3)
     per_second = pd.Series(1 / table["seconds"], name="patches_per_second")
     harness.save("feeding", table.assign(patches_per_second=per_second))
 
