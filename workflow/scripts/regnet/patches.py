@@ -72,8 +72,8 @@ CANDIDATES = 20
 def balance(displacements: np.ndarray, limits: Sequence[float], count: int, rng: np.random.Generator) -> np.ndarray:
     """Choose among candidates so that small and large displacements are equally frequent.
 
-    What counts is the largest of ``|dx|, |dy|, |dz|``, the measure that theta bounds [author's implementation, METHOD.md]. If a
-    class has fewer candidates than its share, it gives all and the others fill up; the log has the numbers.
+    What counts is the largest of ``|dx|, |dy|, |dz|``: theta bounds the components, and the author's implementation classifies
+    by them too. If a class has fewer candidates than its share, it gives all and the others fill up; the log has the numbers.
 
     Parameters
     ----------
