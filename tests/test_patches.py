@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from regnet.errors import InputError
+from regnet.feeding import Feed
 from regnet.inference import output_lattice, predict_samples, predict_volume
 from regnet.network import VARIANTS, RegNet
-from regnet.patches import SamplePool, Samples, output_points, sample_centres
+from regnet.patches import SamplePool, Samples, balance, output_points, sample_centres
 
 WINDOW = (-1000, 400)
 
@@ -76,7 +77,7 @@ def test_a_block_holds_the_patches_of_its_points(block, tmp_path, rng):
 def test_a_window_is_the_volume_around_its_centre_with_continued_borders(tmp_path, rng):
     volume = random_ct(rng)
     centres = np.array([[9, 8, 10], [0, 0, 0]])
-    fixed, moving, targets = make_pool(tmp_path, volume, volume, centres, block=1).cut(np.array([0, 1]))
+    fixed, moving, targets = Feed(make_pool(tmp_path, volume, volume, centres, block=1)).cut(np.array([0, 1]))
     assert fixed.shape == (2, 1, 54, 54, 54)
     assert targets.shape == (2, 3, 1, 1, 1)
     assert np.array_equal(fixed, moving)
@@ -88,7 +89,7 @@ def test_a_window_is_the_volume_around_its_centre_with_continued_borders(tmp_pat
 
 def test_intensities_are_clipped_to_the_window(tmp_path, rng):
     volume = np.where(rng.random((12, 12, 12)) < 0.5, -1024, 3000).astype(np.int16)
-    fixed, _, _ = make_pool(tmp_path, volume, volume, [[5, 5, 5]], block=1).cut(np.array([0]))
+    fixed, _, _ = Feed(make_pool(tmp_path, volume, volume, [[5, 5, 5]], block=1)).cut(np.array([0]))
     np.testing.assert_allclose(np.unique(fixed), [0.0, 2.8])
 
 
@@ -106,11 +107,35 @@ def test_an_empty_mask_is_refused(rng):
         sample_centres(np.zeros((3, 3, 3)), 5, rng)
 
 
-def test_damaged_or_empty_tables_are_named(tmp_path):
+def test_balanced_samples_are_equally_many_of_each_class(rng):
+    displacements = rng.uniform(-10, 10, (3000, 3)) * rng.random((3000, 1))
+    chosen = balance(displacements, [1.5, 4, 8], 90, rng)
+    largest = np.abs(displacements[chosen]).max(axis=1)
+    assert [((largest >= low) & (largest < high)).sum() for low, high in [(0, 1.5), (1.5, 4), (4, 8)]] == [30, 30, 30]
+    assert len(np.unique(chosen)) == 90
+
+
+def test_classes_with_few_candidates_are_filled_up_by_the_others(rng):
+    displacements = np.repeat([[1.0, 0, 0], [0, -2, 0], [0, 0, 5], [9, 0, 0]], [4, 0, 100, 50], axis=0)
+    chosen = balance(displacements, [1.5, 4, 8], 30, rng)
+    assert np.array_equal(np.sort(chosen)[:4], np.arange(4))
+    assert ((chosen[np.argsort(chosen)[4:]] >= 4) & (chosen[np.argsort(chosen)[4:]] < 104)).all()
+    assert len(np.unique(chosen)) == 30
+    with pytest.raises(InputError, match="no displacement is below 8 mm"):
+        balance(displacements[104:], [1.5, 4, 8], 30, rng)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a table", "cut short"])
+def test_damaged_tables_are_named(tmp_path, content):
     path = tmp_path / "samples.npz"
-    path.write_bytes(b"not a table")
-    with pytest.raises(InputError, match=r"samples\.npz"):
+    Samples(np.ones((9, 3), np.int32), np.zeros((9, 1, 1, 1, 3), np.float32)).save(path)
+    path.write_bytes(path.read_bytes()[:200] if content == "cut short" else content)
+    with pytest.raises(InputError, match=r"samples\.npz: cannot be read as a table"):
         Samples.load(path)
+
+
+def test_empty_tables_are_named(tmp_path):
+    path = tmp_path / "samples.npz"
     Samples(np.empty((0, 3), np.int32), np.empty((0, 1, 1, 1, 3), np.float32)).save(path)
     with pytest.raises(InputError, match=r"samples\.npz.*empty"):
         Samples.load(path)

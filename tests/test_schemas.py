@@ -134,6 +134,8 @@ def test_shipped_configs_are_valid(overlay):
         ("regnet.window", [-1000], "the list [-1000]", "a list of 2"),
         ("regnet.window", [400, -1000], "[400, -1000]", "the lowest HU first"),
         ("patches.block", 0, "the number 0", "an integer of at least 1"),
+        ("patches.balance", [], "the list []", "a list of numbers above 0, the smallest first, or null"),
+        ("patches.balance", [4, 1.5], "[4, 1.5]", "the smallest limit first"),
         ("synthesis.frequencies.low.points", 2, "the number 2", "an integer of at least 3"),
         ("training.learning_rate", "1e-4", "the text '1e-4'", "a number above 0 and of at most 1 (YAML reads 1e-4 as text: "),
         ("training.learning_rate", "1.5E5", "the text '1.5E5'", "write 1.5e+5)"),
@@ -180,7 +182,7 @@ def test_number_hint_is_what_yaml_reads_as_a_number():
         ("elastix.methods.affine.grid_spacing", "expected one of parameters, resolutions, iterations"),
         ("elastix.methods.bspline_1R", "did you mean 'elastix.methods.bspline_1r'?"),
         ("elastix.methods.regnet", "expected one of affine, bspline_1r, bspline_3r"),
-        ("patches.zzz", "expected one of per_pair, block, evaluation_per_pair, evaluation_block"),
+        ("patches.zzz", "expected one of per_pair, block, balance, evaluation_per_pair, evaluation_block"),
     ],
 )
 def test_unknown_keys(path, advice):

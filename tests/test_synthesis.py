@@ -1,5 +1,9 @@
 """Random displacement fields and deformed images."""
 
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
@@ -17,6 +21,7 @@ SETTINGS = {
     "medium": {"sigma": 25, "points": 100, "theta": 8},
     "high": {"sigma": 20, "points": 100, "theta": 8},
 }
+SAMPLE_PATCHES = Path(__file__).parents[1] / "workflow" / "scripts" / "sample_patches.py"
 GRID = Grid((70, 60, 80), (2.0, 2.0, 2.0), (-40.0, 30.0, 100.0))
 
 
@@ -201,6 +206,35 @@ def test_samples_are_in_the_lungs_and_hold_the_true_displacement(oblique_grid, r
     # The transform interpolates linearly where the scaling of positive and negative parts bends the field.
     assert error.mean() < 0.005
     assert error.max() < 0.06
+
+
+def test_balanced_samples_have_small_and_large_displacements_alike(oblique_grid, rng):
+    dvf = random_dvf(oblique_grid, **SETTINGS["low"], border=33, rng=rng)
+    mask = oblique_grid.image(np.ones(oblique_grid.shape, np.uint8))
+    samples = draw_samples(dvf, mask, 60, 1, rng, limits=[1.5, 4, 8])
+    largest = np.abs(samples.displacements * oblique_grid.spacing).reshape(60, 3).max(axis=1)
+    assert np.histogram(largest, [0, 1.5, 4, 8])[0].tolist() == [20, 20, 20]
+    alike = draw_samples(dvf, mask, 60, 1, rng)
+    assert np.histogram(np.abs(alike.displacements * 2).reshape(60, 3).max(axis=1), [0, 1.5, 4, 8])[0].tolist() != [20, 20, 20]
+
+
+def test_an_image_without_lung_voxels_is_named(oblique_grid, rng, tmp_path, capfd):
+    dvf = random_dvf(oblique_grid, **SETTINGS["low"], border=33, rng=rng)
+    dvf.save(tmp_path / "dvf.npz")
+    sitk.WriteImage(oblique_grid.image(np.zeros(oblique_grid.shape, np.uint8)), tmp_path / "mask.nii.gz")
+    job = SimpleNamespace(
+        input=SimpleNamespace(mask=tmp_path / "mask.nii.gz", deformation=tmp_path / "dvf.npz", dvf=[tmp_path / "dvf.npz"]),
+        output=SimpleNamespace(samples=[tmp_path / "samples.npz"]),
+        log=[tmp_path / "job.log"],
+        params=SimpleNamespace(
+            patches={"per_pair": 5, "block": 1, "balance": None}, split="train", pairs=["original_low"], seed=1
+        ),
+        wildcards=SimpleNamespace(image="case7_baseline"),
+    )
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(SAMPLE_PATCHES), {"snakemake": job})
+    assert capfd.readouterr().err == f"error: {tmp_path}/mask.nii.gz: the mask is empty, expected voxels that are not 0\n"
+    assert not (tmp_path / "samples.npz").exists()
 
 
 def test_a_warped_lung_mask_is_the_mask_under_the_field(oblique_grid, rng):

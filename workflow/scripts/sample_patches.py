@@ -11,15 +11,17 @@ from regnet.volumes import read_mask
 
 with log_to(snakemake.log[0]):
     torch.set_num_threads(snakemake.threads)
-    prefix = "" if snakemake.params.split == "train" else "evaluation_"
-    count = snakemake.params.patches[prefix + "per_pair"]
-    block = snakemake.params.patches[prefix + "block"]
+    patches, for_training = snakemake.params.patches, snakemake.params.split == "train"
+    prefix = "" if for_training else "evaluation_"
+    count, block = patches[prefix + "per_pair"], patches[prefix + "block"]
+    limits = patches["balance"] if for_training else None
     rng = np.random.default_rng(job_seed(snakemake.params.seed, "sample", snakemake.wildcards.image))
     original = read_mask(snakemake.input.mask)
     moving = {"original": original, "deformed": deform_mask(original, SyntheticDVF.load(snakemake.input.deformation))}
     for pair, dvf, samples in zip(snakemake.params.pairs, snakemake.input.dvf, snakemake.output.samples, strict=True):
         field = SyntheticDVF.load(dvf)
         try:
-            draw_samples(field, deform_mask(moving[pair.split("_")[0]], field), count, block, rng).save(samples)
+            mask = deform_mask(moving[pair.split("_")[0]], field)
+            draw_samples(field, mask, count, block, rng, limits=limits).save(samples)
         except InputError as error:
             raise InputError(f"{snakemake.wildcards.image}, {pair}: {error}") from error

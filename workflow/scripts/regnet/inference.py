@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 from torch.nn import functional
 
 from regnet.errors import InputError
+from regnet.feeding import Feed
 from regnet.files import whole_file
 from regnet.network import OUTPUT_STRIDE, VARIANTS, RegNet, window_size
 from regnet.patches import WINDOW_BEFORE, SamplePool, normalize
@@ -115,7 +116,7 @@ def predict_volume(
     padding = [width for side in reversed(behind) for width in (before, side)]
     volumes = []
     for volume in (fixed, moving):
-        tensor = torch.from_numpy(normalize(volume, window))[None, None].to(device)
+        tensor = torch.from_numpy(normalize(volume.astype(np.float32), window))[None, None].to(device)
         volumes.append(functional.pad(tensor, padding, mode="replicate"))
     network = network.to(device, memory_format=torch.channels_last_3d)
     field = torch.empty(3, *counts)
@@ -144,9 +145,9 @@ def predict_samples(network: RegNet, pool: SamplePool, *, device: torch.device |
     """
     network = network.to(device, memory_format=torch.channels_last_3d)
     predicted = np.empty(pool.displacements.shape, np.float32)
+    feed = Feed(pool, device)
     with torch.inference_mode():
         for chosen in np.array_split(np.arange(len(pool)), -(-len(pool) // batch)):
-            layout = {"device": device, "memory_format": torch.channels_last_3d}
-            windows = [torch.from_numpy(window).to(**layout) for window in pool.cut(chosen)[:2]]
+            windows = [window.to(memory_format=torch.channels_last_3d) for window in feed.cut(chosen)[:2]]
             predicted[chosen] = network(*windows).float().permute(0, 2, 3, 4, 1).cpu().numpy()
     return predicted

@@ -4,14 +4,25 @@ A sample is a *block*: k neighbouring outputs per axis that share one window (k 
 as centres and target displacements; windows are cut from memory-mapped int16 volumes when a batch needs them. Only numpy.
 """
 
-from collections.abc import Sequence
+import logging
+import mmap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
+from zipfile import BadZipFile
 
 import numpy as np
+from numpy.lib.format import open_memmap
+from numpy.lib.stride_tricks import sliding_window_view
 
 from regnet.errors import InputError
 from regnet.files import whole_file
+
+log = logging.getLogger(__name__)
+
+Array = TypeVar("Array")
+"""A numpy array or a torch tensor."""
 
 WINDOW_BEFORE = 26
 """Voxels from the first voxel of a window to the centre of its block, less k."""
@@ -54,6 +65,53 @@ def sample_centres(mask: np.ndarray, count: int, rng: np.random.Generator) -> np
     return np.stack(chosen[::-1], axis=-1).astype(np.int32)
 
 
+CANDIDATES = 20
+"""How many voxels are looked at for each balanced sample."""
+
+
+def balance(displacements: np.ndarray, limits: Sequence[float], count: int, rng: np.random.Generator) -> np.ndarray:
+    """Choose among candidates so that small and large displacements are equally frequent.
+
+    What counts is the largest of ``|dx|, |dy|, |dz|``: theta bounds the components, and the author's implementation classifies
+    by them too. If a class has fewer candidates than its share, it gives all and the others fill up; the log has the numbers.
+
+    Parameters
+    ----------
+    displacements
+        Of the candidates, shape ``(n, 3)``, mm.
+    limits
+        Upper ends of the classes, ascending, in mm; the first class begins at 0. Beyond the last nothing is chosen.
+    count
+        How many to choose.
+    rng
+        Source of the random numbers.
+
+    Returns
+    -------
+    numpy.ndarray
+        Numbers of candidates, shape ``(count,)``; they repeat only if there are fewer than `count`.
+
+    Raises
+    ------
+    InputError
+        If no candidate is in any class.
+    """
+    classes = np.digitize(np.abs(displacements).max(axis=1), limits)
+    members = sorted((np.flatnonzero(classes == number) for number in range(len(limits))), key=len)
+    if not len(members[-1]):
+        raise InputError(f"no displacement is below {limits[-1]:g} mm, expected some in the classes of patches.balance")
+    chosen: list[np.ndarray] = []
+    for waiting, candidates in zip(range(len(members), 0, -1), members, strict=True):
+        share = (count - sum(map(len, chosen))) // waiting
+        if waiting > 1:
+            share = min(share, len(candidates))
+        chosen.append(rng.choice(candidates, share, replace=share > len(candidates)))
+    result = np.concatenate(chosen)
+    drawn = np.bincount(classes[result], minlength=len(limits))
+    log.info("displacements up to %s mm: %s samples", ", ".join(f"{limit:g}" for limit in limits), ", ".join(map(str, drawn)))
+    return result
+
+
 @dataclass(frozen=True)
 class Samples:
     """The samples of one synthetic pair.
@@ -85,9 +143,9 @@ class Samples:
             If the file cannot be read as samples, or holds none.
         """
         try:
-            with np.load(path) as stored:
+            with open(path, "rb") as file, np.load(file) as stored:
                 samples = cls(stored["centres"], stored["displacements"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
             raise InputError(f"{path}: cannot be read as a table of samples ({error})") from error
         if not len(samples.centres):
             raise InputError(f"{path}: the table of samples is empty")
@@ -98,33 +156,124 @@ HU_PER_UNIT = 500
 """How many HU make a difference of 1 in what the network sees."""
 
 
-def normalize(intensity: np.ndarray, window: tuple[float, float]) -> np.ndarray:
-    """The linear map by which HU enter the network: clipped to `window`, then 0 at its lower end."""
+def normalize(intensity: Array, window: tuple[float, float]) -> Array:
+    """The linear map by which HU, float32, enter the network: clipped to `window`, then 0 at its lower end."""
     lower, upper = window
-    return (np.clip(intensity, lower, upper).astype(np.float32) - lower) / HU_PER_UNIT
+    return (intensity.clip(lower, upper) - lower) / HU_PER_UNIT
+
+
+class MappedVolumes:
+    """Volumes in memory-mapped files, from which windows are cut.
+
+    What was read from a file counts as memory of the process as long as it is mapped: with the chapter's cohort 8.3 GiB. So
+    volumes are read one after the other, and each is released before the next.
+
+    Parameters
+    ----------
+    paths
+        int16 volumes ``(z, y, x)``, HU, as ``.npy`` files.
+
+    Raises
+    ------
+    InputError
+        If a file is not such a volume.
+    """
+
+    def __init__(self, paths: Sequence[str | Path]) -> None:
+        self._volumes = [_open_volume(path) for path in paths]
+
+    def __len__(self) -> int:
+        return len(self._volumes)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return self._volumes[number]
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for volume in self._volumes:
+            yield volume
+            _release(volume)
+
+    def windows(self, numbers: np.ndarray, centres: np.ndarray, block: int) -> np.ndarray:
+        """Cut windows.
+
+        Parameters
+        ----------
+        numbers
+            Which volume each window is from, shape ``(n,)``.
+        centres
+            Voxel indices of the block centres, shape ``(n, 3)``, x, y, z.
+        block
+            Outputs per axis, k.
+
+        Returns
+        -------
+        numpy.ndarray
+            HU, int16, shape ``(n, z, y, x)``, ``52 + 2 k`` voxels a side; outside the volumes their border values continue.
+        """
+        side = 2 * (WINDOW_BEFORE + block)
+        first = np.asarray(centres, np.int64)[:, ::-1] - side // 2
+        windows = np.empty((len(centres), side, side, side), np.int16)
+        for number in np.unique(numbers):
+            chosen = np.flatnonzero(numbers == number)
+            volume = self._volumes[number]
+            indices = first[chosen, :, None] + np.arange(side)
+            z, y, x = (np.clip(indices[:, axis], 0, size - 1) for axis, size in enumerate(volume.shape))
+            # Rows are copied whole, voxels one by one only where a row leaves the volume.
+            whole = x[:, -1] - x[:, 0] == side - 1
+            if whole.any():
+                rows = sliding_window_view(volume, side, axis=2)
+                windows[chosen[whole]] = rows[z[whole, :, None], y[whole, None, :], x[whole, :1, None]]
+            part = ~whole
+            windows[chosen[part]] = volume[z[part, :, None, None], y[part, None, :, None], x[part, None, None, :]]
+            _release(volume)
+        return windows
+
+
+def _release(volume: np.memmap) -> None:
+    """Take the pages of a volume out of this process's memory; they stay in the system's file cache, to be mapped again."""
+    volume.base.madvise(mmap.MADV_DONTNEED)
+
+
+def _open_volume(path: str | Path) -> np.memmap:
+    try:
+        # Copy on write is as good as read-only, and torch takes no arrays that are read-only.
+        volume = open_memmap(path, mode="c")
+    except (OSError, ValueError, EOFError) as error:
+        raise InputError(f"{path}: cannot be read as a volume ({error})") from error
+    if volume.dtype != np.int16 or volume.ndim != 3:
+        raise InputError(f"{path}: found {volume.dtype} of shape {volume.shape}, expected an int16 volume (z, y, x)")
+    return volume
 
 
 class SamplePool:
-    """The samples of several synthetic pairs, from which batches are cut.
+    """The samples of several synthetic pairs, and the volumes they are about; `regnet.feeding` makes batches of it.
 
     Parameters
     ----------
     samples
         Files that `Samples.save` wrote, one per synthetic pair; all with the same block size.
     fixed, moving
-        The int16 volumes of each pair, ``.npy`` files of shape ``(z, y, x)``, HU. They are memory-mapped.
+        The volumes of each pair, files for `MappedVolumes`. Each file is opened once, however many pairs share it.
     window
         Lowest and highest HU that the network sees.
 
     Attributes
     ----------
-    moving
-        The moving volume of each pair.
+    block
+        Outputs per axis of all samples, k.
+    pair
+        The pair of each sample, counted from 0, shape ``(n,)``.
+    centres, displacements
+        As in `Samples`, for one pair after the other.
+    volumes
+        The volumes of all pairs.
+    fixed, moving
+        Which of them are the fixed and the moving one of each pair.
 
     Raises
     ------
     InputError
-        If a file cannot be read, there are no samples, or the blocks differ in size.
+        If a file cannot be read, there are no samples, or blocks or the volumes of a pair differ in size.
     """
 
     def __init__(
@@ -141,39 +290,18 @@ class SamplePool:
         for path, table in zip(samples, tables, strict=True):
             if table.displacements.shape[1] != self.block:
                 raise InputError(f"{path}: blocks of {table.displacements.shape[1]}, expected {self.block} as in {samples[0]}")
+        paths = list(dict.fromkeys([*fixed, *moving]))
+        self.volumes = MappedVolumes(paths)
+        self.fixed = np.array([paths.index(path) for path in fixed])
+        self.moving = np.array([paths.index(path) for path in moving])
+        for one, other in zip(self.fixed, self.moving, strict=True):
+            expected, found = self.volumes[one].shape, self.volumes[other].shape
+            if found != expected:
+                raise InputError(f"{paths[other]}: found shape {found}, expected {expected} as in {paths[one]}")
         self.pair = np.repeat(np.arange(len(tables)), [len(table.centres) for table in tables])
         self.centres = np.concatenate([table.centres for table in tables])
         self.displacements = np.concatenate([table.displacements for table in tables])
         self.window = window
-        opened = {path: np.load(path, mmap_mode="r") for path in {*fixed, *moving}}
-        self._fixed = [opened[path] for path in fixed]
-        self.moving = [opened[path] for path in moving]
 
     def __len__(self) -> int:
         return len(self.centres)
-
-    def cut(self, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Cut the windows of the samples with the given numbers, which continue the border value outside the volumes.
-
-        Returns
-        -------
-        fixed, moving : numpy.ndarray
-            Normalized windows, shape ``(n, 1, z, y, x)``, ``52 + 2 k`` voxels a side, float32.
-        displacements : numpy.ndarray
-            Targets in voxels, shape ``(n, 3, k, k, k)``: components x, y, z first, float32.
-        """
-        pairs, centres = self.pair[chosen], self.centres[chosen]
-        fixed = self._windows(self._fixed, pairs, centres)
-        moving = self._windows(self.moving, pairs, centres)
-        targets = np.moveaxis(self.displacements[chosen], -1, 1)
-        return normalize(fixed, self.window), normalize(moving, self.window), targets.astype(np.float32)
-
-    def _windows(self, volumes: Sequence[np.ndarray], pairs: np.ndarray, centres: np.ndarray) -> np.ndarray:
-        side = 2 * (WINDOW_BEFORE + self.block)
-        windows = np.empty((len(pairs), 1, side, side, side), np.int16)
-        for window, pair, centre in zip(windows, pairs, centres, strict=True):
-            volume = volumes[pair]
-            first = centre[::-1] - WINDOW_BEFORE - self.block
-            index = [np.clip(start + np.arange(side), 0, size - 1) for start, size in zip(first, volume.shape, strict=True)]
-            window[0] = volume[np.ix_(*index)]
-        return windows

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from functools import cache
+from itertools import pairwise
 from pathlib import Path, PurePath
 from typing import Any
 
@@ -107,6 +108,9 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
         )
     if config["phantom"] is None and config["experiment"] == "phantom":
         yield "experiment: found 'phantom', expected a name of its own for images that are not the phantom's"
+    limits = config["patches"]["balance"]
+    if limits is not None and any(one >= next_one for one, next_one in pairwise(limits)):
+        yield f"patches.balance: found {limits}, expected the smallest limit first, none of them twice"
     stages = [("patches.block", config["patches"]["block"], "training.batch", training["batch"])]
     if warmup is not None:
         stages.append(("training.warmup.block", warmup["block"], "training.warmup.batch", warmup["batch"]))

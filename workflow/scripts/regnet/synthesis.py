@@ -13,7 +13,7 @@ import torch
 from regnet.conventions import AIR_HU
 from regnet.errors import InputError
 from regnet.files import whole_file
-from regnet.patches import WINDOW_BEFORE, Samples, output_points, sample_centres
+from regnet.patches import CANDIDATES, WINDOW_BEFORE, Samples, balance, output_points, sample_centres
 from regnet.volumes import Grid
 from regnet.warping import Box, RandomField, displacement_in_voxels, draw_field, slabs, spline_coefficients, voxel_axes
 
@@ -261,7 +261,15 @@ def _around(inside: np.ndarray, reach: int) -> Box:
     return tuple(ranges)
 
 
-def draw_samples(dvf: SyntheticDVF, mask: sitk.Image, count: int, block: int, rng: np.random.Generator) -> Samples:
+def draw_samples(
+    dvf: SyntheticDVF,
+    mask: sitk.Image,
+    count: int,
+    block: int,
+    rng: np.random.Generator,
+    *,
+    limits: Sequence[float] | None = None,
+) -> Samples:
     """Draw samples of a synthetic pair: block centres in the lungs of its fixed image, and the true displacements there.
 
     Parameters
@@ -276,12 +284,19 @@ def draw_samples(dvf: SyntheticDVF, mask: sitk.Image, count: int, block: int, rn
         Outputs per axis of a sample.
     rng
         Source of the random numbers.
+    limits
+        Classes of displacement, in mm, to which the samples belong equally (`regnet.patches.balance`); none for all alike.
 
     Raises
     ------
     InputError
-        If the mask is empty.
+        If the mask is empty, or no displacement is in any class.
     """
-    centres = sample_centres(sitk.GetArrayViewFromImage(mask), count, rng)
+    candidates = count if limits is None else CANDIDATES * count
+    centres = sample_centres(sitk.GetArrayViewFromImage(mask), candidates, rng)
+    if limits is not None:
+        # The middle of a block is half a voxel before its centre.
+        middle = dvf.grid.to_voxels(dvf.at(centres - 0.5)) * dvf.grid.spacing
+        centres = centres[balance(middle, limits, count, rng)]
     displacements = dvf.at(output_points(centres, block))
     return Samples(centres, dvf.grid.to_voxels(displacements).astype(np.float32))

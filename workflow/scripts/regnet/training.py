@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from regnet.checkpoints import Checkpoints, fingerprint
 from regnet.conventions import AXES
 from regnet.errors import ConfigError, InputError, RegNetError
+from regnet.feeding import NOISE_VALUES, Batch, BatchSource, Feed, Noise, Prefetch
 from regnet.files import whole_file
 from regnet.fresh import FreshPairs
 from regnet.inference import save_network
@@ -41,21 +42,6 @@ stages, and patches as the outputs in them: a block of k^3 outputs is k^3 overla
 
 UNRELATED = ("variants", "threads", "gpus", "checkpoint_minutes")
 """Keys of the config's ``training`` that do not decide what is computed, but for its last digits: checkpoints outlive them."""
-
-Batch = tuple[Tensor, Tensor, Tensor]
-
-
-class BatchSource(Protocol):
-    """Where a stage of the training takes its batches from. Its state tells all batches to come."""
-
-    def batch(self) -> Batch:
-        """The next windows of fixed and moving images, normalized, and the displacements in voxels at their outputs."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where the source is: tensors, numbers and texts, for a checkpoint."""
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave for a source with the same arguments."""
 
 
 def pick_device(granted_gpus: int) -> torch.device:
@@ -182,33 +168,39 @@ class SyntheticPairs:
 
     Parameters
     ----------
-    pool
+    feed
         The samples.
     settings
         The config's ``training``: ``batch``, ``flips`` and ``noise_sd`` (HU) are used.
     rng
-        Source of the random numbers.
+        Source of all random numbers, whatever the device: the order, the mirroring and the noise.
     """
 
-    def __init__(self, pool: SamplePool, settings: Mapping[str, Any], rng: np.random.Generator) -> None:
-        self.pool = pool
+    def __init__(self, feed: Feed, settings: Mapping[str, Any], rng: np.random.Generator) -> None:
+        self.feed = feed
         self.settings = settings
         self.rng = rng
         self.order = np.empty(0, int)
+        self.noise = Noise(settings["noise_sd"] / HU_PER_UNIT, rng, feed.device)
 
     def batch(self) -> Batch:
         """The next windows of fixed and moving images, and the displacements at their outputs."""
         count = self.settings["batch"]
         while len(self.order) < count:
-            self.order = np.concatenate([self.order, self.rng.permutation(len(self.pool))])
+            self.order = np.concatenate([self.order, self.rng.permutation(len(self.feed))])
         chosen, self.order = self.order[:count], self.order[count:]
-        fixed, moving, target = (torch.from_numpy(array) for array in self.pool.cut(chosen))
-        noise = self.settings["noise_sd"] / HU_PER_UNIT
-        for window in (fixed, moving):
-            window += noise * torch.from_numpy(self.rng.standard_normal(window.shape, np.float32))
-        if not self.settings["flips"]:
+        # Samples of the same pair one after the other: their order in a batch has no meaning, and their windows are neighbours.
+        chosen = np.sort(chosen)
+        axes = tuple(np.flatnonzero(self.rng.integers(0, 2, 3)).tolist()) if self.settings["flips"] else ()
+        places = self.rng.integers(0, NOISE_VALUES - window_size(self.feed.pool.block) ** 3, (2, count))
+
+        def augment(batch: Batch, part: slice) -> Batch:
+            fixed, moving, target = flip(batch, axes)
+            self.noise.add_to(fixed, places[0, part])
+            self.noise.add_to(moving, places[1, part])
             return fixed, moving, target
-        return flip((fixed, moving, target), tuple(np.flatnonzero(self.rng.integers(0, 2, 3)).tolist()))
+
+        return self.feed.cut(chosen, augment)
 
     def state_dict(self) -> dict[str, Any]:
         """The generator, and the samples that are next."""
@@ -349,18 +341,18 @@ class Trainer:
                 self._save(stage, done, losses, optimizer, source)
         self.finished.append(stage)
 
-    def validate(self, pool: SamplePool, batch: int) -> tuple[Tensor, Tensor]:
-        """The mean errors of the network, and those of a field of zeros, over all samples of a pool: each x, y, z in mm."""
+    def validate(self, feed: Feed, batch: int) -> tuple[Tensor, Tensor]:
+        """The mean errors of the network, and those of a field of zeros, over all samples: each x, y, z in mm."""
         self.network.eval()
         total = torch.zeros(2, 3, dtype=torch.float64)
-        batches = np.array_split(np.arange(len(pool)), -(-len(pool) // batch))
+        batches = np.array_split(np.arange(len(feed)), -(-len(feed) // batch))
         with torch.inference_mode():
             for chosen in batches[share()]:
-                fixed, moving, target = (torch.from_numpy(array) for array in pool.cut(chosen))
-                predicted = self.predict(fixed, moving).cpu()
+                fixed, moving, target = feed.cut(chosen)
+                predicted = self.predict(fixed, moving)
                 errors = [mean_absolute_errors(field, target) for field in (predicted, torch.zeros_like(target))]
-                total += len(chosen) * torch.stack(errors)
-        error, zero_field = self.spacing * summed(total.to(self.device)).cpu() / len(pool)
+                total += len(chosen) * torch.stack(errors).cpu()
+        error, zero_field = self.spacing * summed(total.to(self.device)).cpu() / len(feed)
         return error, zero_field
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -521,12 +513,17 @@ def train(
     steps = settings["steps_per_epoch"] or -(-len(training) // settings["batch"])
     if settings["fresh"]:
         options = {"spacing": spacing, "steps_per_epoch": steps, "seed": seed, "device": device}
-        pairs = FreshPairs(training, training.moving, settings, synthesis, **options)
+        volumes = [training.volumes[number] for number in training.moving]
+        pairs: BatchSource = FreshPairs(training, volumes, settings, synthesis, **options)
     else:
-        pairs = SyntheticPairs(training, settings, np.random.default_rng(seed))
+        feed = Feed(training, device)
+        pairs = SyntheticPairs(feed, settings, np.random.default_rng(seed))
+        if feed.reads_files:
+            pairs = Prefetch(pairs)
+    validation_feed = Feed(validation, device)
 
     def validate() -> tuple[Tensor, Tensor]:
-        return trainer.validate(validation, settings["batch"])
+        return trainer.validate(validation_feed, settings["batch"])
 
     trainer.run_stage("training", pairs, settings, settings["epochs"], steps, validate)
     if trainer.events:

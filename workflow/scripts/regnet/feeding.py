@@ -1,0 +1,208 @@
+"""Feeding the network: the samples of a pool in batches, on the device where the network is. Only torch and numpy."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from regnet.patches import WINDOW_BEFORE, MappedVolumes, SamplePool, normalize
+
+log = logging.getLogger(__name__)
+
+DEVICE_SHARE = 0.5
+"""How much of a GPU's free memory the volumes may take; the rest is for the network."""
+
+AT_ONCE = 8
+"""Samples that the CPU cuts and augments together: few enough for its cache, twice as fast as a whole batch."""
+
+NOISE_VALUES = 2**24
+"""Length of the table that noise is taken from: a hundred windows of 54^3."""
+
+Batch = tuple[Tensor, Tensor, Tensor]
+
+
+class DeviceVolumes:
+    """Volumes in the memory of a device, from which windows are gathered there.
+
+    Parameters
+    ----------
+    volumes
+        HU, int16, ``(z, y, x)``.
+    device
+        Where to keep them.
+    """
+
+    def __init__(self, volumes: Sequence[np.ndarray], device: torch.device | str) -> None:
+        shapes = torch.tensor([volume.shape for volume in volumes])
+        ends = shapes.prod(dim=1).cumsum(0)
+        self.voxels = torch.empty(int(ends[-1]), dtype=torch.int16, device=device)
+        for volume, voxels in zip(volumes, self.voxels.split(shapes.prod(dim=1).tolist()), strict=True):
+            voxels.copy_(torch.as_tensor(volume).flatten())
+        self.shapes = shapes.to(device)
+        self.starts = (ends - shapes.prod(dim=1)).to(device)
+
+    def windows(self, numbers: np.ndarray, centres: np.ndarray, block: int) -> Tensor:
+        """Cut windows, as `regnet.patches.MappedVolumes.windows`."""
+        device = self.voxels.device
+        side = 2 * (WINDOW_BEFORE + block)
+        # Without blocking: the GPU has work of the step before.
+        chosen = torch.from_numpy(numbers).to(device, non_blocking=True)
+        first = torch.from_numpy(centres).to(device, non_blocking=True).long().flip(1) - side // 2
+        shapes = self.shapes[chosen]
+        indices = (first[:, :, None] + torch.arange(side, device=device)).clamp(min=0).minimum(shapes[:, :, None] - 1)
+        z, y, x = indices.unbind(dim=1)
+        y = y * shapes[:, 2:]
+        z = z * shapes[:, 2:] * shapes[:, 1:2] + self.starts[chosen, None]
+        return self.voxels[z[:, :, None, None] + y[:, None, :, None] + x[:, None, None, :]]
+
+
+class Feed:
+    """The samples of a pool as batches on a device.
+
+    On a GPU, volumes that fit into `DEVICE_SHARE` of its free memory are kept there. Otherwise windows are cut from the mapped
+    files and copied, as int16. Either way gives the same windows.
+
+    Parameters
+    ----------
+    pool
+        The samples.
+    device
+        Where the network is.
+    """
+
+    def __init__(self, pool: SamplePool, device: torch.device | str = "cpu") -> None:
+        self.pool = pool
+        self.device = torch.device(device)
+        self._volumes: MappedVolumes | DeviceVolumes = pool.volumes
+        if self.device.type == "cuda":
+            needed, free = sum(volume.nbytes for volume in pool.volumes), torch.cuda.mem_get_info(self.device)[0]
+            fits = needed <= DEVICE_SHARE * free
+            place = "copied to the GPU" if fits else "left in their files and not copied to the GPU"
+            log.info("volumes of %.1f GiB are %s, which has %.1f GiB free", needed / 2**30, place, free / 2**30)
+            if fits:
+                self._volumes = DeviceVolumes(pool.volumes, self.device)
+
+    def __len__(self) -> int:
+        return len(self.pool)
+
+    @property
+    def reads_files(self) -> bool:
+        """Whether windows are cut from files, with the CPU's time, though the network is on another device."""
+        return self.device.type != "cpu" and self._volumes is self.pool.volumes
+
+    def windows(self, chosen: np.ndarray) -> Batch:
+        """The windows of the samples with the given numbers, as they are stored.
+
+        Returns
+        -------
+        fixed, moving : torch.Tensor
+            HU, int16, shape ``(n, 1, z, y, x)``, ``52 + 2 k`` voxels a side.
+        displacements : torch.Tensor
+            Targets in voxels, float32, shape ``(n, 3, k, k, k)``: components x, y, z first.
+        """
+        pairs, centres, block = self.pool.pair[chosen], self.pool.centres[chosen], self.pool.block
+        fixed, moving = (
+            torch.as_tensor(self._volumes.windows(numbers[pairs], centres, block), device=self.device).unsqueeze(1)
+            for numbers in (self.pool.fixed, self.pool.moving)
+        )
+        targets = torch.from_numpy(self.pool.displacements[chosen]).movedim(-1, 1)
+        return fixed, moving, targets.to(self.device, torch.float32, non_blocking=True)
+
+    def cut(self, chosen: np.ndarray, augment: Callable[[Batch, slice], Batch] | None = None) -> Batch:
+        """The samples with the given numbers as the network sees them: as `windows`, but normalized, float32.
+
+        `augment` is called with some normalized samples and their place in the batch, so often that all have been changed.
+        """
+        batch = None
+        at_once = AT_ONCE if self.device.type == "cpu" else len(chosen)
+        for start in range(0, len(chosen), at_once):
+            part = slice(start, start + at_once)
+            fixed, moving, targets = self.windows(chosen[part])
+            samples = normalize(fixed.float(), self.pool.window), normalize(moving.float(), self.pool.window), targets
+            if augment is not None:
+                samples = augment(samples, part)
+            if batch is None:
+                batch = tuple(tensor.new_empty(len(chosen), *tensor.shape[1:]) for tensor in samples)
+            for whole, tensor in zip(batch, samples, strict=True):
+                whole[part] = tensor
+        return batch
+
+
+class Noise:
+    """Gaussian noise for windows: sections, at random places, of one long table of random numbers.
+
+    Drawing new numbers for every voxel would take longer than everything else that feeding does. Within a window the values
+    are independent; two windows may hold the same values in other places.
+
+    Parameters
+    ----------
+    sd
+        Standard deviation.
+    rng
+        Source of the table.
+    device
+        Where the windows are.
+    """
+
+    def __init__(self, sd: float, rng: np.random.Generator, device: torch.device | str) -> None:
+        self.table = torch.from_numpy(sd * rng.standard_normal(NOISE_VALUES, np.float32)).to(device)
+
+    def add_to(self, windows: Tensor, places: np.ndarray) -> None:
+        """Add noise to windows ``(n, 1, z, y, x)``, in place: the sections that begin at `places` of the table, ``(n,)``."""
+        sections = self.table.unfold(0, windows[0].numel(), 1)
+        windows += sections[torch.from_numpy(places).to(windows.device, non_blocking=True)].view_as(windows)
+
+
+class BatchSource(Protocol):
+    """Where batches come from. Its state decides all batches to come."""
+
+    def batch(self) -> Batch:
+        """The next windows of fixed and moving images, and the displacements at their outputs."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state."""
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+
+
+class Prefetch:
+    """The batches of a source, each made in the background while the one before is in use: so a GPU need not wait for files.
+
+    The state is the source's as it was after the batch that was handed out last, so it does not know of the one that waits.
+
+    Parameters
+    ----------
+    source
+        Where the batches come from; nobody else may use it.
+    """
+
+    def __init__(self, source: BatchSource) -> None:
+        self.source = source
+        self._state = source.state_dict()
+        self._worker = ThreadPoolExecutor(1)
+        self._waiting = self._worker.submit(self._make)
+
+    def _make(self) -> tuple[Batch, dict[str, Any]]:
+        return self.source.batch(), self.source.state_dict()
+
+    def batch(self) -> Batch:
+        """The next batch."""
+        batch, self._state = self._waiting.result()
+        self._waiting = self._worker.submit(self._make)
+        return batch
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state after the last batch that was handed out."""
+        return self._state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        self._waiting.result()
+        self.source.load_state_dict(state)
+        self._state = state
+        self._waiting = self._worker.submit(self._make)
