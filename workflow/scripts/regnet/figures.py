@@ -248,6 +248,7 @@ def overview(slices: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     titles = ("fixed", "moving", "moving, registered", "fixed − moving", "fixed − registered")
     panel = DOUBLE_COLUMN / len(titles)
     figure = _figure(DOUBLE_COLUMN, panel * sum(heights) / widest + 0.75)
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.02, wspace=0.0, hspace=0.0)
     grid = figure.subplots(len(slices), len(titles), height_ratios=heights, squeeze=False)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title)
@@ -266,16 +267,17 @@ def overview(slices: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
             if is_difference:
                 note = f"{np.abs(image[inside]).mean():.0f} HU"
                 axes.text(0.5, -0.02, note, transform=axes.transAxes, ha="center", va="top")
-        _scale_bar(line[0], rows, columns)
         line[0].text(-0.02, 0.5, plane, transform=line[0].transAxes, rotation=90, ha="right", va="center")
+    _scale_bar(grid[0, 0], *next(iter(sizes.values())))
     for group, label in (
         (grid[:, :3], "image (HU)"),
-        (grid[:, 3:], "difference (HU); below each: mean |difference| in the lungs"),
+        (grid[:, 3:], "difference (HU); below each: its mean size in the lungs"),
     ):
         shown = group[0, 0].get_images()[0]
         bar = figure.colorbar(shown, ax=group, location="bottom", fraction=0.03, pad=0.02, aspect=40, shrink=0.5)
         bar.set_label(label, labelpad=1)
         bar.outline.set_linewidth(0.6)
+        bar.set_ticks([shown.norm.vmin, (shown.norm.vmin + shown.norm.vmax) / 2, shown.norm.vmax])
     return figure
 
 

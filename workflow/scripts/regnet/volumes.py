@@ -21,6 +21,9 @@ MINIMUM_SIZE = 4
 UNEVEN_SLICES = 0.1
 """Largest deviation of a distance between neighbouring DICOM slices from the median, relative to it; a missing slice has 1."""
 
+NIFTI_FLOATS = {16: "f4", 64: "f8"}
+"""Floating-point types of NIfTI voxels: their code in the header, and what numpy calls them."""
+
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
 
 
@@ -141,9 +144,10 @@ def _read_dicom(folder: Path) -> sitk.Image:
 
 
 def _nifti_problem(path: Path) -> str | None:
-    """What is wrong with a NIfTI file that ITK passes over: it reads zeros where a file ends too soon, and 0 mm as 1 mm.
+    """What is wrong with a NIfTI file that ITK passes over.
 
-    Looks at NIfTI-1 in one file, compressed or not; says nothing about any other file.
+    ITK reads zeros where a file ends too soon and in the place of NaN, and takes a spacing of 0 for 1 mm. Looks at NIfTI-1 in
+    one file, compressed or not, and says nothing of any other file.
     """
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         return None
@@ -152,17 +156,21 @@ def _nifti_problem(path: Path) -> str | None:
     try:
         with (gzip.open if is_compressed else open)(path, "rb") as file:
             header = file.read(348)
-            length = len(header)
+            if header[344:] != b"n+1\0":
+                return None
+            order = "<" if struct.unpack_from("<i", header)[0] == 348 else ">"
+            dimensions, *sizes = struct.unpack_from(f"{order}8h", header, 40)
+            kind, bits, _, _, *spacing = struct.unpack_from(f"{order}3h4f", header, 70)
+            (offset,) = struct.unpack_from(f"{order}f", header, 108)
+            length = len(header) + len(file.read(int(offset) - len(header)))
             while chunk := file.read(2**20):
                 length += len(chunk)
+                if kind in NIFTI_FLOATS:
+                    values = np.frombuffer(chunk, order + NIFTI_FLOATS[kind], len(chunk) * 8 // bits)
+                    if not np.isfinite(values).all():
+                        return "found voxels that are not finite numbers"
     except (OSError, EOFError, zlib.error) as error:
         return str(error)
-    if header[344:] != b"n+1\0":
-        return None
-    order = "<" if struct.unpack_from("<i", header)[0] == 348 else ">"
-    dimensions, *sizes = struct.unpack_from(f"{order}8h", header, 40)
-    bits, _, _, *spacing = struct.unpack_from(f"{order}2h4f", header, 72)
-    (offset,) = struct.unpack_from(f"{order}f", header, 108)
     expected = int(offset) + math.prod(sizes[:dimensions]) * bits // 8
     if length < expected:
         return f"found {length} bytes of header and voxels, expected {expected}"
@@ -233,7 +241,7 @@ def write_image(image: sitk.Image, path: str | Path) -> None:
         # ITK does not say that a disk is full while it writes NIfTI.
         problem = _nifti_problem(partial)
         if problem:
-            raise OutputError(f"{path}: cannot be written whole, as on a full disk ({problem})")
+            raise OutputError(f"{path}: cannot be written whole, is the disk full? ({problem})")
 
 
 def resample(image: sitk.Image, transform: sitk.Transform, grid: Grid, interpolator: int) -> sitk.Image:
