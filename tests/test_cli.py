@@ -572,7 +572,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(scans, tmp_path):
     options = register_arguments(scans, tmp_path / "out")
     process = run("-m", "regnet", *command_line(options, "--no-affine"), largest_file=60_000)
     assert process.returncode == 2
-    assert "dvf.nii.gz: cannot be written whole, is the disk full? (" in process.stderr
+    assert f"regnet: error: {tmp_path}/out/dvf.nii.gz: cannot be written whole, is the disk full? (" in process.stderr
     assert process.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -64,6 +64,9 @@ def whole_folder(path: str | Path, names: Collection[str], *, replace: bool = Fa
                 os.rename(replaced, path)
             raise
         shutil.rmtree(replaced, ignore_errors=True)
+    except OutputError as error:
+        # Nobody finds the temporary folder that the message names.
+        raise OutputError(str(error).replace(str(partial), str(path))) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
