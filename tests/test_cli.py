@@ -241,9 +241,9 @@ def test_points_go_to_a_table_or_the_terminal(scans, registered, tmp_path, capfd
     assert main(["transform-points", f"{scans}/fixed.txt", "--output", f"{tmp_path}/moved.txt", *options]) == 0
     moved = transform_points(transform, read_landmarks(scans / "fixed.txt"))
     np.testing.assert_allclose(read_landmarks(tmp_path / "moved.txt"), moved, atol=1e-4)
-    # Other columns stay as they stand, a comma at the end of a row and a byte order mark do no harm.
+    # Other columns stay as they stand, and a byte order mark does no harm.
     x, y, z = read_landmarks(scans / "fixed.txt")[0]
-    (tmp_path / "points.csv").write_text(f"﻿z,name,x,y\n{z},007,{x},{y}\n{z},NA,{x},{y}\n", encoding="utf-8")
+    (tmp_path / "points.csv").write_text(f"\ufeffz,name,x,y\n{z},007,{x},{y}\n{z},NA,{x},{y}\n", encoding="utf-8")
     assert main(["transform-points", f"{tmp_path}/points.csv", *options]) == 0
     lines = capfd.readouterr().out.splitlines()
     assert lines[0] == "z,name,x,y"
@@ -415,6 +415,11 @@ def table_without_coordinates(folder):
     return {"--moving-landmarks": f"{folder}/points.csv"}
 
 
+def table_of_long_rows(folder):
+    (folder / "points.csv").write_text("x,y,z\n" + 8 * "1,2,3,\n")
+    return {"--moving-landmarks": f"{folder}/points.csv"}
+
+
 def unwritable(folder):
     return {"--output": f"{folder}/fixed.txt/out"}
 
@@ -505,6 +510,7 @@ REFUSED = {
     unequal_landmarks: "moving.csv: found 8 landmarks, expected 7 as in",
     one_landmark_file: "--fixed-landmarks, --moving-landmarks: found one of them, expected both or neither",
     table_without_coordinates: "points.csv: lacks the columns x, y, z; found a;b;c",
+    table_of_long_rows: "points.csv: found rows with more cells than the header's 3, expected as many",
     unwritable: "fixed.txt/out: cannot be made (Not a directory)",
     output_is_a_file: "file: found a file, expected a folder or a new name",
     output_of_the_inputs: "fixed.nii.gz: lies in ",

@@ -59,10 +59,12 @@ def read_point_table(path: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
         If the file is missing, is not such a table, or has something else than finite numbers in these columns.
     """
     try:
-        # A comma at the end of each row must not make the first column an index and shift the others.
-        table = pd.read_csv(path, dtype=str, na_filter=False, index_col=False, encoding="utf-8-sig")
+        table = pd.read_csv(path, dtype=str, na_filter=False, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a CSV table ({error})") from error
+    if not isinstance(table.index, pd.RangeIndex):
+        # pandas then takes the first cells for an index, and all columns would be shifted.
+        raise InputError(f"{path}: found rows with more cells than the header's {len(table.columns)}, expected as many")
     missing = [axis for axis in AXES if axis not in table.columns]
     if missing:
         found = ", ".join(map(str, table.columns))
