@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from regnet.devices import has_fast_bfloat16
 from regnet.errors import RegNetError
 from regnet.files import whole_file
 from regnet.network import OUTPUT_STRIDE, RegNet, parameter_count, window_size
@@ -44,13 +45,6 @@ def pick_device(granted_gpus: int) -> torch.device:
     reason = "no GPU was granted" if granted_gpus == 0 else "no CUDA device is there"
     log.info("device: CPU with %d threads, as %s (torch %s)", torch.get_num_threads(), reason, torch.__version__)
     return torch.device("cpu")
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether convolutions in bfloat16 have hardware support on a device; without it they are slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def mean_absolute_error(predicted: Tensor, target: Tensor) -> Tensor:
