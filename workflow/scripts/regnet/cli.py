@@ -143,6 +143,9 @@ def _add_register(commands: argparse._SubParsersAction) -> None:
         help="weights of RegNet: a safetensors file, or the name of released ones (default: %(default)s)",
     )
     parser.add_argument("--passes", type=_positive, default=1, metavar="N", help="how often RegNet is applied (default: 1)")
+    parser.add_argument(
+        "--stride", type=int, choices=(1, 2), default=2, help="a displacement at each voxel, or at every second (default: 2)"
+    )
     parser.add_argument("--no-affine", action="store_true", help="no affine registration first: the scans lie on each other")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where RegNet runs (default: auto)")
     parser.add_argument(
@@ -212,6 +215,7 @@ def _register(arguments: argparse.Namespace) -> str:
         landmarks=landmarks if all(landmarks) else None,
         affine=not arguments.no_affine,
         passes=arguments.passes,
+        stride=arguments.stride,
         device=arguments.device,
         threads=arguments.threads,
         seed=arguments.seed,

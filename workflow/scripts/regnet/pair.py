@@ -27,6 +27,7 @@ from regnet.files import whole_file, whole_folder
 from regnet.inference import load_network
 from regnet.landmarks import read_landmark_pair
 from regnet.lungs import segment_lungs
+from regnet.network import OUTPUT_STRIDE
 from regnet.registration.regnet import register as register_regnet
 from regnet.resources import shipped
 from regnet.training import pick_device
@@ -88,6 +89,7 @@ def register_scans(
     landmarks: tuple[str | Path, str | Path] | None = None,
     affine: bool = True,
     passes: int = 1,
+    stride: int = OUTPUT_STRIDE,
     device: str = "auto",
     threads: int = 1,
     seed: int = 2017,
@@ -107,14 +109,16 @@ def register_scans(
     weights
         A safetensors file of RegNet.
     fixed_mask, moving_mask
-        Lung masks on the grids of their images; lungs are segmented where there is none. The affine registration is that of the
-        fixed lungs; the moving mask is used to say how well the lungs match.
+        Lung masks on the grids of their images; lungs are segmented where there is none. Affine registration and RegNet match
+        the fixed lungs, outside the field continues smoothly; the moving mask only says how well the lungs then match.
     landmarks
         Corresponding points of both images in mm (LPS), to be measured.
     affine
         Whether an affine registration comes first. Without it the scans have to lie on each other.
     passes
         How often the network is applied; 1 is the chapter's one shot.
+    stride
+        Distance of neighbouring displacements in voxels of the working grid, 1 or 2.
     device
         ``auto`` (CUDA where it is there), ``cpu`` or ``cuda``.
     threads
@@ -176,7 +180,16 @@ def register_scans(
                 initial = _register_affine(*working, mask, threads=threads, seed=elastix_seed)
         _refuse_little_overlap(fixed_scan, moving_scan, mask, initial, affine)
         with _step("regnet", seconds):
-            transform = register_regnet(network, *working, initial, window=tuple(facts["window"]), passes=passes, device=where)
+            transform = register_regnet(
+                network,
+                *working,
+                initial,
+                mask=mask,
+                window=tuple(facts["window"]),
+                passes=passes,
+                stride=stride,
+                device=where,
+            )
         transforms = {"before": IDENTITY, **({"affine": initial} if affine else {}), "regnet": transform}
         with _step("writing", seconds):
             dvf = displacement_image(transform, fixed_scan.grid)
@@ -195,6 +208,7 @@ def register_scans(
             "threads": threads,
             "seeds": {"seed": seed, **({"affine": elastix_seed} if affine else {})},
             "passes": passes,
+            "stride": stride,
             "seconds": seconds,
             "lungs": {
                 "fixed_litres": round(fixed_scan.lung_litres, 4),
