@@ -30,7 +30,7 @@ def random_network(variant="regnet"):
             nn.init.uniform_(module.running_var, 0.5, 1)
             nn.init.uniform_(module.weight, 0.5, 1.5)
     with torch.no_grad():
-        network.joint[-1].weight *= 0.1
+        network.joint[-1].weight *= 0.02
     return network
 
 
@@ -76,20 +76,20 @@ def test_every_output_is_that_of_the_patch_network(variant, shape, stride, rng):
     assert field.shape == (3, *counts)
     nodes = nodes_of(counts, rng)
     expected = patch_by_patch(network, *pair, first + stride * nodes)
-    assert expected.std(axis=1).min() > 0.05
+    assert expected.std(axis=1).min() > 0.01
     np.testing.assert_allclose(field[(slice(None), *nodes.T)], expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("region", ["image", "mask"])
 def test_tiles_change_nothing(stride, region, rng):
-    network, pair = random_network(), random_pair(rng, (13, 16, 11))
+    network, pair = random_network(), random_pair(rng, (7, 9, 6))
     mask = None
     if region == "mask":
         mask = np.zeros(pair[0].shape, bool)
-        mask[3:5, 10:14, 2:4] = mask[6, 1, 8] = True
-    whole, one, three, seven = (dense(network, pair, mask, stride=stride, tile=tile) for tile in (64, 4, 3, 7))
-    for tiled in (one, three, seven):
+        mask[2:4, 7:9, 0] = True
+    whole, three, four = (dense(network, pair, mask, stride=stride, tile=tile) for tile in (64, 3, 4))
+    for tiled in (three, four):
         np.testing.assert_allclose(tiled, whole, rtol=0, atol=1e-5)
 
 
@@ -112,9 +112,9 @@ def test_wanted_outputs_are_those_near_the_mask(stride, shape):
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_mask_changes_the_field_only_outside(stride, rng):
-    network, pair = random_network(), random_pair(rng, (24, 20, 22))
+    network, pair = random_network(), random_pair(rng, (14, 16, 11))
     mask = np.zeros(pair[0].shape, bool)
-    mask[3:5, 2:6, 14:16] = True
+    mask[1:3, 2:4, 4:6] = True
     near = near_mask(mask, stride)
     everywhere, masked = dense(network, pair, stride=stride), dense(network, pair, mask, stride=stride)
     np.testing.assert_allclose(masked[:, near], everywhere[:, near], rtol=0, atol=1e-5)
@@ -198,12 +198,12 @@ DenseNetwork(RegNet().eval(), window=(-1000, 400), precision="float32", max_memo
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
     peaks = {}
-    for allowed in (0.9, 4.0):
+    for allowed in (0.6, 4.0):
         command = [sys.executable, "-c", code, str(allowed)]
         process = subprocess.run(command, env={"PYTHONPATH": str(PACKAGE)}, capture_output=True, text=True)
         assert process.returncode == 0, process.stderr
         peaks[allowed] = float(process.stdout)
-    assert peaks[0.9] < 0.9 < peaks[4.0] < 4.0
+    assert peaks[0.6] < 0.6 < peaks[4.0] < 4.0
 
 
 def test_too_little_memory_is_one_line(rng):

@@ -22,7 +22,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from regnet.devices import has_fast_bfloat16, has_right_bfloat16
 from regnet.errors import ConfigError, InputError
 from regnet.files import whole_file
-from regnet.network import FIRST_OUTPUT, OUTPUT_STRIDE, VARIANTS, RegNet, window_size
+from regnet.network import FIRST_OUTPUT, ORIGINAL_MARGIN, OUTPUT_STRIDE, VARIANTS, RegNet, window_size
 from regnet.patches import HU_PER_UNIT, SamplePool
 
 log = logging.getLogger(__name__)
@@ -47,13 +47,14 @@ RELAXATIONS = 4
 TILE_SIDES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 """Sizes of tiles to choose from: points of every second voxel per axis."""
 
-ORIGINAL_NS, LOW_NS, JOINT_NS = 350.0, 620.0, 3300.0
-"""What the layers at original resolution, those at low resolution and the joint ones take per voxel of their own grid."""
+ORIGINAL_NS, LOW_NS, JOINT_NS = 800.0, 1000.0, 4500.0
+"""What the layers at original and at low resolution and the joint ones take per voxel of their own grid on a CPU core."""
 
 BYTES_PER_VOXEL = 400
-"""Memory of the feature maps at their largest, in float32, per voxel of the window of a tile."""
+"""Memory of the feature maps at their largest, in float32, per voxel that the layers at original resolution see: 299 were
+measured for the network, 373 for its variant of that resolution only."""
 
-PROGRAM_GIB = 0.7
+PROGRAM_GIB = 0.5
 """Memory of the process without images: Python, torch, SimpleITK and the weights."""
 
 MAX_MEMORY_GIB = 4.0
@@ -155,9 +156,11 @@ def continued(field: Tensor, known: Tensor) -> Tensor:
 def _continued(values: Tensor, known: Tensor) -> Tensor:
     if known.all():
         return values
-    share = functional.avg_pool3d(known.float(), 2, ceil_mode=True, count_include_pad=False)
-    means = functional.avg_pool3d(values * known, 2, ceil_mode=True, count_include_pad=False) / share.clamp(min=1e-3)
-    coarse = functional.interpolate(_continued(means, share > 0), scale_factor=2, mode="trilinear", align_corners=False)
+    factors = [min(2, side) for side in values.shape[2:]]
+    share = functional.avg_pool3d(known.float(), factors, ceil_mode=True, count_include_pad=False)
+    means = functional.avg_pool3d(values * known, factors, ceil_mode=True, count_include_pad=False) / share.clamp(min=1e-3)
+    scale = [float(factor) for factor in factors]
+    coarse = functional.interpolate(_continued(means, share > 0), scale_factor=scale, mode="trilinear", align_corners=False)
     whole = (..., *(slice(side) for side in values.shape[2:]))
     filled = torch.where(known, values, coarse[whole])
     for _ in range(RELAXATIONS):
@@ -198,10 +201,10 @@ def folded(network: nn.Module) -> nn.Module:
 
 
 def tile_seconds(outputs: tuple[int, int, int], stride: int) -> float:
-    """About how long a tile takes in bfloat16 on two CPU cores, in seconds: what tiles of different sizes cost side by side.
+    """About how long a tile takes in bfloat16 on a CPU core, in seconds: what tiles of different sizes cost side by side.
 
     Three groups of layers work on regions that exceed the outputs by different margins; per voxel of its region each takes the
-    time measured in `benchmarks/inference.py`. With a stride of 1 the last two run eight times.
+    time that was measured for it. With a stride of 1 the last two run eight times.
 
     Parameters
     ----------
@@ -219,7 +222,7 @@ def tile_seconds(outputs: tuple[int, int, int], stride: int) -> float:
 
 def tile_gib(outputs: tuple[int, int, int]) -> float:
     """Memory that the feature maps of a tile take at most, in GiB; `outputs` as in `tile_seconds`."""
-    return BYTES_PER_VOXEL * float(np.prod([window_size(count) for count in outputs])) / 2**30
+    return BYTES_PER_VOXEL * float(np.prod([window_size(count) - sum(ORIGINAL_MARGIN) for count in outputs])) / 2**30
 
 
 def tiles(wanted: np.ndarray, side: int) -> list[Box]:
@@ -340,7 +343,8 @@ class DenseNetwork:
         if not wanted.any():
             raise InputError("the mask of the fixed image is empty, expected voxels that are not 0")
         field = torch.zeros(3, *counts)
-        boxes = self._plan(wanted, fixed.nbytes + moving.nbytes + field.nbytes)
+        # The images twice: the moving one is held before and after it was warped.
+        boxes = self._plan(wanted, 2 * (fixed.nbytes + moving.nbytes) + field.nbytes)
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             if self.precision == "auto":
                 self.precision = self._choose_precision(fixed, moving, wanted, spacing)
