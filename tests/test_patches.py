@@ -1,4 +1,4 @@
-"""Patch geometry: what the sampler cuts, and that the dense pass is the patch network."""
+"""Patch geometry: what the sampler cuts, and that a block is the patches of its points."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import torch
 
 from regnet.errors import InputError
 from regnet.feeding import Feed
-from regnet.inference import output_lattice, predict_samples, predict_volume
-from regnet.network import VARIANTS, RegNet
+from regnet.inference import predict_samples
+from regnet.network import RegNet
 from regnet.patches import SamplePool, Samples, balance, output_points, sample_centres
 
 WINDOW = (-1000, 400)
@@ -35,30 +35,6 @@ def randomized(variant):
             torch.nn.init.uniform_(module.running_var, 0.5, 2)
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
     return network.eval()
-
-
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_the_dense_pass_equals_single_patches_at_the_same_points(variant, tmp_path, rng):
-    fixed, moving = random_ct(rng), random_ct(rng)
-    network = randomized(variant)
-    counts, first = output_lattice(fixed.shape)
-    dense = predict_volume(network, fixed, moving, window=WINDOW, tile=6)
-    assert dense.shape == (3, *counts)
-
-    nodes = np.array([(0, 0, 0), (3, 4, 5), (counts[2] - 1, counts[1] - 1, counts[0] - 1), (7, 2, 9)])
-    centres = 2 * nodes + 1
-    assert np.array_equal(output_points(centres, 1)[:, 0, 0, 0], 2.0 * nodes + first)
-    patches = predict_samples(network, make_pool(tmp_path, fixed, moving, centres, block=1))[:, 0, 0, 0]
-    at_nodes = dense[:, nodes[:, 2], nodes[:, 1], nodes[:, 0]].T
-    assert np.abs(at_nodes).max() > 0.01
-    np.testing.assert_allclose(patches, at_nodes, atol=1e-4)
-
-
-def test_tiles_change_nothing(rng):
-    fixed, moving = random_ct(rng), random_ct(rng)
-    network = randomized("regnet")
-    whole, tiled = (predict_volume(network, fixed, moving, window=WINDOW, tile=tile) for tile in (64, 5))
-    np.testing.assert_allclose(tiled, whole, atol=1e-5)
 
 
 @pytest.mark.parametrize("block", [2, 3])

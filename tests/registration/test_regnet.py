@@ -6,6 +6,7 @@ import SimpleITK as sitk
 import torch
 from torch import nn
 
+from regnet.inference import DenseNetwork
 from regnet.network import FIRST_OUTPUT, OUTPUT_STRIDE
 from regnet.registration.regnet import predict_field, register
 from regnet.transforms import compose, transform_points
@@ -29,10 +30,13 @@ class Constant(nn.Module):
 class Intensity(nn.Module):
     """Answers with the fixed intensity at the point that each output belongs to."""
 
-    def forward(self, fixed, moving):
+    def forward(self, fixed, moving, stride=OUTPUT_STRIDE):
         first = int(FIRST_OUTPUT - 0.5)
         inner = (..., *(slice(first, side - first) for side in fixed.shape[2:]))
-        return nn.functional.avg_pool3d(fixed[inner], OUTPUT_STRIDE).expand(-1, 3, -1, -1, -1)
+        return nn.functional.avg_pool3d(fixed[inner], 2, stride).expand(-1, 3, -1, -1, -1)
+
+    def every_voxel(self, fixed, moving):
+        return self.forward(fixed, moving, stride=1)
 
 
 def shifted(grid, displacement, rng):
@@ -57,10 +61,12 @@ def test_a_known_shift_comes_out_in_mm_along_the_physical_axis(axis, oblique_gri
     assert min(wrong_sign.min(), wrong_axes.min()) > 5
 
 
-def test_an_output_is_placed_at_the_point_it_belongs_to(oblique_grid):
+@pytest.mark.parametrize("stride", [1, 2])
+def test_an_output_is_placed_at_the_point_it_belongs_to(stride, oblique_grid):
     x, y, z = np.meshgrid(*[np.arange(size) for size in oblique_grid.size], indexing="ij")
     ramp = oblique_grid.image((3 * x - 2 * y + 4 * z - 500).transpose(2, 1, 0).astype(np.int16))
-    field, lattice = predict_field(Intensity(), ramp, ramp, window=WINDOW, device=CPU)
+    network = DenseNetwork(Intensity(), window=WINDOW, stride=stride, precision="float32")
+    field, lattice = predict_field(network, ramp, ramp)
     index = np.stack(np.meshgrid(*[np.arange(size) for size in lattice.size], indexing="ij"), axis=-1)
     points = lattice.points(index[:-1, :-1, :-1])
     voxels = oblique_grid.to_voxels(field).transpose(2, 1, 0, 3)[:-1, :-1, :-1]

@@ -47,6 +47,7 @@ rule register_regnet:
     input:
         fixed=pair_image("fixed", NETWORK_SPACING),
         moving=pair_image("moving", NETWORK_SPACING),
+        fixed_mask=pair_image("fixed", NETWORK_SPACING, "_mask") if config["regnet"]["region"] == "mask" else [],
         initial="results/{experiment}/registrations/affine/{pair}/transform.h5",
         weights="results/{experiment}/models/regnet/model.safetensors",
         code=source_files("registration.regnet", "training"),
@@ -61,9 +62,12 @@ rule register_regnet:
     threads: config["training"]["threads"]
     resources:
         gpu=1,
-        mem_mb=6000,
+        mem_mb=2000 + round(1074 * config["regnet"]["max_memory_gib"]),
         runtime=60,
     params:
         passes=config["regnet"]["passes"],
+        stride=config["regnet"]["stride"],
+        precision=config["regnet"]["precision"],
+        max_memory_gib=config["regnet"]["max_memory_gib"],
     script:
         "../scripts/register_regnet.py"

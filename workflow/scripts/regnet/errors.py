@@ -13,5 +13,9 @@ class ConfigError(RegNetError):
     """A key of the config, or the combination of several, cannot work."""
 
 
+class OutputError(RegNetError):
+    """A result cannot be written where it was asked for."""
+
+
 class RegistrationError(RegNetError):
     """A registration method failed on a pair of images."""

@@ -30,6 +30,9 @@ METHOD_NAMES = {
 }
 """How tables and figures write the chapter's methods and network variants; any other method is written as it is named."""
 
+PLANES = {"coronal": 1, "axial": 2, "sagittal": 0}
+"""The planes of an overview, and the axis of an image (x, y, z towards L, P, S) that is at right angles to each."""
+
 FREQUENCIES = ("low", "medium", "high")
 """Spatial frequencies of the synthetic fields, in the order of the chapter."""
 
@@ -92,6 +95,38 @@ def landmark_errors(method: str, pair: str, transform: sitk.Transform, fixed: np
             **_columns("error", np.abs(difference)),
         }
     )
+
+
+def transform_errors(transforms: Mapping[str, sitk.Transform], fixed: np.ndarray, moving: np.ndarray) -> pd.DataFrame:
+    """Errors of any transforms at corresponding points ``(n, 3)``, x, y, z in mm (LPS).
+
+    Returns
+    -------
+    pandas.DataFrame
+        The rows of `landmark_errors` for each transform, its name in the column ``method``; without ``pair``.
+    """
+    frames = (landmark_errors(name, "", transform, fixed, moving) for name, transform in transforms.items())
+    return pd.concat(frames, ignore_index=True).drop(columns="pair")
+
+
+def landmark_table(errors: pd.DataFrame) -> pd.DataFrame:
+    """TRE of each transform.
+
+    Parameters
+    ----------
+    errors
+        Of `transform_errors`, with at least one landmark.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per transform, by its name, in order; columns ``landmarks`` (their number), ``mean``, ``sd``, ``median`` and
+        ``max`` of the Euclidean distance, and ``x``, ``y``, ``z``, the means of its absolute components; in mm.
+    """
+    by_transform = errors.groupby("method", sort=False)
+    table = by_transform["error"].agg(landmarks="size", mean="mean", sd="std", median="median", max="max")
+    table[list(AXES)] = by_transform[_components("error")].mean()
+    return table.rename_axis(None)
 
 
 def pair_errors(
@@ -321,14 +356,14 @@ def field_slices(fields: Mapping[str, sitk.Transform], image: sitk.Image, mask: 
         ``low``, ``medium``, ``high``: ``||u||`` in mm, float32 ``(rows, columns)``; ``ct``: HU, int16; ``spacing``: of rows
         and columns, in mm, ``(2,)``.
     """
-    slab, _ = _coronal_slab(image, mask)
+    slab, _ = _slab(image, mask, "coronal")
     grid = Grid.of(slab)
-    slices = {"ct": _upright(slab).astype(np.int16), "spacing": _spacing(slab)}
+    slices = {"ct": _upright(slab, "coronal").astype(np.int16), "spacing": _spacing(slab, "coronal")}
     for frequency in FREQUENCIES:
         field = sitk.TransformToDisplacementField(
             fields[frequency], sitk.sitkVectorFloat64, grid.size, grid.origin, grid.spacing, grid.direction
         )
-        slices[frequency] = _upright(sitk.VectorMagnitude(field)).astype(np.float32)
+        slices[frequency] = _upright(sitk.VectorMagnitude(field), "coronal").astype(np.float32)
     return slices
 
 
@@ -357,14 +392,32 @@ def example_slices(
         ``pair``: its name; ``spacing``: of rows and columns, in mm, ``(2,)``; ``fixed``: HU, int16 ``(rows, columns)``;
         ``mask``: uint8; then under each method's name the warped moving image, HU, int16.
     """
-    slab, mask_slab = _coronal_slab(fixed, mask)
-    return {
-        "pair": np.array(pair),
-        "spacing": _spacing(slab),
-        "fixed": _upright(slab).astype(np.int16),
-        "mask": _upright(mask_slab).astype(np.uint8),
-        **{method: _upright(warp(moving, transform, Grid.of(slab))) for method, transform in transforms.items()},
-    }
+    return {"pair": np.array(pair), **_slices("coronal", fixed, mask, moving, transforms)}
+
+
+def overview_slices(
+    fixed: sitk.Image, mask: sitk.Image, moving: sitk.Image, transforms: Mapping[str, sitk.Transform]
+) -> dict[str, dict[str, np.ndarray]]:
+    """One slice per plane of the fixed image and of the moving image under each transform: what the overview shows.
+
+    Each is the slice with the largest part of the mask, as radiologists look at it: superior or anterior on top, the patient's
+    right or anterior side on the left.
+
+    Parameters
+    ----------
+    fixed, moving
+        CT images, HU, on any grids.
+    mask
+        Lung mask on the grid of the fixed image.
+    transforms
+        Transforms by any names, fixed to moving.
+
+    Returns
+    -------
+    dict
+        For each of `PLANES` the arrays of `example_slices`, without ``pair``.
+    """
+    return {plane: _slices(plane, fixed, mask, moving, transforms) for plane in PLANES}
 
 
 def save_slices(path: str | Path, slices: Mapping[str, np.ndarray]) -> None:
@@ -406,19 +459,35 @@ def _columns(name: str, vectors: np.ndarray) -> dict[str, np.ndarray]:
     return dict(zip(_components(name), vectors.T, strict=True))
 
 
-def _coronal_slab(image: sitk.Image, mask: sitk.Image) -> tuple[sitk.Image, sitk.Image]:
-    """Image and mask, one voxel thick along y, where the mask is largest, with axes turned towards L, P, S."""
+def _slices(
+    plane: str, fixed: sitk.Image, mask: sitk.Image, moving: sitk.Image, transforms: Mapping[str, sitk.Transform]
+) -> dict[str, np.ndarray]:
+    """The arrays of `example_slices`, without ``pair``, in one of the `PLANES`."""
+    slab, mask_slab = _slab(fixed, mask, plane)
+    return {
+        "spacing": _spacing(slab, plane),
+        "fixed": _upright(slab, plane).astype(np.int16),
+        "mask": _upright(mask_slab, plane).astype(np.uint8),
+        **{name: _upright(warp(moving, transform, Grid.of(slab)), plane) for name, transform in transforms.items()},
+    }
+
+
+def _slab(image: sitk.Image, mask: sitk.Image, plane: str) -> tuple[sitk.Image, sitk.Image]:
+    """Image and mask, one voxel thick across a plane, where the mask is largest, with axes turned towards L, P, S."""
     image, mask = sitk.DICOMOrient(image, "LPS"), sitk.DICOMOrient(mask, "LPS")
-    area = (sitk.GetArrayViewFromImage(mask) != 0).sum(axis=(0, 2))
-    row = int(area.argmax())
-    return image[:, row : row + 1, :], mask[:, row : row + 1, :]
+    across = PLANES[plane]
+    area = (sitk.GetArrayViewFromImage(mask) != 0).sum(axis=tuple(2 - axis for axis in range(3) if axis != across))
+    first = int(area.argmax())
+    box = tuple(slice(first, first + 1) if axis == across else slice(None) for axis in range(3))
+    return image[box], mask[box]
 
 
-def _upright(slab: sitk.Image) -> np.ndarray:
-    """The array ``(rows, columns)`` of a coronal slab, superior on top: z points up in LPS, rows run down in an image."""
-    return sitk.GetArrayFromImage(slab)[::-1, 0, :]
+def _upright(slab: sitk.Image, plane: str) -> np.ndarray:
+    """The array ``(rows, columns)`` of a slab; where its rows run along z, superior is on top: z points up, rows run down."""
+    array = sitk.GetArrayFromImage(slab).squeeze(2 - PLANES[plane])
+    return array if plane == "axial" else array[::-1]
 
 
-def _spacing(slab: sitk.Image) -> np.ndarray:
-    columns, _, rows = slab.GetSpacing()
+def _spacing(slab: sitk.Image, plane: str) -> np.ndarray:
+    columns, rows = (side for axis, side in enumerate(slab.GetSpacing()) if axis != PLANES[plane])
     return np.array([rows, columns])

@@ -1,9 +1,12 @@
-"""Writing files so that nobody ever reads half of one."""
+"""Writing files and folders so that nobody ever reads half of one."""
 
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+from regnet.errors import OutputError
 
 
 @contextmanager
@@ -20,3 +23,64 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def whole_folder(path: str | Path, names: Collection[str], *, replace: bool = False) -> Iterator[Path]:
+    """Give a new, empty folder, and move it to `path` once the block has ended without an error; else nothing is left of it.
+
+    Parameters
+    ----------
+    path
+        The folder to make. Missing parent folders are made too, at the end.
+    names
+        What the folder may hold. An older folder that holds anything else is somebody's own and never replaced.
+    replace
+        Whether an older folder that is not empty may be replaced.
+
+    Raises
+    ------
+    OutputError
+        If `path` is there and may not be replaced, or cannot be made.
+    """
+    path = Path(path).resolve()
+    _refuse_to_replace(path, names, replace)
+    # Beside `path` or above it: on the same file system, where moving is atomic.
+    nearest = next(parent for parent in path.parents if parent.exists())
+    partial, replaced = (nearest / f".{what}-{os.getpid()}-{path.name}" for what in ("partial", "replaced"))
+    try:
+        partial.mkdir()
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be made ({error.strerror})") from error
+    try:
+        yield partial
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if path.exists():
+            os.rename(path, replaced)
+        try:
+            os.rename(partial, path)
+        except OSError:
+            if replaced.exists():
+                os.rename(replaced, path)
+            raise
+        shutil.rmtree(replaced, ignore_errors=True)
+    except OutputError as error:
+        # Nobody finds the temporary folder that the message names.
+        raise OutputError(str(error).replace(str(partial), str(path))) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _refuse_to_replace(path: Path, names: Collection[str], replace: bool) -> None:
+    if Path.cwd().is_relative_to(path):
+        raise OutputError(f"{path}: found the current folder or one above it, expected a folder for the results alone")
+    if not path.exists():
+        return
+    if not path.is_dir():
+        raise OutputError(f"{path}: found a file, expected a folder or a new name")
+    found = sorted(entry.name for entry in path.iterdir())
+    if found and not replace:
+        raise OutputError(f"{path}: is there already, expected a new name, or --force to replace it")
+    others = [name for name in found if name not in names]
+    if others:
+        raise OutputError(f"{path}: holds {others[0]}, expected nothing but earlier results ({', '.join(names)})")

@@ -1,22 +1,68 @@
-"""Weights on disk, and the network applied to a whole volume. Only torch and numpy (and safetensors)."""
+"""Weights on disk, and the network applied to whole volumes (docs/inference.md) and to samples.
 
+Only torch and numpy (and safetensors).
+"""
+
+import copy
+import functools
 import json
+import logging
+import operator
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from regnet.errors import InputError
+from regnet.devices import has_fast_bfloat16, has_right_bfloat16
+from regnet.errors import ConfigError, InputError
 from regnet.feeding import Feed
 from regnet.files import whole_file
-from regnet.network import OUTPUT_STRIDE, VARIANTS, RegNet, window_size
-from regnet.patches import WINDOW_BEFORE, SamplePool, normalize
+from regnet.network import FIRST_OUTPUT, ORIGINAL_MARGIN, OUTPUT_STRIDE, VARIANTS, RegNet, window_size
+from regnet.patches import HU_PER_UNIT, SamplePool
 
-TILE = 32
-"""Outputs per axis and tile: windows of 116^3 voxels, about 0.5 GiB of feature maps in float32."""
+log = logging.getLogger(__name__)
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+"""What convolutions of the dense pass may run in; `auto` is bfloat16 where it is fast, right, and changes nearly nothing."""
+
+BFLOAT16_LIMIT_MM = 0.05
+"""How much bfloat16 may change a displacement anywhere in the mask before `auto` falls back to float32."""
+
+SPOTS, SPOT_OUTPUTS, SPOT_SHARE = 8, 8, 0.8
+"""bfloat16 is tried at this many spots in the mask, with this many outputs per axis each. They are 4096 outputs, and a whole
+lung has a hundred times as many: at the spots no more than this share of the limit is allowed."""
+
+MASK_MARGIN = 4
+"""Outputs are computed up to this distance from the mask, in voxels along each axis, so that the field between the outputs is
+the network's own right up to the border of the mask."""
+
+RELAXATIONS = 4
+"""How often each level of a continued field is averaged with its neighbours."""
+
+TILE_SIDES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
+"""Sizes of tiles to choose from: points of every second voxel per axis."""
+
+ORIGINAL_NS, LOW_NS, JOINT_NS = 800.0, 1000.0, 4500.0
+"""What the layers at original and at low resolution and the joint ones take per voxel of their own grid on a CPU core."""
+
+BYTES_PER_VOXEL = 400
+"""Memory of the feature maps at their largest, in float32, per voxel that the layers at original resolution see: 299 were
+measured for the network, 373 for its variant of that resolution only."""
+
+PROGRAM_GIB = 0.5
+"""Memory of the process without images: Python, torch, SimpleITK and the weights."""
+
+MAX_MEMORY_GIB = 4.0
+"""Memory that a prediction may take where nobody says otherwise."""
+
+Box = tuple[slice, slice, slice]
+"""Part of a lattice of outputs, along z, y, x."""
 
 METADATA = "regnet"
 """Entry of a weights file's metadata that holds all we say of the weights, as JSON."""
@@ -70,69 +116,312 @@ def load_network(path: str | Path) -> tuple[RegNet, dict]:
     return network.eval(), metadata
 
 
-def output_lattice(shape: tuple[int, int, int]) -> tuple[tuple[int, int, int], float]:
-    """Where the outputs of `predict_volume` are: their number along z, y, x, and the voxel index of the first on each axis.
+def output_lattice(shape: tuple[int, int, int], stride: int = OUTPUT_STRIDE) -> tuple[tuple[int, int, int], float]:
+    """Where the outputs for a volume are: their number along z, y, x, and the voxel index of the first one on each axis.
 
-    Neighbouring outputs are two voxels apart.
+    With a stride of 2 neighbours are two voxels apart, from 0.5 to the last voxel or half a voxel behind it. With a stride of 1
+    they lie between all voxels, and half a voxel outside the first and the last. Odd nodes of that lattice are the other one's.
     """
+    if stride == 1:
+        return tuple(side + 1 for side in shape), -0.5
     return tuple(-(-side // OUTPUT_STRIDE) for side in shape), 0.5
 
 
-def predict_volume(
-    network: RegNet,
-    fixed: np.ndarray,
-    moving: np.ndarray,
-    *,
-    window: tuple[float, float],
-    device: torch.device | str = "cpu",
-    tile: int = TILE,
-) -> np.ndarray:
-    """Apply the network at every second voxel per axis of a pair of volumes: exactly the patch network at those points.
+def near_mask(mask: np.ndarray, stride: int = OUTPUT_STRIDE) -> np.ndarray:
+    """Which outputs are wanted for a mask ``(z, y, x)``: those of `output_lattice` within `MASK_MARGIN` voxels of it."""
+    counts, first = output_lattice(mask.shape, stride)
+    near = np.asarray(mask) != 0
+    for axis, count in enumerate(counts):
+        widths = [(MASK_MARGIN + 1, MASK_MARGIN + 2) if other == axis else (0, 0) for other in range(3)]
+        voxels = np.moveaxis(np.pad(near, widths), axis, 0)
+        # The output lies between two voxels; the outermost ones that count are the margin away from these.
+        begin = int(first + 0.5)
+        seen = (voxels[begin + offset :: stride][:count] for offset in range(2 * MASK_MARGIN + 2))
+        near = np.moveaxis(functools.reduce(operator.or_, seen), 0, axis)
+    return near
+
+
+def continued(field: Tensor, known: Tensor) -> Tensor:
+    """Continue a field smoothly from where it is known to the whole lattice.
+
+    From coarse to fine: a level that is half as fine holds the means of what is known, and is continued first; what is unknown
+    is interpolated from it and averaged a few times with its neighbours. So the field flattens out with the distance, and no
+    value is outside the range of the known ones. Known values stay as they are.
+
+    Parameters
+    ----------
+    field
+        Shape ``(3, z, y, x)``.
+    known
+        Where it is known, bool, shape ``(z, y, x)``; at least one node.
+    """
+    return _continued(field[None], known[None, None])[0]
+
+
+def _continued(values: Tensor, known: Tensor) -> Tensor:
+    if known.all():
+        return values
+    factors = [min(2, side) for side in values.shape[2:]]
+    share = functional.avg_pool3d(known.float(), factors, ceil_mode=True, count_include_pad=False)
+    means = functional.avg_pool3d(values * known, factors, ceil_mode=True, count_include_pad=False) / share.clamp(min=1e-3)
+    scale = [float(factor) for factor in factors]
+    coarse = functional.interpolate(_continued(means, share > 0), scale_factor=scale, mode="trilinear", align_corners=False)
+    whole = (..., *(slice(side) for side in values.shape[2:]))
+    filled = torch.where(known, values, coarse[whole])
+    for _ in range(RELAXATIONS):
+        around = functional.avg_pool3d(functional.pad(filled, (1,) * 6, mode="replicate"), 3, stride=1)
+        filled = torch.where(known, values, around)
+    return filled
+
+
+class _InFloat32(nn.Module):
+    """A layer that stays in float32 where autocast runs the others in bfloat16."""
+
+    def __init__(self, layer: nn.Module) -> None:
+        super().__init__()
+        self.layer = layer
+
+    def forward(self, features: Tensor) -> Tensor:
+        with torch.autocast(features.device.type, enabled=False):
+            return self.layer(features.float())
+
+
+def folded(network: nn.Module) -> nn.Module:
+    """A copy of a network for inference, with batch normalization folded into the convolutions before it.
+
+    The first convolution of each stream and the fully connected layers, 2 % of the work, stay in float32 under autocast:
+    rounding intensities and displacements to 8 bits makes nearly half of the error of bfloat16.
+    """
+    network = copy.deepcopy(network).eval()
+    for sequence in [module for module in network.modules() if isinstance(module, nn.Sequential)]:
+        for index, layer in enumerate(sequence):
+            if not isinstance(layer, nn.Conv3d):
+                continue
+            if index + 1 < len(sequence) and isinstance(sequence[index + 1], nn.BatchNorm3d):
+                layer = fuse_conv_bn_eval(layer, sequence[index + 1])
+                sequence[index + 1] = nn.Identity()
+            in_float32 = layer.in_channels <= 2 or layer.kernel_size == (1, 1, 1)
+            sequence[index] = _InFloat32(layer) if in_float32 else layer
+    return network
+
+
+def tile_seconds(outputs: tuple[int, int, int], stride: int) -> float:
+    """About how long a tile takes in bfloat16 on a CPU core, in seconds: what tiles of different sizes cost side by side.
+
+    Three groups of layers work on regions that exceed the outputs by different margins; per voxel of its region each takes the
+    time that was measured for it. With a stride of 1 the last two run eight times.
+
+    Parameters
+    ----------
+    outputs
+        Points of every second voxel along z, y, x.
+    stride
+        1 or 2.
+    """
+    original, low, joint = (
+        np.prod([scale * count + margin for count in outputs]) for scale, margin in ((2, 21), (1, 17), (1, 3))
+    )
+    repeats = 8 if stride == 1 else 1
+    return 1e-9 * float(ORIGINAL_NS * original + repeats * (LOW_NS * low + JOINT_NS * joint))
+
+
+def tile_gib(outputs: tuple[int, int, int]) -> float:
+    """Memory that the feature maps of a tile take at most, in GiB; `outputs` as in `tile_seconds`."""
+    return BYTES_PER_VOXEL * float(np.prod([window_size(count) - sum(ORIGINAL_MARGIN) for count in outputs])) / 2**30
+
+
+def tiles(wanted: np.ndarray, side: int) -> list[Box]:
+    """Boxes that cover the wanted outputs without overlap, of at most `side` outputs per axis.
+
+    The box around all wanted outputs is cut evenly, and each part shrunk to the box around its own ones.
+    """
+
+    def around(part: np.ndarray) -> Box | None:
+        ends = []
+        for axis in range(3):
+            inside = np.flatnonzero(part.any(axis=tuple(other for other in range(3) if other != axis)))
+            if not len(inside):
+                return None
+            ends.append(slice(int(inside[0]), int(inside[-1]) + 1))
+        return tuple(ends)
+
+    whole = around(wanted)
+    cuts = []
+    for extent in whole:
+        parts = -(-(extent.stop - extent.start) // side)
+        edges = np.linspace(extent.start, extent.stop, parts + 1).astype(int).tolist()
+        cuts.append([slice(*ends) for ends in pairwise(edges)])
+    found = []
+    for part in product(*cuts):
+        box = around(wanted[part])
+        if box is not None:
+            found.append(tuple(slice(cut.start + own.start, cut.start + own.stop) for cut, own in zip(part, box, strict=True)))
+    return found
+
+
+class DenseNetwork:
+    """A network made ready for whole volumes: exactly the patch network at every point asked for, in tiles.
 
     Parameters
     ----------
     network
-        In evaluation mode.
-    fixed, moving
-        HU, the same shape ``(z, y, x)``, at the network's working spacing. Outside, their border values continue.
+        A trained network; it stays as it is.
     window
         Lowest and highest HU that the network sees.
+    stride
+        2 for every second voxel per axis, in one pass of the network; 1 for every voxel, in eight.
     device
         Where to compute.
+    precision
+        One of `PRECISIONS`. With `auto`, the first volume decides: both precisions are tried at `SPOTS` spots of it, once, and
+        bfloat16 is taken if no displacement changes by more than `SPOT_SHARE` of `BFLOAT16_LIMIT_MM`. That is done here and not
+        by a test, since the error depends on the weights, which may be anybody's, and on the images.
+    max_memory_gib
+        Memory that a prediction may take, in GiB: on a CPU that of the whole process with the program, both images and the
+        field, on a GPU that of the feature maps. It bounds the tiles.
     tile
-        Outputs per axis that are computed at once; changes memory and speed, not the result.
+        Outputs per axis that are computed at once, at most; None for the size that is fastest within the memory.
 
-    Returns
-    -------
-    numpy.ndarray
-        Displacements in voxels, components along the axes x, y, z of the voxel grid, shape ``(3, *counts)`` on the points of
-        `output_lattice`, float32.
+    Raises
+    ------
+    ConfigError
+        If bfloat16 is asked for where it gives wrong results.
     """
-    if fixed.shape != moving.shape:
-        raise ValueError(f"moving: shape {moving.shape}, expected that of fixed, {fixed.shape}")
-    counts, _ = output_lattice(fixed.shape)
-    before = WINDOW_BEFORE
-    behind = [window_size(count) - before - side for count, side in zip(counts, fixed.shape, strict=True)]
-    padding = [width for side in reversed(behind) for width in (before, side)]
-    volumes = []
-    for volume in (fixed, moving):
-        tensor = torch.from_numpy(normalize(volume.astype(np.float32), window))[None, None].to(device)
-        volumes.append(functional.pad(tensor, padding, mode="replicate"))
-    network = network.to(device, memory_format=torch.channels_last_3d)
-    field = torch.empty(3, *counts)
-    with torch.inference_mode():
-        for z in range(0, counts[0], tile):
-            for y in range(0, counts[1], tile):
-                for x in range(0, counts[2], tile):
-                    stops = [min(start + tile, count) for start, count in zip((z, y, x), counts, strict=True)]
-                    voxels = tuple(
-                        slice(OUTPUT_STRIDE * start, OUTPUT_STRIDE * start + window_size(stop - start))
-                        for start, stop in zip((z, y, x), stops, strict=True)
-                    )
-                    windows = [volume[(..., *voxels)].contiguous(memory_format=torch.channels_last_3d) for volume in volumes]
-                    outputs = tuple(slice(start, stop) for start, stop in zip((z, y, x), stops, strict=True))
-                    field[(slice(None), *outputs)] = network(*windows)[0].float().cpu()
-    return field.numpy()
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        window: tuple[float, float],
+        stride: int = OUTPUT_STRIDE,
+        device: torch.device | str = "cpu",
+        precision: str = "auto",
+        max_memory_gib: float = MAX_MEMORY_GIB,
+        tile: int | None = None,
+    ) -> None:
+        self.device = torch.device(device)
+        if precision == "bfloat16" and not has_right_bfloat16(self.device):
+            raise ConfigError(
+                f"regnet.precision: found bfloat16, which cuDNN {torch.backends.cudnn.version()} computes wrongly; "
+                "expected auto or float32"
+            )
+        self.network = folded(network).to(self.device, memory_format=torch.channels_last_3d)
+        self.window = window
+        self.stride = stride
+        self.precision = precision
+        self.max_memory_gib = max_memory_gib
+        self.tile = tile
+
+    def predict(
+        self, fixed: np.ndarray, moving: np.ndarray, *, spacing: float = 1.0, mask: np.ndarray | None = None
+    ) -> np.ndarray:
+        """Apply the network to a pair of volumes.
+
+        Parameters
+        ----------
+        fixed, moving
+            HU, the same shape ``(z, y, x)``, at the network's working spacing. Outside, their border values continue.
+        spacing
+            The working spacing in mm, in which `BFLOAT16_LIMIT_MM` is meant.
+        mask
+            Not 0 where displacements are wanted, the same shape. The network is applied to the outputs of `near_mask` only, and
+            the field is `continued` from there. None for the whole volume.
+
+        Returns
+        -------
+        numpy.ndarray
+            Displacements in voxels, components along the axes x, y, z of the voxel grid, shape ``(3, *counts)`` on the points
+            of `output_lattice`, float32.
+
+        Raises
+        ------
+        InputError
+            If the mask is empty.
+        ConfigError
+            If the smallest tile does not fit the memory.
+        """
+        for name, volume in (("moving", moving), ("mask", mask)):
+            if volume is not None and volume.shape != fixed.shape:
+                raise ValueError(f"{name}: shape {volume.shape}, expected that of fixed, {fixed.shape}")
+        counts, _ = output_lattice(fixed.shape, self.stride)
+        wanted = np.ones(counts, bool) if mask is None else near_mask(mask, self.stride)
+        if not wanted.any():
+            raise InputError("the mask of the fixed image is empty, expected voxels that are not 0")
+        field = torch.zeros(3, *counts)
+        # The images twice: the moving one is held before and after it was warped.
+        boxes = self._plan(wanted, 2 * (fixed.nbytes + moving.nbytes) + field.nbytes)
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            if self.precision == "auto":
+                self.precision = self._choose_precision(fixed, moving, wanted, spacing)
+            for box in boxes:
+                field[(slice(None), *box)] = self._outputs(fixed, moving, box, self.precision)
+            if mask is not None:
+                # What a tile computes beyond the wanted outputs is dropped, so that tiles do not show in the result.
+                known = torch.from_numpy(wanted)
+                field = continued(field.mul_(known), known)
+        return field.numpy()
+
+    def _plan(self, wanted: np.ndarray, held: int) -> list[Box]:
+        """The tiles for the wanted outputs; `held` bytes of memory are taken by the images and the field."""
+        if self.tile is not None:
+            return tiles(wanted, self.tile)
+        room = self.max_memory_gib
+        if self.device.type == "cpu":
+            room -= PROGRAM_GIB + held / 2**30
+        sides = [side for side in TILE_SIDES if tile_gib((side, side, side)) <= room]
+        if not sides:
+            needed = self.max_memory_gib - room + tile_gib((TILE_SIDES[0],) * 3)
+            raise ConfigError(
+                f"regnet.max_memory_gib: found {self.max_memory_gib:g}, expected at least {needed:.1f} for images of this size"
+            )
+        plans = [tiles(wanted, side * OUTPUT_STRIDE // self.stride) for side in sides]
+        return min(plans, key=lambda boxes: sum(tile_seconds(self._pairs(box), self.stride) for box in boxes))
+
+    def _pairs(self, box: Box) -> tuple[int, int, int]:
+        """Points of every second voxel that one pass computes for a box of outputs, along z, y, x."""
+        return tuple(-(-(extent.stop - extent.start) * self.stride // OUTPUT_STRIDE) for extent in box)
+
+    def _outputs(self, fixed: np.ndarray, moving: np.ndarray, box: Box, precision: str) -> Tensor:
+        """The network's outputs in a box of the lattice, shape ``(3, *box)``, float32, on the CPU."""
+        _, first = output_lattice(fixed.shape, self.stride)
+        starts = [round(self.stride * extent.start + first - FIRST_OUTPUT) for extent in box]
+        sides = [window_size(count) + OUTPUT_STRIDE - self.stride for count in self._pairs(box)]
+        windows = [self._window(volume, starts, sides) for volume in (fixed, moving)]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+            outputs = self.network(*windows) if self.stride == OUTPUT_STRIDE else self.network.every_voxel(*windows)
+        counts = (slice(extent.stop - extent.start) for extent in box)
+        return outputs[(0, slice(None), *counts)].float().cpu()
+
+    def _window(self, volume: np.ndarray, starts: list[int], sides: list[int]) -> Tensor:
+        """A window of a volume as the network sees it, shape ``(1, 1, z, y, x)``; outside the volume its border value."""
+        spans = [(start, start + side) for start, side in zip(starts, sides, strict=True)]
+        inside = tuple(slice(max(start, 0), stop) for start, stop in spans)
+        padding = [(max(-start, 0), max(stop - size, 0)) for (start, stop), size in zip(spans, volume.shape, strict=True)]
+        lower, upper = self.window
+        intensity = torch.from_numpy(np.array(volume[inside], np.float32)).to(self.device)
+        normalized = intensity.clamp_(lower, upper).sub_(lower).div_(HU_PER_UNIT)
+        widths = [width for pair in reversed(padding) for width in pair]
+        padded = functional.pad(normalized[None, None], widths, mode="replicate")
+        return padded.contiguous(memory_format=torch.channels_last_3d)
+
+    def _choose_precision(self, fixed: np.ndarray, moving: np.ndarray, wanted: np.ndarray, spacing: float) -> str:
+        """bfloat16 if it is fast and changes next to nothing at the spots, else float32; says which in the log."""
+        if not has_fast_bfloat16(self.device):
+            log.info("float32, as bfloat16 is not fast, or not right, on this device")
+            return "float32"
+        places = np.flatnonzero(wanted)
+        places = places[(2 * np.arange(SPOTS) + 1) * len(places) // (2 * SPOTS)]
+        changes = []
+        for place in zip(*np.unravel_index(places, wanted.shape), strict=True):
+            spot = tuple(
+                slice(int(node), min(int(node) + SPOT_OUTPUTS, count)) for node, count in zip(place, wanted.shape, strict=True)
+            )
+            exact, rounded = (self._outputs(fixed, moving, spot, precision) for precision in ("float32", "bfloat16"))
+            change = (rounded - exact).norm(dim=0)[torch.from_numpy(wanted[spot])]
+            changes.append(spacing * float(change.max()))
+        precision = "bfloat16" if max(changes) <= SPOT_SHARE * BFLOAT16_LIMIT_MM else "float32"
+        log.info("%s: bfloat16 changes displacements by at most %.3f mm at %d spots", precision, max(changes), len(changes))
+        return precision
 
 
 def predict_samples(network: RegNet, pool: SamplePool, *, device: torch.device | str = "cpu", batch: int = 16) -> np.ndarray:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from regnet.errors import RegNetError
 
@@ -18,12 +19,7 @@ def log_to(path: str | Path) -> Iterator[None]:
     with its traceback in the log.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    terminal = [os.dup(1), os.dup(2)]
-    with open(path, "w", buffering=1) as log:
-        os.dup2(log.fileno(), 1)
-        os.dup2(log.fileno(), 2)
+    with open(path, "w", buffering=1) as log, output_to(log) as terminal:
         logging.basicConfig(stream=log, level=logging.INFO, format="%(asctime)s %(message)s", force=True)
         try:
             yield
@@ -36,8 +32,21 @@ def log_to(path: str | Path) -> Iterator[None]:
             raise
         finally:
             logging.getLogger().handlers.clear()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            for descriptor, saved in enumerate(terminal, start=1):
-                os.dup2(saved, descriptor)
-                os.close(saved)
+
+
+@contextmanager
+def output_to(file: IO[str]) -> Iterator[tuple[int, int]]:
+    """Send stdout and stderr, those of compiled libraries too, to an open file; gives the descriptors they had before."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    before = os.dup(1), os.dup(2)
+    os.dup2(file.fileno(), 1)
+    os.dup2(file.fileno(), 2)
+    try:
+        yield before
+    finally:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        for descriptor, saved in enumerate(before, start=1):
+            os.dup2(saved, descriptor)
+            os.close(saved)

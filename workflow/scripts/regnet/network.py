@@ -6,7 +6,7 @@ middle between two voxels, because pooling and downsampling both work on pairs. 
 the 54^3 window, averaged in pairs to 27^3, and its central 29^3 at original resolution (section 2.2.1).
 """
 
-from itertools import pairwise
+from itertools import pairwise, product
 
 import torch
 from torch import Tensor, nn
@@ -114,9 +114,45 @@ class RegNet(nn.Module):
             Displacements in voxels, shape ``(n, 3, k, k, k)``, components x, y, z first, then z, y, x; from the fixed point to
             the corresponding moving one.
         """
+        return self._answer(self._original_features(fixed, moving), fixed, moving)
+
+    def every_voxel(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        """Predict displacements at every voxel of a window: what `forward` gives for its eight shifts by 0 or 1 voxel per axis.
+
+        The layers at original resolution are the same for all eight and run once. Pooling and downsampling are not, and with
+        what follows them run eight times.
+
+        Parameters
+        ----------
+        fixed, moving
+            Normalized intensities, shape ``(n, 1, z, y, x)``, each side ``53 + 2 k`` voxels.
+
+        Returns
+        -------
+        torch.Tensor
+            As from `forward`, but shape ``(n, 3, 2 k, 2 k, 2 k)``: output i of an axis belongs to the point ``26.5 + i`` in
+            voxels of the window.
+        """
+        features = self._original_features(fixed, moving)
+        counts = [side - window_size(0) - 1 for side in fixed.shape[2:]]
+        outputs = fixed.new_empty(len(fixed), 3, *counts)
+        for shifts in product(range(OUTPUT_STRIDE), repeat=3):
+            shifted = [
+                tensor[(..., *(slice(shift, side - 1 + shift) for shift, side in zip(shifts, tensor.shape[2:], strict=True)))]
+                for tensor in (features, fixed, moving)
+            ]
+            outputs[(..., *(slice(shift, None, OUTPUT_STRIDE) for shift in shifts))] = self._answer(*shifted)
+        return outputs
+
+    def _original_features(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        """The features of a window at original resolution, before they are pooled."""
         before, behind = ORIGINAL_MARGIN
         crop = (..., *(slice(before, side - behind) for side in fixed.shape[2:]))
-        features = functional.max_pool3d(self.original(fixed[crop], moving[crop]), 2)
+        return self.original(fixed[crop], moving[crop])
+
+    def _answer(self, features: Tensor, fixed: Tensor, moving: Tensor) -> Tensor:
+        """The outputs of a window, given its features at original resolution."""
+        features = functional.max_pool3d(features, 2)
         if self.low is not None:
             halves = functional.avg_pool3d(fixed, 2), functional.avg_pool3d(moving, 2)
             features = torch.cat([features, self.low(*halves)], dim=1)

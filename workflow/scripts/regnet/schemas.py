@@ -15,8 +15,9 @@ from jsonschema.validators import extend
 
 from regnet.errors import ConfigError
 from regnet.patches import WINDOW_BEFORE
+from regnet.resources import shipped
 
-FOLDER = Path(__file__).resolve().parents[2] / "schemas"
+FOLDER = shipped("schemas")
 """Where the schemas are."""
 
 CONFIG_SCHEMA = FOLDER / "config.schema.yaml"

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from regnet.checkpoints import Checkpoints, fingerprint
 from regnet.conventions import AXES
+from regnet.devices import has_fast_bfloat16
 from regnet.errors import ConfigError, InputError, RegNetError
 from regnet.feeding import NOISE_VALUES, Batch, BatchSource, Feed, Noise, Prefetch
 from regnet.files import whole_file
@@ -55,13 +56,6 @@ def pick_device(granted_gpus: int) -> torch.device:
     reason = "no GPU was granted" if granted_gpus == 0 else "no CUDA device is there"
     log.info("device: CPU with %d threads, as %s (torch %s)", torch.get_num_threads(), reason, torch.__version__)
     return torch.device("cpu")
-
-
-def has_fast_bfloat16(device: torch.device) -> bool:
-    """Whether convolutions in bfloat16 have hardware support on a device; without it they are slower than float32."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_capability(device) >= (8, 0)
-    return torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def mean_absolute_errors(predicted: Tensor, target: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from regnet.conventions import AIR_HU
-from regnet.errors import InputError
+from regnet.errors import InputError, OutputError
 from regnet.files import whole_file
 from regnet.volumes import Grid
 
@@ -55,9 +55,28 @@ def warp(moving: sitk.Image, transform: sitk.Transform, grid: Grid) -> sitk.Imag
 
 
 def write_transform(transform: sitk.Transform, path: str | Path) -> None:
-    """Write a transform as an ITK transform file (``.h5``); never leaves half a file."""
+    """Write a transform as an ITK transform file (``.h5``); never leaves half a file.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, for example because the disk is full.
+    """
     with whole_file(path) as partial:
-        sitk.WriteTransform(transform, str(partial))
+        try:
+            # HDF5 does not only fail on a full disk, it crashes the process when it ends: see first that there is room.
+            partial.write_bytes(bytes(_file_size(transform)))
+            sitk.WriteTransform(transform, str(partial))
+        except (OSError, RuntimeError) as error:
+            reason = str(error).strip().splitlines()[-1]
+            raise OutputError(f"{path}: cannot be written ({reason})") from error
+
+
+def _file_size(transform: sitk.Transform) -> int:
+    """About how many bytes a transform takes on disk, and not less: all its numbers as doubles, and what HDF5 adds."""
+    composite = compose(transform)
+    parts = [composite.GetNthTransform(number) for number in range(composite.GetNumberOfTransforms())]
+    return sum(8 * (part.GetNumberOfParameters() + part.GetNumberOfFixedParameters()) + 2**14 for part in parts)
 
 
 def read_transform(path: str | Path) -> sitk.CompositeTransform:

@@ -1,5 +1,10 @@
 """Images and grids: reading, writing, resampling. All I/O goes through SimpleITK."""
 
+import gzip
+import math
+import re
+import struct
+import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -7,11 +12,17 @@ import numpy as np
 import SimpleITK as sitk
 
 from regnet.conventions import AIR_HU
-from regnet.errors import InputError
+from regnet.errors import InputError, OutputError
 from regnet.files import whole_file
 
 MINIMUM_SIZE = 4
 """Fewer voxels along an axis are no volume: neither smoothing nor cubic splines are defined."""
+
+UNEVEN_SLICES = 0.1
+"""Largest deviation of a distance between neighbouring DICOM slices from the median, relative to it; a missing slice has 1."""
+
+NIFTI_FLOATS = {16: "f4", 64: "f8"}
+"""Floating-point types of NIfTI voxels: their code in the header, and what numpy calls them."""
 
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
 
@@ -87,24 +98,90 @@ class Grid:
 
 
 def read_image(path: str | Path) -> sitk.Image:
-    """Read a scalar 3D image in any format that ITK reads.
+    """Read a scalar 3D image in any format that ITK reads, or the one series in a folder of DICOM files.
 
     Raises
     ------
     InputError
-        If the file is missing, cannot be read, or is not one scalar 3D image.
+        If the file is missing, cannot be read or is cut off, or is not one scalar 3D image; if a folder does not hold exactly
+        one DICOM series, without missing slices.
     """
-    if not Path(path).exists():
+    path = Path(path)
+    if not path.exists():
         raise InputError(f"{path}: no such file")
+    problem = _nifti_problem(path) if path.is_file() else None
+    if problem:
+        raise InputError(f"{path}: cannot be read as an image ({problem})")
     try:
-        image = sitk.ReadImage(str(path))
+        image = _read_dicom(path) if path.is_dir() else sitk.ReadImage(str(path))
     except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise InputError(f"{path}: cannot be read as an image ({reason})") from error
+        raise InputError(f"{path}: cannot be read as an image ({_itk_reason(error)})") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
         found = f"{image.GetDimension()}D with {image.GetNumberOfComponentsPerPixel()} components"
         raise InputError(f"{path}: found an image in {found}, expected a scalar 3D image")
     return image
+
+
+def _read_dicom(folder: Path) -> sitk.Image:
+    """The image of the only DICOM series in a folder."""
+    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if len(series) != 1:
+        found = f"{len(series)} series" if series else "no DICOM files"
+        raise InputError(f"{folder}: found {found}, expected a folder with one DICOM series")
+    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
+    if len(names) == 1:
+        return sitk.ReadImage(names[0])
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(names)
+    reader.MetaDataDictionaryArrayUpdateOn()
+    image = reader.Execute()
+    positions = np.array([reader.GetMetaData(slice_, "0020|0032").split("\\") for slice_ in range(len(names))], float)
+    steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
+    if np.abs(steps - np.median(steps)).max() > UNEVEN_SLICES * np.median(steps):
+        found = f"slices {steps.min():.2f} to {steps.max():.2f} mm apart"
+        raise InputError(f"{folder}: found {found}, expected a DICOM series without missing or doubled slices")
+    return image
+
+
+def _nifti_problem(path: Path) -> str | None:
+    """What is wrong with a NIfTI file that ITK passes over.
+
+    ITK reads zeros where a file ends too soon and in the place of NaN, and takes a spacing of 0 for 1 mm. Looks at NIfTI-1 in
+    one file, compressed or not, and says nothing of any other file.
+    """
+    if not path.name.lower().endswith((".nii", ".nii.gz")):
+        return None
+    with open(path, "rb") as file:
+        is_compressed = file.read(2) == b"\x1f\x8b"
+    try:
+        with (gzip.open if is_compressed else open)(path, "rb") as file:
+            header = file.read(348)
+            if header[344:] != b"n+1\0":
+                return None
+            order = "<" if struct.unpack_from("<i", header)[0] == 348 else ">"
+            dimensions, *sizes = struct.unpack_from(f"{order}8h", header, 40)
+            kind, bits, _, _, *spacing = struct.unpack_from(f"{order}3h4f", header, 70)
+            (offset,) = struct.unpack_from(f"{order}f", header, 108)
+            length = len(header) + len(file.read(int(offset) - len(header)))
+            while chunk := file.read(2**20):
+                length += len(chunk)
+                if kind in NIFTI_FLOATS:
+                    values = np.frombuffer(chunk, order + NIFTI_FLOATS[kind], len(chunk) * 8 // bits)
+                    if not np.isfinite(values).all():
+                        return "found voxels that are not finite numbers"
+    except (OSError, EOFError, zlib.error) as error:
+        return str(error)
+    expected = int(offset) + math.prod(sizes[:dimensions]) * bits // 8
+    if length < expected:
+        return f"found {length} bytes of header and voxels, expected {expected}"
+    if not all(0 < side < math.inf for side in spacing[:dimensions]):
+        return f"found a spacing of {' x '.join(f'{side:g}' for side in spacing)} mm, expected more than 0"
+    return None
+
+
+def _itk_reason(error: RuntimeError) -> str:
+    """What ITK said, in one line, without the names of its source files and objects."""
+    return " ".join(re.sub(r"(?s)^.*?(ITK ERROR: \w+\(0x\w+\): |sitk::ERROR: )", "", str(error)).split())
 
 
 def read_ct(path: str | Path) -> sitk.Image:
@@ -149,9 +226,22 @@ def read_mask(path: str | Path, grid: Grid | None = None) -> sitk.Image:
 
 
 def write_image(image: sitk.Image, path: str | Path) -> None:
-    """Write an image, compressed, in the format that the suffix of `path` names; never leaves half a file."""
+    """Write an image, compressed, in the format that the suffix of `path` names; never leaves half a file.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, for example because the disk is full.
+    """
     with whole_file(path) as partial:
-        sitk.WriteImage(image, str(partial), useCompression=True)
+        try:
+            sitk.WriteImage(image, str(partial), useCompression=True)
+        except RuntimeError as error:
+            raise OutputError(f"{path}: cannot be written ({_itk_reason(error)})") from error
+        # ITK does not say that a disk is full while it writes NIfTI.
+        problem = _nifti_problem(partial)
+        if problem:
+            raise OutputError(f"{path}: cannot be written whole, is the disk full? ({problem})")
 
 
 def resample(image: sitk.Image, transform: sitk.Transform, grid: Grid, interpolator: int) -> sitk.Image:

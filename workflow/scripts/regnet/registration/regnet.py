@@ -7,7 +7,7 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
-from regnet.inference import output_lattice, predict_volume
+from regnet.inference import MAX_MEMORY_GIB, DenseNetwork, output_lattice
 from regnet.network import OUTPUT_STRIDE, RegNet
 from regnet.transforms import compose, field_transform
 from regnet.volumes import Grid, resample
@@ -16,22 +16,32 @@ log = logging.getLogger(__name__)
 
 
 def predict_field(
-    network: RegNet, fixed: sitk.Image, moving: sitk.Image, *, window: tuple[float, float], device: torch.device
+    network: DenseNetwork, fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image | None = None
 ) -> tuple[np.ndarray, Grid]:
     """Predict the displacement field between two images on the same isotropic grid.
+
+    Parameters
+    ----------
+    network
+        Made ready for whole volumes, with the stride of the field.
+    fixed, moving
+        HU.
+    mask
+        Not 0 where the field is wanted, on the same grid; outside, the field continues smoothly. None for the whole image.
 
     Returns
     -------
     field : numpy.ndarray
-        Displacements from fixed to moving, shape ``(z, y, x, 3)``, physical components x, y, z in mm, at every second voxel.
+        Displacements from fixed to moving, shape ``(z, y, x, 3)``, physical components x, y, z in mm.
     grid : Grid
-        Where they are.
+        Where they are: every second voxel, or every voxel, displaced by half a voxel.
     """
     grid = Grid.of(fixed)
     arrays = [sitk.GetArrayViewFromImage(image) for image in (fixed, moving)]
-    voxels = predict_volume(network, *arrays, window=window, device=device)
-    counts, first = output_lattice(grid.shape)
-    spacing = tuple(OUTPUT_STRIDE * side for side in grid.spacing)
+    wanted = None if mask is None else sitk.GetArrayViewFromImage(mask)
+    voxels = network.predict(*arrays, spacing=grid.spacing[0], mask=wanted)
+    counts, first = output_lattice(grid.shape, network.stride)
+    spacing = tuple(network.stride * side for side in grid.spacing)
     lattice = Grid(counts[::-1], spacing, tuple(grid.points(np.full(3, first)).tolist()), grid.direction)
     return grid.to_physical(np.moveaxis(voxels, 0, -1) * grid.spacing), lattice
 
@@ -45,6 +55,10 @@ def register(
     window: tuple[float, float],
     passes: int,
     device: torch.device,
+    mask: sitk.Image | None = None,
+    stride: int = OUTPUT_STRIDE,
+    precision: str = "auto",
+    max_memory_gib: float = MAX_MEMORY_GIB,
 ) -> sitk.CompositeTransform:
     """Register a pair with the network.
 
@@ -53,7 +67,7 @@ def register(
     Parameters
     ----------
     network
-        In evaluation mode.
+        A trained network.
     fixed, moving
         CT images, int16 HU; `fixed` isotropic at the network's working spacing.
     initial
@@ -64,17 +78,31 @@ def register(
         How often the network is applied; the chapter's registration is one pass.
     device
         Where to compute.
+    mask
+        Where the field is wanted, as in `predict_field`: the lungs, in which the network was trained.
+    stride, precision, max_memory_gib
+        As in `regnet.inference.DenseNetwork`.
 
     Returns
     -------
     SimpleITK.CompositeTransform
         Maps points from fixed to moving, in mm: ``x -> A(x + u(x))`` with one pass.
+
+    Raises
+    ------
+    InputError
+        If the mask is empty.
+    ConfigError
+        If the memory or the precision cannot work.
     """
+    dense = DenseNetwork(
+        network, window=window, stride=stride, device=device, precision=precision, max_memory_gib=max_memory_gib
+    )
     total = compose(initial)
     for number in range(passes):
         started = time.monotonic()
         warped = resample(moving, total, Grid.of(fixed), sitk.sitkBSpline)
-        field, lattice = predict_field(network, fixed, warped, window=window, device=device)
+        field, lattice = predict_field(dense, fixed, warped, mask)
         total = compose(total, field_transform(field, lattice))
         magnitude = np.linalg.norm(field, axis=-1)
         log.info("pass %d: mean |u| %.2f mm, %.1f s", number + 1, magnitude.mean(), time.monotonic() - started)

@@ -1,0 +1,601 @@
+"""The command line: its files agree with each other and with ITK, and whatever is wrong with the input is one line."""
+
+import gzip
+import hashlib
+import json
+import os
+import pickle
+import pty
+import resource
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+from safetensors.torch import save_file
+
+from regnet import pair
+from regnet.cli import main
+from regnet.inference import save_network
+from regnet.landmarks import read_landmarks, write_landmarks
+from regnet.network import RegNet
+from regnet.textures import random_texture
+from regnet.transforms import read_transform, transform_points
+from regnet.volumes import Grid, read_image, write_image
+
+ROOT = Path(__file__).parents[1]
+SPACING = 2.0
+"""Working spacing of the network under test, other than those of the images, in mm."""
+
+BEYOND = np.array([1.0, -2.0, 0.5])
+"""From each fixed landmark to the corresponding moving one, in mm."""
+
+
+def texture(grid: Grid, seed: int) -> np.ndarray:
+    """Blobs of some mm, from air to tissue: -1000 to 200 HU."""
+    noise = np.random.default_rng(seed).normal(size=grid.shape).astype(np.float32)
+    smooth = sitk.Normalize(sitk.SmoothingRecursiveGaussian(grid.image(noise), 4.0))
+    return np.clip(sitk.GetArrayFromImage(smooth) * 200 - 600, -1000, 200).astype(np.int16)
+
+
+def random_network() -> RegNet:
+    """A network that answers with displacements of about a voxel, which differ from place to place and by axis."""
+    torch.manual_seed(1)
+    network = RegNet()
+    # Statistics of textures in place of zeros and ones: layer by layer the signal would fade away.
+    for module in network.modules():
+        if isinstance(module, torch.nn.BatchNorm3d):
+            module.momentum = None
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        network.train()(*(random_texture(60, 1.5, generator) for _ in range(2)))
+        network.joint[-1].bias += torch.tensor([0.8, -0.6, 0.4])
+    return network
+
+
+@pytest.fixture(scope="module")
+def scans(tmp_path_factory, oblique_grid):
+    """A folder with two anisotropic, oblique images on different grids, masks, landmarks and random weights."""
+    folder = tmp_path_factory.mktemp("scans")
+    direction = oblique_grid.direction
+    fixed = Grid((36, 32, 18), (1.6, 1.7, 3.0), (-31.0, 12.5, 88.0), direction)
+    moving = Grid((48, 46, 30), (1.5, 1.5, 2.5), tuple(fixed.points([-4.5, -4.0, -3.0]).tolist()), direction)
+    inner = np.zeros(fixed.shape, np.uint8)
+    inner[3:-3, 5:-5, 5:-5] = 1
+    other = np.zeros(moving.shape, np.uint8)
+    other[4:-4, 6:-6, 6:-6] = 1
+    for name, array, grid in (
+        ("fixed.nii.gz", texture(fixed, 1), fixed),
+        ("fixed_mask.nii.gz", inner, fixed),
+        ("moving.nrrd", texture(moving, 2), moving),
+        ("moving_mask.mha", other, moving),
+    ):
+        write_image(grid.image(array), folder / name)
+    points = fixed.points(np.random.default_rng(3).uniform(0.3, 0.7, (8, 3)) * fixed.size)
+    write_landmarks(points, folder / "fixed.txt")
+    rows = "".join(f"{number},{x},{y},{z}\n" for number, (x, y, z) in enumerate(points + BEYOND))
+    (folder / "moving.csv").write_text(f"name,x,y,z\n{rows}")
+    save_network(random_network(), folder / "weights.safetensors", spacing=SPACING, window=(-1000, 400))
+    return folder
+
+
+def register_arguments(folder: Path, output: Path) -> dict[str, str]:
+    """The options of a registration of the two scans, for single ones to be changed; positional ones first."""
+    return {
+        "fixed": f"{folder}/fixed.nii.gz",
+        "moving": f"{folder}/moving.nrrd",
+        "--fixed-mask": f"{folder}/fixed_mask.nii.gz",
+        "--moving-mask": f"{folder}/moving_mask.mha",
+        "--fixed-landmarks": f"{folder}/fixed.txt",
+        "--moving-landmarks": f"{folder}/moving.csv",
+        "--weights": f"{folder}/weights.safetensors",
+        "--device": "cpu",
+        "--threads": "1",
+        "--output": f"{output}",
+    }
+
+
+def command_line(options: dict[str, str | None], *flags: str) -> list[str]:
+    named = [word for name, value in options.items() if name.startswith("--") and value is not None for word in (name, value)]
+    return ["register", *(options[name] for name in ("fixed", "moving")), *named, *flags]
+
+
+@pytest.fixture(scope="module")
+def registered(scans, tmp_path_factory):
+    """The results of a registration without an affine one, and what its terminal showed."""
+    output = tmp_path_factory.mktemp("results") / "deep" / "out"
+    master, slave = pty.openpty()
+    saved = os.dup(2)
+    os.dup2(slave, 2)
+    try:
+        status = main(command_line(register_arguments(scans, output), "--no-affine"))
+    finally:
+        os.dup2(saved, 2)
+        for descriptor in (saved, slave):
+            os.close(descriptor)
+    assert status == 0
+    shown = os.read(master, 10_000).decode()
+    os.close(master)
+    return output, shown
+
+
+def inner_points(grid: Grid, count: int = 200) -> np.ndarray:
+    """Random voxel centres away from the border, in mm."""
+    return grid.points(np.random.default_rng(5).integers(4, np.array(grid.size) - 4, (count, 3)))
+
+
+def test_the_results_are_complete_and_nothing_else(registered):
+    output, _ = registered
+    assert {path.name for path in output.iterdir()} == set(pair.RESULTS)
+    assert [path.name for path in output.parent.iterdir()] == ["out"]
+    assert [path.name for path in output.parent.parent.iterdir()] == ["deep"]
+    assert (output / "overview.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_transform_and_dense_field_move_points_alike(scans, registered):
+    output, _ = registered
+    transform, dvf = read_transform(output / "transform.h5"), sitk.ReadImage(output / "dvf.nii.gz")
+    grid = Grid.of(read_image(scans / "fixed.nii.gz"))
+    assert Grid.of(dvf).size == grid.size
+    np.testing.assert_allclose(Grid.of(dvf).points(np.eye(3) * 30), grid.points(np.eye(3) * 30), atol=1e-3)
+    points = inner_points(grid)
+    moved = transform_points(transform, points)
+    assert 0.5 < np.linalg.norm(moved - points, axis=1).mean() < 20
+    index = np.rint(grid.indices(points)).astype(int)
+    displacement = np.array([dvf[voxel] for voxel in index.tolist()])
+    np.testing.assert_allclose(points + displacement, moved, atol=1e-3)
+    # Between the voxels too, where the two interpolate between other nodes.
+    between = grid.points(index + 0.4)
+    field = sitk.DisplacementFieldTransform(sitk.Cast(dvf, sitk.sitkVectorFloat64))
+    error = np.linalg.norm(transform_points(field, between) - transform_points(transform, between), axis=1)
+    assert error.mean() < 0.3
+
+
+def test_the_transform_is_one_composite_of_an_affine_and_a_field(registered):
+    composite = sitk.ReadTransform(registered[0] / "transform.h5").Downcast()
+    parts = [composite.GetNthTransform(number) for number in range(composite.GetNumberOfTransforms())]
+    assert [part.GetName() for part in parts] == ["AffineTransform", "DisplacementFieldTransform"]
+
+
+def test_the_warped_image_is_the_moving_one_under_the_field(scans, registered):
+    output, _ = registered
+    fixed, moving = sitk.ReadImage(scans / "fixed.nii.gz"), sitk.ReadImage(scans / "moving.nrrd")
+    dvf = sitk.ReadImage(output / "dvf.nii.gz", sitk.sitkVectorFloat64)
+    warped = sitk.ReadImage(output / "warped.nii.gz")
+    assert warped.GetPixelID() == sitk.sitkInt16
+    expected = sitk.Resample(moving, fixed, sitk.DisplacementFieldTransform(dvf), sitk.sitkLinear, -1024, sitk.sitkFloat32)
+    inner = (slice(3, -3),) * 3
+    arrays = [sitk.GetArrayFromImage(image)[inner] for image in (warped, expected)]
+    assert np.abs(arrays[0] - arrays[1]).max() <= 1.5
+    plain = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, sitk.Transform(), sitk.sitkLinear, -1024))[inner]
+    assert np.abs(arrays[0] - plain).mean() > 20
+
+
+def test_the_report_says_what_was_done(scans, registered):
+    report = json.loads((registered[0] / "report.json").read_text())
+    mask = sitk.ReadImage(scans / "fixed_mask.nii.gz")
+    litres = sitk.GetArrayFromImage(mask).sum() * np.prod(mask.GetSpacing()) / 1e6
+    assert report["lungs"]["fixed_litres"] == pytest.approx(litres, abs=1e-4)
+    assert report["weights"]["sha256"] == hashlib.sha256((scans / "weights.safetensors").read_bytes()).hexdigest()
+    assert report["seeds"] == {"seed": 2017}
+    assert set(report["seconds"]) == {"reading", "lungs", "resampling", "regnet", "writing"}
+    assert report["landmarks_mm"]["before"]["mean"] == pytest.approx(np.linalg.norm(BEYOND), abs=1e-4)
+    fixed, moving = read_landmarks(scans / "fixed.txt"), read_landmarks(scans / "moving.csv")
+    errors = np.linalg.norm(transform_points(read_transform(registered[0] / "transform.h5"), fixed) - moving, axis=1)
+    assert report["landmarks_mm"]["regnet"]["mean"] == pytest.approx(errors.mean(), abs=1e-4)
+    # The determinant of dT/dx, by differences between neighbours along the axes of the grid.
+    dvf = sitk.ReadImage(registered[0] / "dvf.nii.gz")
+    along_axes = sitk.GetArrayFromImage(dvf) @ np.reshape(dvf.GetDirection(), (3, 3))
+    columns = [np.gradient(along_axes, dvf.GetSpacing()[axis], axis=2 - axis) for axis in range(3)]
+    determinants = np.linalg.det(np.eye(3) + np.stack(columns, axis=-1))[sitk.GetArrayFromImage(mask) != 0]
+    assert determinants.min() < 0.9 < 1.1 < determinants.max()
+    assert report["jacobian_in_lungs"]["min"] == pytest.approx(determinants.min(), abs=2e-3)
+    assert report["jacobian_in_lungs"]["max"] == pytest.approx(determinants.max(), abs=2e-3)
+    assert report["jacobian_in_lungs"]["folded_fraction"] == pytest.approx(np.mean(determinants <= 0), abs=1e-3)
+
+
+def test_progress_is_for_terminals_only_and_force_replaces_results(scans, registered, tmp_path, capfd):
+    _, shown = registered
+    assert "regnet ..." in shown
+    output = tmp_path / "out"
+    output.mkdir()
+    (output / "warped.nii.gz").write_text("old")
+    options = register_arguments(scans, output)
+    assert main(command_line(options, "--no-affine", "--force")) == 0
+    printed = capfd.readouterr()
+    assert printed.err == ""
+    assert printed.out.splitlines()[0] == "TRE in mm"
+    assert [line.split()[0] for line in printed.out.splitlines()[2:]] == ["before", "regnet"]
+    assert {path.name for path in output.iterdir()} == set(pair.RESULTS)
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_affine_brings_together_scans_that_do_not_overlap(scans, tmp_path, monkeypatch):
+    (tmp_path / "elastix").mkdir()
+    quick = (ROOT / "config" / "elastix" / "affine.txt").read_text().replace("Iterations 1000", "Iterations 100")
+    (tmp_path / "elastix" / "affine.txt").write_text(quick)
+    monkeypatch.setattr(pair, "shipped", lambda name: tmp_path / name)
+    far, shift = sitk.ReadImage(scans / "fixed.nii.gz"), np.array([300.0, -200.0, 100.0])
+    far.SetOrigin((np.array(far.GetOrigin()) + shift).tolist())
+    write_image(far, tmp_path / "far.nii.gz")
+    write_image(Grid.of(far).image(array_of(scans, "fixed_mask.nii.gz")), tmp_path / "far_mask.nii.gz")
+    options = register_arguments(scans, tmp_path / "out")
+    options |= {"moving": f"{tmp_path}/far.nii.gz", "--moving-mask": f"{tmp_path}/far_mask.nii.gz"}
+    assert main(command_line(options | dict.fromkeys(("--fixed-landmarks", "--moving-landmarks")))) == 0
+    transform = read_transform(tmp_path / "out" / "transform.h5")
+    points = inner_points(Grid.of(far)) - shift
+    np.testing.assert_allclose(transform_points(transform.GetNthTransform(0), points), points + shift, atol=0.5)
+    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    assert report["lungs"]["dice"]["before"] == 0
+    assert report["lungs"]["dice"]["affine"] > 0.9
+    assert set(report["seeds"]) == {"seed", "affine"}
+
+
+def test_points_go_to_a_table_or_the_terminal(scans, registered, tmp_path, capfd):
+    transform = read_transform(registered[0] / "transform.h5")
+    options = ["--transform", f"{registered[0]}/transform.h5"]
+    assert main(["transform-points", f"{scans}/fixed.txt", "--output", f"{tmp_path}/moved.txt", *options]) == 0
+    moved = transform_points(transform, read_landmarks(scans / "fixed.txt"))
+    np.testing.assert_allclose(read_landmarks(tmp_path / "moved.txt"), moved, atol=1e-4)
+    # Other columns stay as they stand, and a byte order mark does no harm.
+    x, y, z = read_landmarks(scans / "fixed.txt")[0]
+    (tmp_path / "points.csv").write_text(f"\ufeffz,name,x,y\n{z},007,{x},{y}\n{z},NA,{x},{y}\n", encoding="utf-8")
+    assert main(["transform-points", f"{tmp_path}/points.csv", *options]) == 0
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0] == "z,name,x,y"
+    assert [line.split(",")[1] for line in lines[1:]] == ["007", "NA"]
+    assert lines[1].split(",")[2] == f"{moved[0][0]:.4f}"
+
+
+def test_evaluate_measures_each_transform(scans, registered, tmp_path, capfd):
+    transform = f"{registered[0]}/transform.h5"
+    arguments = [f"{scans}/fixed.txt", f"{scans}/moving.csv", "--transform", transform]
+    assert main(["evaluate", *arguments, "--output", f"{tmp_path}/errors.csv"]) == 0
+    before, after = (line.split() for line in capfd.readouterr().out.splitlines()[2:])
+    report = json.loads((registered[0] / "report.json").read_text())
+    assert before[2] == f"{np.linalg.norm(BEYOND):.2f}"
+    assert after[2] == f"{report['landmarks_mm']['regnet']['mean']:.2f}"
+    assert len((tmp_path / "errors.csv").read_text().splitlines()) == 1 + 2 * 8
+
+
+def dicom_series(folder: Path, positions: np.ndarray, uid: str) -> None:
+    """Write slices of a DICOM series at positions along z, in mm; the value is 10 HU per slice above -1000."""
+    folder.mkdir(exist_ok=True)
+    writer = sitk.ImageFileWriter()
+    writer.KeepOriginalImageUIDOn()
+    for number, z in enumerate(positions):
+        image = sitk.GetImageFromArray(np.full((20, 24), -1000 + 10 * number, np.int16))
+        tags = {
+            "0008|0016": "1.2.840.10008.5.1.4.1.1.2",
+            "0008|0018": f"{uid}.{number + 1}",
+            "0008|0060": "CT",
+            "0020|000d": f"{uid}.0",
+            "0020|000e": uid,
+            "0020|0032": f"-10\\5\\{z:g}",
+            "0020|0037": "1\\0\\0\\0\\1\\0",
+            "0028|1052": "-1024",
+            "0028|1053": "1",
+        }
+        for tag, value in tags.items():
+            image.SetMetaData(tag, value)
+        image.SetSpacing((0.8, 0.8))
+        writer.SetFileName(f"{folder}/{uid}_{number:02}.dcm")
+        writer.Execute(image)
+
+
+def test_a_dicom_folder_is_one_image_in_hounsfield_units(tmp_path):
+    dicom_series(tmp_path / "series", np.arange(8)[::-1] * 2.5 - 100, "1.2.826.0.1.3680043.2.1125.1")
+    image = read_image(tmp_path / "series")
+    np.testing.assert_allclose(image.GetSpacing(), (0.8, 0.8, 2.5))
+    np.testing.assert_allclose(image.GetOrigin(), (-10, 5, -100))
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(image)[:, 0, 0], -1000 + 10 * np.arange(8)[::-1])
+
+
+def rewritten(source: Path, target: Path, change) -> str:
+    """Write the bytes of a file, changed, to another one, and give its path."""
+    target.write_bytes(change(source.read_bytes()))
+    return str(target)
+
+
+def image_file(folder: Path, name: str, array: np.ndarray, like: str = "fixed.nii.gz") -> str:
+    """Write an array on the grid of one of the scans, and give the path."""
+    reference = sitk.ReadImage(folder / like)
+    write_image(Grid.of(reference).image(array), folder / name)
+    return str(folder / name)
+
+
+def array_of(folder: Path, name: str = "fixed.nii.gz") -> np.ndarray:
+    return sitk.GetArrayFromImage(sitk.ReadImage(folder / name))
+
+
+def missing(folder):
+    return {"fixed": f"{folder}/none.nii.gz"}
+
+
+def text(folder):
+    return {"fixed": rewritten(folder / "fixed.txt", folder / "text.nii.gz", bytes)}
+
+
+def truncated_gzip(folder):
+    return {"fixed": rewritten(folder / "fixed.nii.gz", folder / "cut.nii.gz", lambda data: data[: len(data) // 2])}
+
+
+def truncated_nifti(folder):
+    return {"fixed": rewritten(folder / "fixed.nii.gz", folder / "cut.nii", lambda data: gzip.decompress(data)[:-100])}
+
+
+def truncated_metaimage(folder):
+    mask = folder / "moving_mask.mha"
+    return {"moving": rewritten(mask, folder / "cut.mha", lambda data: data[:-20])}
+
+
+def flat(folder):
+    sitk.WriteImage(sitk.Image([8, 8], sitk.sitkInt16), folder / "2d.nii.gz")
+    return {"fixed": f"{folder}/2d.nii.gz"}
+
+
+def series_in_time(folder):
+    image = sitk.ReadImage(folder / "fixed.nii.gz")
+    sitk.WriteImage(sitk.JoinSeries([image, image]), folder / "4d.nii.gz")
+    return {"fixed": f"{folder}/4d.nii.gz"}
+
+
+def colour(folder):
+    sitk.WriteImage(sitk.Image([8, 8, 8], sitk.sitkVectorUInt8, 3), folder / "rgb.nii.gz")
+    return {"moving": f"{folder}/rgb.nii.gz"}
+
+
+def not_a_number(folder):
+    array = array_of(folder).astype(np.float32)
+    array[5, 5, 5] = np.nan
+    sitk.WriteImage(Grid.of(sitk.ReadImage(folder / "fixed.nii.gz")).image(array), folder / "nan.nii.gz")
+    return {"fixed": f"{folder}/nan.nii.gz"}
+
+
+def infinite(folder):
+    array = array_of(folder).astype(np.float32)
+    array[5, 5, 5] = np.inf
+    return {"fixed": image_file(folder, "infinite.mha", array)}
+
+
+def all_zero(folder):
+    return {"fixed": image_file(folder, "zero.nii.gz", 0 * array_of(folder))}
+
+
+def mri(folder):
+    return {"fixed": image_file(folder, "mri.nii.gz", array_of(folder) + 1500)}
+
+
+def zero_spacing(folder):
+    def change(data):
+        return data[:88] + struct.pack("<f", 0.0) + data[92:]
+
+    return {"fixed": rewritten(folder / "fixed.nii.gz", folder / "zero.nii", lambda data: change(gzip.decompress(data)))}
+
+
+def no_overlap(folder):
+    image = sitk.ReadImage(folder / "moving.nrrd")
+    image.SetOrigin((1000.0, 0.0, 0.0))
+    write_image(image, folder / "far.nrrd")
+    return {"moving": f"{folder}/far.nrrd", **dict.fromkeys(("--moving-mask", "--fixed-landmarks", "--moving-landmarks"))}
+
+
+def foreign_mask(folder):
+    return {"--fixed-mask": f"{folder}/moving_mask.mha"}
+
+
+def empty_mask(folder):
+    return {"--fixed-mask": image_file(folder, "empty.nii.gz", 0 * array_of(folder))}
+
+
+def no_lungs(folder):
+    return {"--fixed-mask": None}
+
+
+def landmarks_outside(folder):
+    write_landmarks(read_landmarks(folder / "fixed.txt") + 500.0, folder / "outside.txt")
+    return {"--fixed-landmarks": f"{folder}/outside.txt"}
+
+
+def unequal_landmarks(folder):
+    write_landmarks(read_landmarks(folder / "fixed.txt")[1:], folder / "fewer.txt")
+    return {"--fixed-landmarks": f"{folder}/fewer.txt"}
+
+
+def one_landmark_file(folder):
+    return {"--moving-landmarks": None}
+
+
+def table_without_coordinates(folder):
+    (folder / "points.csv").write_text("a;b;c\n1;2;3\n")
+    return {"--moving-landmarks": f"{folder}/points.csv"}
+
+
+def table_of_long_rows(folder):
+    (folder / "points.csv").write_text("x,y,z\n" + 8 * "1,2,3,\n")
+    return {"--moving-landmarks": f"{folder}/points.csv"}
+
+
+def unwritable(folder):
+    return {"--output": f"{folder}/fixed.txt/out"}
+
+
+def output_is_a_file(folder):
+    (folder / "file").write_text("mine")
+    return {"--output": f"{folder}/file"}
+
+
+def output_of_the_inputs(folder):
+    return {"--output": f"{folder}"}
+
+
+def output_is_here(folder):
+    return {"--output": os.getcwd()}
+
+
+def output_is_there(folder):
+    (folder / "there").mkdir()
+    (folder / "there" / "notes.txt").write_text("mine")
+    return {"--output": f"{folder}/there"}
+
+
+def output_of_somebody(folder):
+    return output_is_there(folder) | {"--force": ""}
+
+
+def other_architecture(folder):
+    save_file({"layer.weight": torch.zeros(3)}, folder / "other.safetensors")
+    return {"--weights": f"{folder}/other.safetensors"}
+
+
+def other_layers(folder):
+    network = RegNet("regnet_early")
+    network.variant = "regnet"
+    save_network(network, folder / "layers.safetensors", spacing=SPACING, window=(-1000, 400))
+    return {"--weights": f"{folder}/layers.safetensors"}
+
+
+def pickled_weights(folder):
+    (folder / "pickle.safetensors").write_bytes(pickle.dumps({"layer.weight": [0.0]}))
+    return {"--weights": f"{folder}/pickle.safetensors"}
+
+
+def unknown_weights(folder):
+    return {"--weights": "regnet_3mm"}
+
+
+def no_dicom(folder):
+    (folder / "empty").mkdir()
+    return {"fixed": f"{folder}/empty"}
+
+
+def two_series(folder):
+    for number in (1, 2):
+        dicom_series(folder / "two", np.arange(4) * 2.5, f"1.2.826.0.1.3680043.2.1125.{number}")
+    return {"fixed": f"{folder}/two"}
+
+
+def missing_slice(folder):
+    dicom_series(folder / "gap", np.array([0, 2.5, 5, 10, 12.5]), "1.2.826.0.1.3680043.2.1125.3")
+    return {"fixed": f"{folder}/gap"}
+
+
+def seed_in_words(folder):
+    return {"--seed": "random"}
+
+
+REFUSED = {
+    missing: "none.nii.gz: no such file",
+    text: "text.nii.gz: cannot be read as an image (Unable to determine ImageIO reader",
+    truncated_gzip: "cut.nii.gz: cannot be read as an image (Compressed file ended before the end",
+    truncated_nifti: "cut.nii: cannot be read as an image (found 41724 bytes of header and voxels, expected 41824)",
+    truncated_metaimage: "cut.mha: cannot be read as an image",
+    flat: "2d.nii.gz: found an image in 2D with 1 components, expected a scalar 3D image",
+    series_in_time: "4d.nii.gz: found an image in 4D",
+    colour: "rgb.nii.gz: found an image in 3D with 3 components",
+    infinite: "infinite.mha: found voxels that are not finite numbers, expected HU",
+    not_a_number: "nan.nii.gz: cannot be read as an image (found voxels that are not finite numbers)",
+    all_zero: "zero.nii.gz: found intensities from 0 to 0, expected a chest CT in HU",
+    mri: "mri.nii.gz: found intensities from ",
+    zero_spacing: "zero.nii: cannot be read as an image (found a spacing of 1.6 x 1.7 x 0 mm, expected more than 0)",
+    no_overlap: "found 0% of the lungs of",
+    foreign_mask: "moving_mask.mha: the mask has size (48, 46, 30)",
+    empty_mask: "empty.nii.gz: the mask is empty",
+    no_lungs: "fixed.nii.gz: found ",
+    landmarks_outside: "outside.txt: found landmark 1 at (",
+    unequal_landmarks: "moving.csv: found 8 landmarks, expected 7 as in",
+    one_landmark_file: "--fixed-landmarks, --moving-landmarks: found one of them, expected both or neither",
+    table_without_coordinates: "points.csv: lacks the columns x, y, z; found a;b;c",
+    table_of_long_rows: "points.csv: found rows with more cells than the header's 3, expected as many",
+    unwritable: "fixed.txt/out: cannot be made (Not a directory)",
+    output_is_a_file: "file: found a file, expected a folder or a new name",
+    output_of_the_inputs: "fixed.nii.gz: lies in ",
+    output_is_here: "found the current folder or one above it",
+    output_is_there: "there: is there already, expected a new name, or --force to replace it",
+    output_of_somebody: "there: holds notes.txt, expected nothing but earlier results",
+    other_architecture: "other.safetensors: names the variant None, expected one of regnet",
+    other_layers: "layers.safetensors: the weights do not fit the variant regnet",
+    pickled_weights: "pickle.safetensors: cannot be read as weights of RegNet in safetensors",
+    unknown_weights: "regnet_3mm: no such weights, expected a safetensors file or a released name",
+    no_dicom: "empty: found no DICOM files, expected a folder with one DICOM series",
+    two_series: "two: found 2 series, expected a folder with one DICOM series",
+    missing_slice: "gap: found slices 2.50 to 5.00 mm apart",
+    seed_in_words: "argument --seed: found 'random', expected an integer of at least 0",
+}
+
+
+def digests(folder: Path) -> dict[str, str]:
+    """The content of every file below a folder."""
+    return {
+        str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
+        for path in sorted(folder.rglob("*"))
+    }
+
+
+@pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
+def test_what_cannot_be_used_is_one_line_and_leaves_nothing(make, scans, tmp_path, capfd):
+    for path in scans.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    options = register_arguments(tmp_path, tmp_path / "out") | make(tmp_path)
+    flags = ["--force"] if "--force" in options else []
+    options.pop("--force", None)
+    capfd.readouterr()
+    before = digests(tmp_path)
+    try:
+        status = main(command_line(options, "--no-affine", *flags))
+    except SystemExit as error:
+        status = error.code
+    printed = capfd.readouterr()
+    assert status == 2
+    assert printed.out == ""
+    assert REFUSED[make] in printed.err
+    assert printed.err.startswith("regnet")
+    assert printed.err.count("\n") == 1
+    assert digests(tmp_path) == before
+
+
+def run(*arguments: str, largest_file: int | None = None) -> subprocess.CompletedProcess:
+    """Run Python in a process of its own, in which no file can grow beyond `largest_file` bytes: what a full disk does."""
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
+
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "workflow" / "scripts")}
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        preexec_fn=limit if largest_file else None,
+    )
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing(scans, tmp_path):
+    options = register_arguments(scans, tmp_path / "out")
+    process = run("-m", "regnet", *command_line(options, "--no-affine"), largest_file=60_000)
+    assert process.returncode == 2
+    assert f"regnet: error: {tmp_path}/out/dvf.nii.gz: cannot be written whole, is the disk full? (" in process.stderr
+    assert process.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_transform_that_finds_no_room_does_not_crash_the_process(registered, tmp_path):
+    code = (
+        "import sys; from regnet.errors import OutputError; from regnet.transforms import read_transform, write_transform\n"
+        "try: write_transform(read_transform(sys.argv[1]), sys.argv[2])\n"
+        "except OutputError as error: sys.exit(str(error))"
+    )
+    process = run("-c", code, f"{registered[0]}/transform.h5", f"{tmp_path}/copy.h5", largest_file=20_000)
+    assert process.returncode == 1
+    assert "copy.h5: cannot be written ([Errno 27] File too large" in process.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_command_has_help_with_examples():
+    process = run("-m", "regnet", "register", "--help")
+    assert process.returncode == 0
+    assert "examples:\n  regnet register baseline.nii.gz followup.nii.gz --output out" in process.stdout

@@ -1,0 +1,264 @@
+"""The command ``regnet``: registers two scans without Snakemake, moves points, measures landmarks (docs/register.md).
+
+Every problem with what the user gave is one line on stderr and exit status 2. Modules that take seconds to import are imported
+by the commands that need them, so that ``--help`` and mistakes in arguments answer at once.
+"""
+
+import argparse
+import logging
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NoReturn
+
+from regnet import __version__
+from regnet.errors import ConfigError, RegNetError
+from regnet.jobs import output_to
+from regnet.weights import DEFAULT, find_weights
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+REFUSED = 2
+"""Exit status for input that cannot be used."""
+
+INTERRUPTED = 130
+"""Exit status after Ctrl-C, as shells have it."""
+
+REGISTER_EXAMPLES = """\
+examples:
+  regnet register baseline.nii.gz followup.nii.gz --output out
+      lungs are segmented, an affine registration comes first, then RegNet
+
+  regnet register dicom/baseline dicom/followup --output out
+      folders with one DICOM series each
+
+  regnet register fixed.mha moving.mha --fixed-mask fixed_lungs.mha --moving-mask moving_lungs.mha \\
+      --fixed-landmarks fixed.txt --moving-landmarks moving.txt --output out --force
+      own masks; prints the distances of the landmarks before and after
+
+the folder out gets:
+  transform.h5   ITK composite transform, affine and field, mm, fixed -> moving; opens in SimpleITK and 3D Slicer
+  dvf.nii.gz     displacement of every voxel of the fixed image, x y z in mm (LPS), affine included
+  warped.nii.gz  the moving image on the grid of the fixed one, HU
+  report.json    versions, device, seconds, volumes of the lungs, Jacobian determinant, seeds
+  overview.png   fixed, moving, registered, and their differences
+"""
+
+POINTS_EXAMPLES = """\
+examples:
+  regnet transform-points points.csv --transform out/transform.h5
+      a CSV table with the columns x, y, z in mm (LPS); other columns are kept; the table goes to the terminal
+
+  regnet transform-points fixed.txt --transform out/transform.h5 --output moved.txt
+      an elastix point file
+
+Points go from the fixed to the moving image. Outside the fixed image only the affine part moves them.
+"""
+
+EVALUATE_EXAMPLES = """\
+example:
+  regnet evaluate fixed.txt moving.txt --transform out/transform.h5 --output errors.csv
+      distances in mm between T(fixed landmark) and moving landmark, before registration and with each transform
+
+Landmarks are elastix point files, or CSV tables with the columns x, y, z; in mm (LPS), row by row corresponding.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(REFUSED, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line.
+
+    Parameters
+    ----------
+    argv
+        The arguments, without the name of the program; those of the process if not given.
+
+    Returns
+    -------
+    int
+        The exit status: 0, `REFUSED` or `INTERRUPTED`. Arguments that cannot be parsed, and ``--help``, raise `SystemExit`.
+    """
+    arguments = _parser().parse_args(argv)
+    try:
+        # ITK and its format libraries report problems in many lines of their own; ours says it in one.
+        with open(os.devnull, "w") as nowhere, output_to(nowhere) as (_, terminal), _progress(terminal):
+            results = arguments.run(arguments)
+    except (RegNetError, OSError) as error:
+        sys.stderr.write(f"regnet: error: {' '.join(str(error).split())}\n")
+        return REFUSED
+    except KeyboardInterrupt:
+        sys.stderr.write("regnet: interrupted\n")
+        return INTERRUPTED
+    sys.stdout.write(results)
+    return 0
+
+
+@contextmanager
+def _progress(descriptor: int) -> Iterator[None]:
+    """Write what the package logs to a descriptor while the block runs: all of it to a terminal, else only warnings."""
+    logger = logging.getLogger("regnet")
+    with open(os.dup(descriptor), "w", buffering=1) as stream:
+        handler = logging.StreamHandler(stream)
+        handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO if os.isatty(descriptor) else logging.WARNING)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="regnet", description="Register chest CT scans with RegNet, a learned nonrigid registration.")
+    parser.add_argument("--version", action="version", version=f"regnet {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_register(commands)
+    _add_transform_points(commands)
+    _add_evaluate(commands)
+    return parser
+
+
+def _add_register(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "register", _register, "Register two chest CT scans.", REGISTER_EXAMPLES)
+    parser.add_argument("fixed", help="CT in HU on whose grid the results lie: a file of any format of ITK, or a DICOM folder")
+    parser.add_argument("moving", help="CT in HU that is deformed, likewise")
+    parser.add_argument("--output", "-o", required=True, metavar="FOLDER", help="the folder to make for the results")
+    parser.add_argument("--force", action="store_true", help="replace earlier results in the output folder")
+    parser.add_argument("--fixed-mask", metavar="FILE", help="lungs of the fixed image, not 0 inside (default: segmented)")
+    parser.add_argument("--moving-mask", metavar="FILE", help="lungs of the moving image, which only the report uses")
+    parser.add_argument("--fixed-landmarks", metavar="FILE", help="points of the fixed image: elastix point file or CSV, mm")
+    parser.add_argument("--moving-landmarks", metavar="FILE", help="the corresponding points of the moving image")
+    parser.add_argument(
+        "--weights",
+        default=DEFAULT,
+        metavar="FILE|NAME",
+        help="weights of RegNet: a safetensors file, or the name of released ones (default: %(default)s)",
+    )
+    parser.add_argument("--passes", type=_positive, default=1, metavar="N", help="how often RegNet is applied (default: 1)")
+    parser.add_argument(
+        "--stride", type=int, choices=(1, 2), default=2, help="a displacement at each voxel, or at every second (default: 2)"
+    )
+    parser.add_argument("--no-affine", action="store_true", help="no affine registration first: the scans lie on each other")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where RegNet runs (default: auto)")
+    parser.add_argument(
+        "--threads", type=_positive, default=os.cpu_count(), metavar="N", help="CPU threads (default: all, %(default)s)"
+    )
+    parser.add_argument("--seed", type=_not_negative, default=2017, help="seed of the affine registration (default: 2017)")
+
+
+def _add_transform_points(commands: argparse._SubParsersAction) -> None:
+    parser = _command(
+        commands, "transform-points", _transform_points, "Move points from the fixed to the moving scan.", POINTS_EXAMPLES
+    )
+    parser.add_argument("points", help="CSV table with the columns x, y, z, or elastix point file; mm (LPS)")
+    parser.add_argument("--transform", "-t", required=True, metavar="FILE", help="ITK transform, fixed -> moving")
+    parser.add_argument("--output", "-o", metavar="FILE", help="where to write them, as the kind of file they came in")
+
+
+def _add_evaluate(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "evaluate", _evaluate, "Measure transforms at corresponding landmarks.", EVALUATE_EXAMPLES)
+    parser.add_argument("fixed_landmarks", help="points of the fixed image")
+    parser.add_argument("moving_landmarks", help="the corresponding points of the moving image")
+    parser.add_argument(
+        "--transform", "-t", required=True, action="append", metavar="FILE", help="ITK transform; may be given several times"
+    )
+    parser.add_argument("--output", "-o", metavar="FILE", help="CSV table with the errors at each landmark")
+
+
+def _command(
+    commands: argparse._SubParsersAction, name: str, run: Callable[[argparse.Namespace], str], what: str, examples: str
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(
+        name, help=what, description=what, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _positive(text: str) -> int:
+    return _integer(text, 1)
+
+
+def _not_negative(text: str) -> int:
+    return _integer(text, 0)
+
+
+def _integer(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected an integer of at least {least}")
+    return int(text)
+
+
+def _register(arguments: argparse.Namespace) -> str:
+    """Register the scans; gives the table of landmark errors, if there are landmarks."""
+    landmarks = arguments.fixed_landmarks, arguments.moving_landmarks
+    if any(landmarks) and not all(landmarks):
+        raise ConfigError("--fixed-landmarks, --moving-landmarks: found one of them, expected both or neither")
+    weights = find_weights(arguments.weights)
+    from regnet.pair import register_scans  # after the mistakes that can be found without it
+
+    _, errors = register_scans(
+        arguments.fixed,
+        arguments.moving,
+        arguments.output,
+        weights=weights,
+        fixed_mask=arguments.fixed_mask,
+        moving_mask=arguments.moving_mask,
+        landmarks=landmarks if all(landmarks) else None,
+        affine=not arguments.no_affine,
+        passes=arguments.passes,
+        stride=arguments.stride,
+        device=arguments.device,
+        threads=arguments.threads,
+        seed=arguments.seed,
+        replace=arguments.force,
+    )
+    return "" if errors is None else _table(errors)
+
+
+def _transform_points(arguments: argparse.Namespace) -> str:
+    """Move points; gives them as text, unless they went to a file."""
+    from regnet.files import whole_file
+    from regnet.landmarks import format_landmarks, read_landmarks, read_point_table
+    from regnet.transforms import read_transform, transform_points
+
+    transform = read_transform(arguments.transform)
+    if arguments.points.endswith(".csv"):
+        table, points = read_point_table(arguments.points)
+        table[["x", "y", "z"]] = [[f"{value:.4f}" for value in point] for point in transform_points(transform, points)]
+        text = table.to_csv(index=False, lineterminator="\n")
+    else:
+        text = format_landmarks(transform_points(transform, read_landmarks(arguments.points)))
+    if arguments.output is None:
+        return text
+    with whole_file(arguments.output) as partial:
+        partial.write_text(text, encoding="utf-8")
+    return ""
+
+
+def _evaluate(arguments: argparse.Namespace) -> str:
+    """Measure transforms; gives the table of their errors."""
+    from regnet.evaluation import landmark_table, transform_errors, write_errors
+    from regnet.landmarks import read_landmark_pair
+    from regnet.transforms import read_transform
+    from regnet.volumes import IDENTITY
+
+    points = read_landmark_pair(arguments.fixed_landmarks, arguments.moving_landmarks)
+    transforms = {"before": IDENTITY} | {path: read_transform(path) for path in arguments.transform}
+    errors = transform_errors(transforms, *points)
+    if arguments.output is not None:
+        write_errors(errors, arguments.output)
+    return _table(landmark_table(errors))
+
+
+def _table(table: "pd.DataFrame") -> str:
+    """A table of landmark errors for the terminal."""
+    return f"TRE in mm\n{table.to_string(float_format='{:.2f}'.format)}\n"

@@ -1,0 +1,34 @@
+"""Where the weights of a trained network are: a file of the user's, or one that comes with the package."""
+
+from pathlib import Path
+
+from regnet.errors import InputError
+from regnet.resources import shipped
+
+DEFAULT = "regnet_2mm"
+"""The released weights that are used if nobody says otherwise."""
+
+
+def find_weights(name: str | Path = DEFAULT) -> Path:
+    """The safetensors file of released weights, by their name, or of any others, by their path.
+
+    Parameters
+    ----------
+    name
+        A path, or the name of released weights: of a file in ``resources/weights`` without its suffix. A file that is there
+        goes before a name.
+
+    Raises
+    ------
+    InputError
+        If there is neither such a file nor such a name.
+    """
+    if Path(name).is_file():
+        return Path(name)
+    names = sorted(path.stem for path in shipped("weights").glob("*.safetensors"))
+    if str(name) in names:
+        return shipped("weights") / f"{name}.safetensors"
+    raise InputError(
+        f"{name}: no such weights, expected a safetensors file or a released name (there are: {', '.join(names) or 'none'}); "
+        "`make run` in the repository trains results/phantom/models/regnet/model.safetensors"
+    )
