@@ -68,8 +68,8 @@ def test_an_output_is_placed_at_the_point_it_belongs_to(stride, oblique_grid):
     network = DenseNetwork(Intensity(), window=WINDOW, stride=stride, precision="float32")
     field, lattice = predict_field(network, ramp, ramp)
     index = np.stack(np.meshgrid(*[np.arange(size) for size in lattice.size], indexing="ij"), axis=-1)
-    points = lattice.points(index[:-1, :-1, :-1])
-    voxels = oblique_grid.to_voxels(field).transpose(2, 1, 0, 3)[:-1, :-1, :-1]
+    points = lattice.points(index[1:-1, 1:-1, 1:-1])
+    voxels = oblique_grid.to_voxels(field).transpose(2, 1, 0, 3)[1:-1, 1:-1, 1:-1]
     expected = (oblique_grid.indices(points) @ [3, -2, 4] + 500) / 500
     np.testing.assert_allclose(voxels, np.repeat(expected[..., None], 3, axis=-1), atol=1e-4)
 
