@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import platform
-import resource
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -74,4 +74,6 @@ def _in_fresh_process(function: Callable[[], float]) -> dict[str, float]:
 
 def _measure(function: Callable[[], float]) -> dict[str, float]:
     seconds = function()
-    return {"seconds": seconds, "peak_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024}
+    # Not ru_maxrss, which after a fork starts with the memory of the parent.
+    status = Path("/proc/self/status").read_text()
+    return {"seconds": seconds, "peak_mib": int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024}

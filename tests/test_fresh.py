@@ -36,7 +36,7 @@ def pool(tmp_path_factory):
 
 def fresh_pairs(pool, seed=1, **changes):
     options = {"spacing": 2.0, "steps_per_epoch": 4, "seed": seed, "device": CPU}
-    return FreshPairs(pool, pool.moving, {**SETTINGS, **changes}, SYNTHESIS, **options)
+    return FreshPairs(pool, {**SETTINGS, **changes}, SYNTHESIS, **options)
 
 
 def test_targets_lead_from_the_fixed_window_to_the_moving_one(pool):

@@ -229,6 +229,7 @@ def test_an_image_without_lung_voxels_is_named(oblique_grid, rng, tmp_path, capf
         params=SimpleNamespace(
             patches={"per_pair": 5, "block": 1, "balance": None}, split="train", pairs=["original_low"], seed=1
         ),
+        threads=1,
         wildcards=SimpleNamespace(image="case7_baseline"),
     )
     with pytest.raises(SystemExit):

@@ -27,7 +27,7 @@ WARMUP = {
 SETTINGS = {
     **{"batch": 2, "epochs": 3, "steps_per_epoch": 3, "optimizer": "muon", "learning_rate": 0.003, "schedule": "cosine"},
     **{"decay": 1.25, "rise": 2, "freeze_after": 7, "flips": True, "noise_sd": 5, "precision": "auto"},
-    **{"checkpoint_minutes": 1e-9, "warmup": WARMUP},
+    **{"fresh": None, "checkpoint_minutes": 1e-9, "warmup": WARMUP},
 }
 
 
@@ -55,6 +55,7 @@ def job(pair, tmp_path):
             training=pair,
             validation=pair,
             settings={**SETTINGS, **settings},
+            synthesis={},
             spacing=2.0,
             window=(-1000, 400),
             seed=1,

@@ -99,7 +99,8 @@ def test_a_further_pass_sees_the_image_warped_so_far(oblique_grid, rng):
             return super().forward(fixed, moving)
 
     network = Recording([1.0, 0.0, 0.0])
-    transform = register(network, fixed, moving, compose(sitk.TranslationTransform(3)), window=WINDOW, passes=2, device=CPU)
+    settings = {"window": WINDOW, "passes": 2, "precision": "float32", "device": CPU}
+    transform = register(network, fixed, moving, compose(sitk.TranslationTransform(3)), **settings)
     centre = oblique_grid.points(np.array([[25.0, 25.0, 25.0]]))
     expected = centre + 2 * oblique_grid.to_physical(np.array([2.0, 0.0, 0.0]))
     np.testing.assert_allclose(transform_points(transform, centre), expected, atol=1e-4)

@@ -105,6 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _progress(descriptor: int) -> Iterator[None]:
     """Write what the package logs to a descriptor while the block runs: all of it to a terminal, else only warnings."""
     logger = logging.getLogger("regnet")
+    level = logger.level
     with open(os.dup(descriptor), "w", buffering=1) as stream:
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
@@ -114,6 +115,7 @@ def _progress(descriptor: int) -> Iterator[None]:
             yield
         finally:
             logger.removeHandler(handler)
+            logger.setLevel(level)
 
 
 def _parser() -> argparse.ArgumentParser:

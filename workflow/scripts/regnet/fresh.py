@@ -1,6 +1,6 @@
 """Synthetic pairs that are made while a network trains, on the network's device. Only torch and numpy."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,8 +46,6 @@ class FreshPairs:
     ----------
     pool
         The samples of the pairs on disk. They say where in the moving volumes the lungs are.
-    volumes
-        The moving volume of each pair of the pool, ``(z, y, x)``, int16 HU.
     settings
         The config's ``training``: ``fresh``, ``batch``, ``flips`` and ``noise_sd`` (HU) are used.
     synthesis
@@ -65,7 +63,6 @@ class FreshPairs:
     def __init__(
         self,
         pool: SamplePool,
-        volumes: Sequence[np.ndarray],
         settings: Mapping[str, Any],
         synthesis: Mapping[str, Any],
         *,
@@ -75,7 +72,7 @@ class FreshPairs:
         device: torch.device,
     ) -> None:
         self.pool = pool
-        self.volumes = volumes
+        self.volumes = [pool.volumes[number] for number in pool.moving]
         self.settings = settings
         self.synthesis = synthesis
         self.spacing = spacing
@@ -87,7 +84,7 @@ class FreshPairs:
         # The samples of a pair are in the lungs of its fixed image: what they show is in those of its moving image.
         self.lungs = [
             pool.centres[chosen] + pool.displacements[chosen].mean(axis=(1, 2, 3))
-            for chosen in (pool.pair == number for number in range(len(volumes)))
+            for chosen in (pool.pair == number for number in range(len(self.volumes)))
         ]
 
     def state_dict(self) -> dict[str, int]:

@@ -507,8 +507,7 @@ def train(
     steps = settings["steps_per_epoch"] or -(-len(training) // settings["batch"])
     if settings["fresh"]:
         options = {"spacing": spacing, "steps_per_epoch": steps, "seed": seed, "device": device}
-        volumes = [training.volumes[number] for number in training.moving]
-        pairs: BatchSource = FreshPairs(training, volumes, settings, synthesis, **options)
+        pairs: BatchSource = FreshPairs(training, settings, synthesis, **options)
     else:
         feed = Feed(training, device)
         pairs = SyntheticPairs(feed, settings, np.random.default_rng(seed))
