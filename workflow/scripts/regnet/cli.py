@@ -52,7 +52,7 @@ examples:
       a CSV table with the columns x, y, z in mm (LPS); other columns are kept; the table goes to the terminal
 
   regnet transform-points fixed.txt --transform out/transform.h5 --output moved.txt
-      an elastix point file
+      an elastix point file; so can be the points of 3D Slicer (.mrk.json, .fcsv)
 
 Points go from the fixed to the moving image. Outside the fixed image only the affine part moves them.
 """
@@ -62,7 +62,7 @@ example:
   regnet evaluate fixed.txt moving.txt --transform out/transform.h5 --output errors.csv
       distances in mm between T(fixed landmark) and moving landmark, before registration and with each transform
 
-Landmarks are elastix point files, or CSV tables with the columns x, y, z; in mm (LPS), row by row corresponding.
+Landmarks are elastix point files, CSV tables with the columns x, y, z, or points of 3D Slicer; in mm, row by row corresponding.
 """
 
 
@@ -158,7 +158,7 @@ def _add_transform_points(commands: argparse._SubParsersAction) -> None:
     parser = _command(
         commands, "transform-points", _transform_points, "Move points from the fixed to the moving scan.", POINTS_EXAMPLES
     )
-    parser.add_argument("points", help="CSV table with the columns x, y, z, or elastix point file; mm (LPS)")
+    parser.add_argument("points", help="CSV table with the columns x, y, z, elastix point file, or points of 3D Slicer; mm")
     parser.add_argument("--transform", "-t", required=True, metavar="FILE", help="ITK transform, fixed -> moving")
     parser.add_argument("--output", "-o", metavar="FILE", help="where to write them, as the kind of file they came in")
 
@@ -227,7 +227,7 @@ def _register(arguments: argparse.Namespace) -> str:
 def _transform_points(arguments: argparse.Namespace) -> str:
     """Move points; gives them as text, unless they went to a file."""
     from regnet.files import whole_file
-    from regnet.landmarks import format_landmarks, read_landmarks, read_point_table
+    from regnet.landmarks import format_landmarks, landmark_kind, read_landmarks, read_point_table
     from regnet.transforms import read_transform, transform_points
 
     transform = read_transform(arguments.transform)
@@ -236,7 +236,8 @@ def _transform_points(arguments: argparse.Namespace) -> str:
         table[["x", "y", "z"]] = [[f"{value:.4f}" for value in point] for point in transform_points(transform, points)]
         text = table.to_csv(index=False, lineterminator="\n")
     else:
-        text = format_landmarks(transform_points(transform, read_landmarks(arguments.points)))
+        moved = transform_points(transform, read_landmarks(arguments.points))
+        text = format_landmarks(moved, landmark_kind(arguments.points))
     if arguments.output is None:
         return text
     with whole_file(arguments.output) as partial:
