@@ -3,13 +3,16 @@
 import functools
 import re
 import subprocess
+import sys
 import threading
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import yaml
 
 from regnet.cli import main
 from regnet.cohort import read_cohort
@@ -19,6 +22,8 @@ from regnet.evaluation import transform_errors
 from regnet.landmarks import read_landmark_pair
 from regnet.public_sets import DATASETS, Download
 from regnet.volumes import Grid, read_image
+
+ROOT = Path(__file__).parents[1]
 
 SIZE, SPACING = (24, 20, 16), (1.5, 1.25, 2.5)
 
@@ -266,6 +271,24 @@ def test_splits(tmp_path):
     with pytest.raises(InputError, match=r"found 1 cases .*--training"):
         made("popi", tmp_path / "d")
     assert not (tmp_path / "d" / "cohort").exists()
+
+
+@pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"folder", "lung_followup"}))
+def test_each_set_has_an_overlay(name):
+    overlay = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
+    assert (overlay["experiment"], overlay["cohort"], overlay["data_root"]) == (name, f"data/{name}", f"data/{name}")
+    assert overlay["phantom"] is None
+
+
+def test_the_workflow_takes_a_cohort_with_its_overlay(tmp_path):
+    """The jobs are planned, the affine registration of the test pair and its evaluation among them."""
+    made("dirlab_4dct", tmp_path)
+    command = [sys.executable, "-m", "snakemake", "-n", "--configfile", "config/dirlab_4dct.yaml", "--config"]
+    folder = tmp_path / "cohort"
+    process = subprocess.run([*command, f"cohort={folder}", f"data_root={folder}"], cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr[-3000:]
+    assert "results/dirlab_4dct/registrations/affine/dirlab_4dct_08/transform.h5" in process.stdout
+    assert "results/dirlab_4dct/evaluation/landmarks/dirlab_4dct_08.csv" in process.stdout
 
 
 def test_check_compares_with_what_is_published(tmp_path, training, capsys):

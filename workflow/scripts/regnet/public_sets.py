@@ -139,7 +139,7 @@ DATASETS = {
     ),
     "learn2reg_lungct": DataSet(
         title="Learn2Reg LungCT",
-        access="https://learn2reg.grand-challenge.org; CC BY 4.0 (doi 10.5281/zenodo.3835682).",
+        access="The Learn2Reg challenge (LungCT.zip); CC BY 4.0, doi 10.5281/zenodo.3835682.",
         fixed=_learn2reg("(?:LungCT|LungCT_CT)", "0000", "landmarks"),
         moving=_learn2reg("(?:LungCT|LungCT_CT)", "0001", "landmarks"),
         notes="Fixed is exhale, moving inhale. Landmarks of the first three cases are public, and those are the test.",
@@ -155,7 +155,7 @@ DATASETS = {
     ),
     "learn2reg_nlst": DataSet(
         title="Learn2Reg NLST",
-        access="https://learn2reg.grand-challenge.org (NLST2023.zip); cite TCIA, doi 10.7937/TCIA.HMQ8-J677.",
+        access="https://cloud.imi.uni-luebeck.de/s/pERQBNyEFNLY8gR/download/NLST2023.zip; cite doi 10.7937/TCIA.HMQ8-J677.",
         fixed=_learn2reg("NLST", "0000", "keypoints"),
         moving=_learn2reg("NLST", "0001", "keypoints"),
         notes="Fixed is the baseline scan, moving the follow-up scan, already affinely aligned. The points are keypoints "
@@ -164,7 +164,7 @@ DATASETS = {
     ),
     "popi": DataSet(
         title="POPI-model",
-        access="https://www.creatis.insa-lyon.fr/rio/popi-model; free for research, cite Vandemeulebroucke et al. (2007).",
+        access="http://tux.creatis.insa-lyon.fr/~srit/POPI; free for research, cite Vandemeulebroucke et al. (2007).",
         fixed=Files(r"10-P\.mhd", r"10-Landmarks\.pts"),
         moving=Files(r"60-P\.mhd", r"60-Landmarks\.pts"),
         notes="One patient. Fixed is phase 10, end inhale; moving is phase 60. The landmarks are in mm in the frame of the "
@@ -172,7 +172,7 @@ DATASETS = {
     ),
     "popi_extended": DataSet(
         title="Extended POPI-model",
-        access="https://www.creatis.insa-lyon.fr/rio/popi-model; free for research, cite Vandemeulebroucke et al.",
+        access="CREATIS, Lyon; free for research, cite Vandemeulebroucke et al.",
         fixed=Files(r"(?P<case>[^/]+)/mhd/00\.mhd", r"(?P<case>[^/]+)/pts/00\.pts"),
         moving=Files(r"(?P<case>[^/]+)/mhd/50\.mhd", r"(?P<case>[^/]+)/pts/50\.pts"),
         notes="Fixed is phase 00, moving phase 50. A case is a patient's folder.",
