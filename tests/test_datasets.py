@@ -258,7 +258,18 @@ def test_raw_images_are_turned_and_in_hu(tmp_path, training):
     expected = marked(VOXELS)
     expected[:, 0, 0] = -1024
     np.testing.assert_array_equal(sitk.GetArrayFromImage(image), expected)
-    assert DATASETS["dirlab_copd"].raw["09"] == ((512, 512, 116), (0.664062, 0.664062, 2.5))
+
+
+def test_sizes_and_spacings_of_raw_images():
+    """One of each kind of row, and the two that differ from their neighbours."""
+    lung, copd = DATASETS["dirlab_4dct"].raw, DATASETS["dirlab_copd"].raw
+    assert sorted(lung) == sorted(copd) == [f"{case:02d}" for case in range(1, 11)]
+    assert lung["01"] == ((256, 256, 94), (0.97, 0.97, 2.5))
+    assert lung["05"] == ((256, 256, 106), (1.1, 1.1, 2.5))
+    assert lung["07"] == ((512, 512, 136), (0.97, 0.97, 2.5))
+    assert copd["04"] == ((512, 512, 126), (0.589844, 0.589844, 2.5))
+    # Not 0.644, which a public table has: only this spacing gives the published distance.
+    assert copd["09"] == ((512, 512, 116), (0.664062, 0.664062, 2.5))
 
 
 def test_splits(tmp_path):
