@@ -80,7 +80,7 @@ def test_landmarks_survive_the_disk(tmp_path, rng):
     ("text", "reason"),
     [
         ("", "an empty file"),
-        ("index\n1\n1 2 3\n", "starts with 'index'"),
+        ("indices\n1\n1 2 3\n", "starts with 'indices'"),
         ("point\n2\n1 2 3\n", "expected 2 finite points"),
         ("point\n1\n1 2 x\n", "three numbers"),
         ("point\n1\n1 2\n", "expected 1 finite points"),

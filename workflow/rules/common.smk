@@ -69,6 +69,11 @@ def pair_image(side, spacing, suffix=""):
     return path
 
 
+def given_image(side):
+    """An input function: the fixed or moving image of a pair as the cohort gives it."""
+    return lambda wildcards: cohort.images.loc[cohort.pairs.loc[wildcards.pair, side], "path"]
+
+
 def given_mask(wildcards):
     """The mask that the cohort gives for an image, else the segmented one."""
     return cohort.images.loc[wildcards.image, "mask"] or f"{RESULTS}/masks/{wildcards.image}.nii.gz"

@@ -46,7 +46,9 @@ rule evaluate_landmarks:
         transforms=expand("results/{experiment}/registrations/{method}/{pair}/transform.h5", method=METHODS, allow_missing=True),
         fixed_landmarks=lambda wildcards: cohort.pairs.loc[wildcards.pair, "fixed_landmarks"],
         moving_landmarks=lambda wildcards: cohort.pairs.loc[wildcards.pair, "moving_landmarks"],
-        code=source_files("evaluation"),
+        fixed=given_image("fixed"),
+        moving=given_image("moving"),
+        code=source_files("evaluation", "landmarks"),
     output:
         errors="results/{experiment}/evaluation/landmarks/{pair}.csv",
     log:

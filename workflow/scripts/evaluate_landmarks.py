@@ -8,6 +8,6 @@ from regnet.transforms import read_transform
 with log_to(snakemake.log[0]):
     inputs, params = snakemake.input, snakemake.params
     transforms = {method: read_transform(path) for method, path in zip(params.methods, inputs.transforms, strict=True)}
-    fixed, moving = read_landmark_pair(inputs.fixed_landmarks, inputs.moving_landmarks)
+    fixed, moving = read_landmark_pair(inputs.fixed_landmarks, inputs.moving_landmarks, (inputs.fixed, inputs.moving))
     errors = pair_errors(snakemake.wildcards.pair, transforms, fixed, moving, params.capture_range)
     write_errors(errors, snakemake.output.errors)

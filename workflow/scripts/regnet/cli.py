@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from regnet import __version__
 from regnet.errors import ConfigError, RegNetError
 from regnet.jobs import output_to
+from regnet.public_sets import DATASETS
 from regnet.weights import DEFAULT, find_weights
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ examples:
       a CSV table with the columns x, y, z in mm (LPS); other columns are kept; the table goes to the terminal
 
   regnet transform-points fixed.txt --transform out/transform.h5 --output moved.txt
-      an elastix point file
+      an elastix point file; so can be the points of 3D Slicer (.mrk.json, .fcsv)
 
 Points go from the fixed to the moving image. Outside the fixed image only the affine part moves them.
 """
@@ -62,7 +63,23 @@ example:
   regnet evaluate fixed.txt moving.txt --transform out/transform.h5 --output errors.csv
       distances in mm between T(fixed landmark) and moving landmark, before registration and with each transform
 
-Landmarks are elastix point files, or CSV tables with the columns x, y, z; in mm (LPS), row by row corresponding.
+Landmarks are elastix point files, CSV tables with the columns x, y, z, or points of 3D Slicer; in mm, row by row corresponding.
+"""
+
+
+DATASET_EXAMPLES = """\
+examples:
+  regnet dataset dirlab_4dct --source Downloads/DIRLAB --output data/dirlab_4dct
+      a folder with images in HU, landmarks in mm, images.tsv, pairs.tsv and a card; then
+      snakemake --cores all --configfile config/dirlab_4dct.yaml
+
+  regnet dataset lung_followup --output data/lung_followup --training first.nii.gz second.nii.gz
+      downloads a public pair; one patient cannot be trained on and be the test, so that other CT images train
+
+  regnet dataset check data/dirlab_4dct
+      compares the distances of landmarks before registration with the published ones
+
+What each set is and where to get it: docs/datasets.md.
 """
 
 
@@ -125,6 +142,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_register(commands)
     _add_transform_points(commands)
     _add_evaluate(commands)
+    _add_dataset(commands)
     return parser
 
 
@@ -160,7 +178,7 @@ def _add_transform_points(commands: argparse._SubParsersAction) -> None:
     parser = _command(
         commands, "transform-points", _transform_points, "Move points from the fixed to the moving scan.", POINTS_EXAMPLES
     )
-    parser.add_argument("points", help="CSV table with the columns x, y, z, or elastix point file; mm (LPS)")
+    parser.add_argument("points", help="CSV table with the columns x, y, z, elastix point file, or points of 3D Slicer; mm")
     parser.add_argument("--transform", "-t", required=True, metavar="FILE", help="ITK transform, fixed -> moving")
     parser.add_argument("--output", "-o", metavar="FILE", help="where to write them, as the kind of file they came in")
 
@@ -173,6 +191,26 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
         "--transform", "-t", required=True, action="append", metavar="FILE", help="ITK transform; may be given several times"
     )
     parser.add_argument("--output", "-o", metavar="FILE", help="CSV table with the errors at each landmark")
+
+
+def _add_dataset(commands: argparse._SubParsersAction) -> None:
+    what = "Turn a public data set into a cohort, or check such a cohort."
+    parser = commands.add_parser(
+        "dataset", help=what, description=what, epilog=DATASET_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    sets = parser.add_subparsers(title="data sets", metavar="NAME", required=True)
+    for name, dataset in DATASETS.items():
+        made = _command(sets, name, _dataset, f"{dataset.title}. {dataset.notes}", "")
+        made.set_defaults(name=name)
+        made.add_argument("--source", required=dataset.download is None, metavar="FOLDER", help="the set as it was downloaded")
+        made.add_argument("--output", "-o", required=True, metavar="FOLDER", help="the folder to make, usually data/" + name)
+        made.add_argument("--force", action="store_true", help="replace an earlier cohort in the output folder")
+        made.add_argument("--test", nargs="+", default=(), metavar="CASE", help="the cases to test on, such as 01 02")
+        made.add_argument(
+            "--training", nargs="+", default=(), metavar="FILE", help="CT images to train on instead; the last validates"
+        )
+    check = _command(sets, "check", _check_dataset, "Compare a cohort with what is published of its data set.", "")
+    check.add_argument("folder", help="the folder of the cohort")
 
 
 def _command(
@@ -229,7 +267,7 @@ def _register(arguments: argparse.Namespace) -> str:
 def _transform_points(arguments: argparse.Namespace) -> str:
     """Move points; gives them as text, unless they went to a file."""
     from regnet.files import whole_file
-    from regnet.landmarks import format_landmarks, read_landmarks, read_point_table
+    from regnet.landmarks import format_landmarks, landmark_kind, read_landmarks, read_point_table
     from regnet.transforms import read_transform, transform_points
 
     transform = read_transform(arguments.transform)
@@ -238,7 +276,8 @@ def _transform_points(arguments: argparse.Namespace) -> str:
         table[["x", "y", "z"]] = [[f"{value:.4f}" for value in point] for point in transform_points(transform, points)]
         text = table.to_csv(index=False, lineterminator="\n")
     else:
-        text = format_landmarks(transform_points(transform, read_landmarks(arguments.points)))
+        moved = transform_points(transform, read_landmarks(arguments.points))
+        text = format_landmarks(moved, landmark_kind(arguments.points))
     if arguments.output is None:
         return text
     with whole_file(arguments.output) as partial:
@@ -261,6 +300,28 @@ def _evaluate(arguments: argparse.Namespace) -> str:
     return _table(landmark_table(errors))
 
 
+def _dataset(arguments: argparse.Namespace) -> str:
+    """Make a cohort; gives the distances of its landmarks."""
+    from regnet.datasets import make_cohort
+
+    distances = make_cohort(
+        arguments.name,
+        arguments.source,
+        arguments.output,
+        test=arguments.test,
+        training=arguments.training,
+        replace=arguments.force,
+    )
+    return _table(distances)
+
+
+def _check_dataset(arguments: argparse.Namespace) -> str:
+    """Check a cohort; gives the distances of its landmarks."""
+    from regnet.datasets import check_cohort
+
+    return _table(check_cohort(arguments.folder))
+
+
 def _table(table: "pd.DataFrame") -> str:
-    """A table of landmark errors for the terminal."""
+    """A table of distances of landmarks for the terminal."""
     return f"TRE in mm\n{table.to_string(float_format='{:.2f}'.format)}\n"

@@ -1,5 +1,7 @@
-"""Landmarks: corresponding points in physical space, in elastix point files or in tables."""
+"""Landmarks: corresponding points in physical space, in the file formats of the field."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,39 +10,142 @@ import pandas as pd
 from regnet.conventions import AXES
 from regnet.errors import InputError
 from regnet.files import whole_file
+from regnet.volumes import Grid, read_image
+
+KINDS = {
+    "point": "elastix point file, mm (LPS)",
+    "index": "elastix point file, voxel numbers from 0",
+    "table": "CSV table with the columns x, y and z, mm (LPS)",
+    "fcsv": "3D Slicer .fcsv, mm (LPS or RAS)",
+    "markups": "3D Slicer .mrk.json, mm (LPS or RAS)",
+    "pts": "POPI .pts, mm (LPS)",
+    "dirlab": "DIR-Lab text, voxel numbers from 1, the topmost slice first",
+    "learn2reg": "Learn2Reg CSV without a header, voxel numbers from 0",
+}
+"""The kinds of landmark files. Those with voxel numbers are read and written together with the image they belong to."""
+
+VOXEL_KINDS = ("index", "dirlab", "learn2reg")
+"""The kinds that hold voxel numbers."""
+
+MARKUPS_SCHEMA = (
+    "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
+    "markups-schema-v1.0.3.json#"
+)
+
+FCSV_HEADER = (
+    "# Markups fiducial file version = 4.11\n"
+    "# CoordinateSystem = LPS\n"
+    "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"
+)
+
+TO_LPS = {"LPS": (1, 1, 1), "RAS": (-1, -1, 1), "1": (1, 1, 1), "0": (-1, -1, 1)}
+"""What takes points of 3D Slicer to LPS; until version 4.10 it wrote a number for the coordinate system."""
 
 
-def read_landmarks(path: str | Path) -> np.ndarray:
-    """Read an elastix point file: ``point``, the number of points, then one ``x y z`` a line, in mm (LPS).
+def read_landmarks(path: str | Path, image: str | Path | Grid | None = None) -> np.ndarray:
+    """Read landmarks in any of the formats of `KINDS`, told apart by the suffix and the first line.
 
-    A file whose name ends in ``.csv`` is read by `read_point_table` instead.
+    Parameters
+    ----------
+    path
+        The file.
+    image
+        The image the landmarks are in, or its grid. An image is only read if the file holds voxel numbers.
 
     Returns
     -------
     numpy.ndarray
-        Shape ``(n, 3)``, columns x, y, z, in mm.
+        Shape ``(n, 3)``, columns x, y, z, in mm (LPS).
 
     Raises
     ------
     InputError
-        If the file is missing, is not such a file, or holds another number of points than it says.
+        If the file is missing, is none of these, does not hold finite numbers or not as many points as it says; if it holds
+        voxel numbers and no image is given, or numbers of voxels that the image does not have.
     """
-    if Path(path).suffix == ".csv":
+    path = Path(path)
+    kind = landmark_kind(path)
+    if kind == "table":
         return read_point_table(path)[1]
+    if kind == "fcsv":
+        return _read_fcsv(path)
+    if kind == "markups":
+        return _read_markups(path)
+    numbers = read_numbers(path)
+    if numbers.shape[1] != 3:
+        raise InputError(f"{path}: found {numbers.shape[1]} numbers in each row, expected x, y and z")
+    if kind not in VOXEL_KINDS:
+        return numbers
+    if image is None:
+        raise InputError(f"{path}: found voxel numbers ({KINDS[kind]}), expected points in mm, as no image goes with them here")
+    grid = image if isinstance(image, Grid) else Grid.of(read_image(image))
+    indices = _dirlab_indices(numbers, grid) if kind == "dirlab" else numbers
+    outside = ((indices < -0.5) | (indices > np.subtract(grid.size, 0.5))).any(axis=1)
+    if outside.any():
+        row = int(np.flatnonzero(outside)[0])
+        found = ", ".join(f"{number:g}" for number in numbers[row])
+        raise InputError(
+            f"{path}: found landmark {row + 1} at ({found}), expected voxel numbers in an image of {grid.size} voxels "
+            f"({KINDS[kind]})"
+        )
+    return grid.points(indices)
+
+
+def landmark_kind(path: str | Path) -> str:
+    """Which of `KINDS` a landmark file is.
+
+    Raises
+    ------
+    InputError
+        If it cannot be read as text, or starts like none of them.
+    """
+    path = Path(path)
+    name = path.name.lower()
+    if name.endswith(".fcsv"):
+        return "fcsv"
+    if name.endswith(".json"):
+        return "markups"
+    lines = _lines(path)
+    first = lines[0] if lines else ""
+    if name.endswith(".csv"):
+        return "learn2reg" if first and all(map(_is_number, first.split(","))) else "table"
+    if name.endswith(".pts"):
+        return "pts"
+    if first.strip() in ("point", "index"):
+        return first.strip()
+    if len(first.split()) == 3 and all(map(_is_number, first.split())):
+        return "dirlab"
+    found = f"starts with {first[:80]!r}" if first else "is an empty file"
+    raise InputError(
+        f"{path}: {found}, expected 'point', the number of points, then x y z in mm, or another kind of landmark file"
+    )
+
+
+def read_numbers(path: str | Path) -> np.ndarray:
+    """The numbers of a landmark file of the kinds point, index, pts, dirlab or learn2reg as they stand there: ``(n, m)``.
+
+    Raises
+    ------
+    InputError
+        If there are no rows of equally many finite numbers, or not as many as the file says.
+    """
+    path = Path(path)
+    kind, lines = landmark_kind(path), _lines(path)
+    count = None
+    if kind in ("point", "index"):
+        count, lines = lines[1].strip() if len(lines) > 1 else "", lines[2:]
+    elif kind == "pts":
+        lines = [line for line in lines if not line.startswith("#")]
     try:
-        lines = [line.split() for line in Path(path).read_text().splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a landmark file ({error})") from error
-    if len(lines) < 3 or lines[0] != ["point"]:
-        found = " ".join(lines[0]) if lines else "an empty file"
-        raise InputError(f"{path}: starts with {found!r}, expected 'point', the number of points, then x y z in mm")
-    try:
-        count, points = int(lines[1][0]), np.array(lines[2:], float)
+        rows = [line.split("," if kind == "learn2reg" else None) for line in lines]
+        numbers = np.array(rows, float)
     except ValueError as error:
-        raise InputError(f"{path}: expected three numbers x y z on each line after the second ({error})") from error
-    if points.shape != (count, 3) or not np.isfinite(points).all():
-        raise InputError(f"{path}: found an array of {points.shape} numbers, expected {count} finite points of 3 coordinates")
-    return points
+        raise InputError(f"{path}: expected three numbers x y z for each point ({error})") from error
+    is_wrong = numbers.ndim != 2 or not np.isfinite(numbers).all()
+    if is_wrong or (count is not None and (count != str(len(numbers)) or numbers.shape[1] != 3)):
+        wanted = "finite points" if count is None else f"{count} finite points"
+        raise InputError(f"{path}: found an array of {numbers.shape} numbers, expected {wanted} of 3 coordinates")
+    return numbers
 
 
 def read_point_table(path: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
@@ -79,27 +184,133 @@ def read_point_table(path: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
     return table, points
 
 
-def read_landmark_pair(fixed: str | Path, moving: str | Path) -> tuple[np.ndarray, np.ndarray]:
+def read_landmark_pair(
+    fixed: str | Path, moving: str | Path, images: Sequence[str | Path | Grid | None] = (None, None)
+) -> tuple[np.ndarray, np.ndarray]:
     """Read the corresponding landmarks of a pair: two arrays ``(n, 3)``, x, y, z in mm; row i corresponds to row i.
+
+    Parameters
+    ----------
+    fixed, moving
+        Landmark files, each in any format of `read_landmarks`.
+    images
+        The fixed and the moving image, or their grids, for files with voxel numbers.
 
     Raises
     ------
     InputError
         As `read_landmarks`, and if the files hold different numbers of points.
     """
-    points = read_landmarks(fixed), read_landmarks(moving)
+    points = read_landmarks(fixed, images[0]), read_landmarks(moving, images[1])
     if len(points[0]) != len(points[1]):
         raise InputError(f"{moving}: found {len(points[1])} landmarks, expected {len(points[0])} as in {fixed}")
     return points
 
 
-def write_landmarks(points: np.ndarray, path: str | Path) -> None:
-    """Write points ``(n, 3)``, x, y, z in mm (LPS), as an elastix point file."""
+def write_landmarks(points: np.ndarray, path: str | Path, kind: str = "point", grid: Grid | None = None) -> None:
+    """Write points ``(n, 3)``, x, y, z in mm (LPS), as a file of a kind of `KINDS`; `grid` as in `format_landmarks`."""
     with whole_file(path) as partial:
-        partial.write_text(format_landmarks(points))
+        partial.write_text(format_landmarks(points, kind, grid), encoding="utf-8", newline="")
 
 
-def format_landmarks(points: np.ndarray) -> str:
-    """The text of an elastix point file of points ``(n, 3)``, x, y, z in mm (LPS)."""
-    rows = "".join(f"{x:.4f} {y:.4f} {z:.4f}\n" for x, y, z in points)
-    return f"point\n{len(points)}\n{rows}"
+def format_landmarks(points: np.ndarray, kind: str = "point", grid: Grid | None = None) -> str:
+    """The text of a landmark file.
+
+    Parameters
+    ----------
+    points
+        Shape ``(n, 3)``, x, y, z in mm (LPS).
+    kind
+        One of `KINDS`. 3D Slicer's files are written in LPS.
+    grid
+        The grid of the image the points are in; kinds with voxel numbers need it.
+
+    Raises
+    ------
+    ValueError
+        If a kind with voxel numbers comes without a grid.
+    """
+    if kind in VOXEL_KINDS:
+        if grid is None:
+            raise ValueError(f"grid: found none, expected that of the image for landmarks of the kind {kind!r}")
+        points = grid.indices(points)
+        if kind == "dirlab":
+            points = _dirlab_numbers(points, grid)
+    if kind == "markups":
+        control = [{"label": f"{i}", "position": np.round(point, 4).tolist()} for i, point in enumerate(points, start=1)]
+        markups = [{"type": "Fiducial", "coordinateSystem": "LPS", "coordinateUnits": "mm", "controlPoints": control}]
+        return json.dumps({"@schema": MARKUPS_SCHEMA, "markups": markups}, indent=1) + "\n"
+    text = [[f"{value:.4f}" for value in point] for point in points]
+    if kind == "fcsv":
+        rows = [f"{i},{','.join(point)},0,0,0,1,1,1,0,{i},,\n" for i, point in enumerate(text, start=1)]
+        return FCSV_HEADER + "".join(rows)
+    separator, end = {"table": (",", "\n"), "learn2reg": (",", "\n"), "dirlab": ("\t", "\r\n")}.get(kind, (" ", "\n"))
+    header = {"table": "x,y,z\n", "pts": "#X Y Z\n", "point": f"point\n{len(text)}\n", "index": f"index\n{len(text)}\n"}
+    return header.get(kind, "") + "".join(separator.join(point) + end for point in text)
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a text file that are not blank."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a landmark file ({error})") from error
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _dirlab_indices(numbers: np.ndarray, grid: Grid) -> np.ndarray:
+    """Indices ``(n, 3)`` in an image of DIR-Lab's voxel numbers, which count from 1 and from the topmost slice."""
+    indices = numbers - 1
+    if grid.direction[8] > 0:
+        indices[:, 2] = grid.size[2] - numbers[:, 2]
+    return indices
+
+
+def _dirlab_numbers(indices: np.ndarray, grid: Grid) -> np.ndarray:
+    """DIR-Lab's voxel numbers of indices ``(n, 3)``: the inverse of `_dirlab_indices`."""
+    numbers = indices + 1
+    if grid.direction[8] > 0:
+        numbers[:, 2] = grid.size[2] - indices[:, 2]
+    return numbers
+
+
+def _to_lps(points: np.ndarray, system: str, path: Path) -> np.ndarray:
+    """Points of 3D Slicer in LPS."""
+    if system not in TO_LPS:
+        raise InputError(f"{path}: found the coordinate system {system!r}, expected LPS or RAS")
+    if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
+        raise InputError(f"{path}: found an array of {points.shape} numbers, expected finite points of 3 coordinates")
+    return points * TO_LPS[system]
+
+
+def _read_fcsv(path: Path) -> np.ndarray:
+    system, rows = None, []
+    for line in _lines(path):
+        if not line.startswith("#"):
+            rows.append(line.split(",")[1:4])
+        elif "CoordinateSystem" in line:
+            system = line.partition("=")[2].strip()
+    if system is None:
+        raise InputError(f"{path}: found no line '# CoordinateSystem = ', expected it to say LPS or RAS")
+    try:
+        return _to_lps(np.array(rows, float), system, path)
+    except ValueError as error:
+        raise InputError(f"{path}: expected id,x,y,z,... in each row, x, y and z numbers ({error})") from error
+
+
+def _read_markups(path: Path) -> np.ndarray:
+    try:
+        (markup,) = json.loads(path.read_text(encoding="utf-8-sig"))["markups"]
+        system, points = markup["coordinateSystem"], [point["position"] for point in markup["controlPoints"]]
+        return _to_lps(np.array(points, float), system, path)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        expected = "expected one list of control points with positions, as 3D Slicer writes it"
+        raise InputError(f"{path}: cannot be read as markups ({type(error).__name__}: {error}), {expected}") from error

@@ -162,7 +162,7 @@ def register_scans(
             where = _device(device)
             torch.set_num_threads(threads)
             scans = [_read_scan(*paths) for paths in ((fixed, fixed_mask), (moving, moving_mask))]
-            points = read_landmark_pair(*landmarks) if landmarks else None
+            points = read_landmark_pair(*landmarks, [scan.grid for scan in scans]) if landmarks else None
             if points:
                 for scan, array, path in zip(scans, points, landmarks, strict=True):
                     _refuse_points_outside(array, scan, path)

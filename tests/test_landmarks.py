@@ -1,0 +1,110 @@
+"""Landmark files: every format there and back over oblique images, what tells them apart, and what is refused."""
+
+import json
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+from regnet.errors import InputError
+from regnet.landmarks import KINDS, VOXEL_KINDS, landmark_kind, read_landmark_pair, read_landmarks, write_landmarks
+from regnet.volumes import Grid
+
+NAMES = {
+    **dict.fromkeys(("point", "index", "dirlab"), "points.txt"),
+    **dict.fromkeys(("table", "learn2reg"), "points.csv"),
+    "fcsv": "points.fcsv",
+    "markups": "points.mrk.json",
+    "pts": "points.pts",
+}
+
+INDICES = np.array([[3.0, 40.0, 11.25], [0.0, 0.0, 0.0], [59.0, 51.0, 46.0]])
+"""Indices (x, y, z) in the oblique grid, its first and its last voxel among them."""
+
+
+def mirrored(grid):
+    """The same voxels with the slices in the opposite order."""
+    direction = np.reshape(grid.direction, (3, 3)) * [1, 1, -1]
+    return Grid(grid.size, grid.spacing, tuple(grid.points([0, 0, grid.size[2] - 1])), tuple(direction.ravel()))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("turned", [False, True], ids=["first slice below", "first slice on top"])
+def test_every_kind_there_and_back(kind, turned, oblique_grid, tmp_path):
+    grid = mirrored(oblique_grid) if turned else oblique_grid
+    points, path = grid.points(INDICES), tmp_path / NAMES[kind]
+    write_landmarks(points, path, kind, grid)
+    assert landmark_kind(path) == kind
+    np.testing.assert_allclose(read_landmarks(path, grid), points, atol=2e-4)
+
+
+def test_what_the_voxel_numbers_are(oblique_grid, tmp_path):
+    """The same voxel in each convention: x 3, y 40, and 11 slices from the lowest of 47, which is the 36th from the top."""
+    texts = {
+        "index.txt": "index\n1\n3 40 11\n",
+        "learn2reg.csv": "3.000,40.000,11.000\n",
+        "dirlab.txt": " 4.000000\t 41.000000\t 36.000000\t\r\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_bytes(text.encode())
+        for grid, z in ((oblique_grid, 11), (mirrored(oblique_grid), 35 if name == "dirlab.txt" else 11)):
+            np.testing.assert_allclose(read_landmarks(tmp_path / name, grid), grid.points([[3, 40, z]]))
+
+
+@pytest.mark.parametrize(("system", "signs"), [("LPS", (1, 1)), ("RAS", (-1, -1)), ("0", (-1, -1)), ("1", (1, 1))])
+def test_slicer_files_say_where_their_axes_point(system, signs, tmp_path):
+    header = f"# Markups fiducial file version = 4.11\n# CoordinateSystem = {system}\n# columns = id,x,y,z,ow\n"
+    (tmp_path / "points.fcsv").write_text(f"{header}F_0,1.5,-2,30,0,0,0,1,1,1,0,F-1,,,2,0\n")
+    markup = {"coordinateSystem": system, "controlPoints": [{"label": "F-1", "position": [1.5, -2, 30]}]}
+    (tmp_path / "points.mrk.json").write_text(json.dumps({"markups": [markup]}))
+    for name in ("points.fcsv", "points.mrk.json"):
+        np.testing.assert_array_equal(read_landmarks(tmp_path / name), [[1.5 * signs[0], -2 * signs[1], 30]])
+
+
+def test_numbers_of_voxels_go_with_their_own_image(oblique_grid, tmp_path):
+    """The pair's two files are of different kinds, the moving one read with the image beside it."""
+    other = Grid((30, 20, 10), (1.0, 1.5, 3.0), (5.0, 6.0, 7.0))
+    sitk.WriteImage(other.image(np.zeros(other.shape, np.int16)), tmp_path / "moving.mha")
+    (tmp_path / "fixed.txt").write_text("1 1 1\n")
+    (tmp_path / "moving.csv").write_text("1,2,3\n")
+    fixed, moving = read_landmark_pair(tmp_path / "fixed.txt", tmp_path / "moving.csv", (oblique_grid, tmp_path / "moving.mha"))
+    np.testing.assert_allclose(fixed, oblique_grid.points([[0, 0, 46]]))
+    np.testing.assert_allclose(moving, [[6, 9, 16]])
+
+
+@pytest.mark.parametrize("kind", VOXEL_KINDS)
+def test_voxels_outside_the_image_and_no_image(kind, oblique_grid, tmp_path):
+    path = tmp_path / NAMES[kind]
+    write_landmarks(oblique_grid.points([[3, 4, 5], [3, 4, 47]]), path, kind, oblique_grid)
+    with pytest.raises(InputError, match=r"landmark 2 at .*expected voxel numbers in an image of \(60, 52, 47\) voxels"):
+        read_landmarks(path, oblique_grid)
+    with pytest.raises(InputError, match=r"found voxel numbers .*, expected points in mm"):
+        read_landmarks(path)
+    with pytest.raises(ValueError, match="grid: found none"):
+        write_landmarks(INDICES, path, kind)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("a.fcsv", "1,2,3,4\n", "no line '# CoordinateSystem = '"),
+        ("a.fcsv", "# CoordinateSystem = 2\n1,2,3,4\n", "coordinate system '2', expected LPS or RAS"),
+        ("a.fcsv", "# CoordinateSystem = LPS\n1,2,x,4\n", "expected id,x,y,z"),
+        ("a.fcsv", "# CoordinateSystem = LPS\n", "expected finite points"),
+        ("a.mrk.json", "{", "JSONDecodeError"),
+        ("a.mrk.json", '{"markups": []}', "expected one list of control points"),
+        ("a.mrk.json", '{"markups": [{"coordinateSystem": "LPS", "controlPoints": [{}]}]}', "KeyError: 'position'"),
+        ("a.pts", "#X Y Z\n", "expected finite points"),
+        ("a.csv", "1,2,3\n1,2\n", "expected three numbers"),
+        ("a.csv", "1,2,3,4,5,6\n", "found 6 numbers in each row"),
+        ("a.txt", "1 2 3\nnan 2 3\n", "expected finite points"),
+        ("a.txt", "1 2\n", "starts with '1 2'"),
+        ("a.txt", "point\n", "array of"),
+    ],
+)
+def test_what_is_refused(name, text, reason, tmp_path):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(InputError, match=reason) as caught:
+        read_landmarks(tmp_path / name, Grid((9, 9, 9), (1.0, 1.0, 1.0)))
+    assert str(caught.value).startswith(str(tmp_path / name))
+    assert "\n" not in str(caught.value)

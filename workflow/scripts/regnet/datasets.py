@@ -1,0 +1,410 @@
+"""From a public data set as it was downloaded to a cohort: images in HU, landmarks in mm, the two tables and a card."""
+
+import hashlib
+import logging
+import re
+import shutil
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+
+from regnet.cohort import read_cohort
+from regnet.conventions import AIR_HU
+from regnet.errors import InputError
+from regnet.files import whole_folder
+from regnet.landmarks import read_landmark_pair, read_landmarks, read_numbers, write_landmarks
+from regnet.public_sets import DATASETS, DataSet, Download, Files
+from regnet.volumes import Grid, read_ct, read_mask, write_image
+
+log = logging.getLogger(__name__)
+
+CONTENTS = ("images", "masks", "landmarks", "images.tsv", "pairs.tsv", "README.md")
+"""What the folder of a cohort holds."""
+
+LIST = "pairs.csv"
+"""The list of files of the set ``folder``, and the columns it may have."""
+
+LIST_COLUMNS = ("fixed", "moving", "fixed_landmarks", "moving_landmarks", "fixed_mask", "moving_mask")
+
+RAW_AIR = 1024
+"""What raw DIR-Lab images have to be lowered by to be in HU."""
+
+TOLERANCE = 0.03
+"""How far, in mm, the distance of landmarks may be from the published one, which has two decimals and other rounding."""
+
+CHAPTER_PAIRS = {"validation": 2, "test": 7, "all": 19}
+"""The split of the chapter's pairs (section 2.3.1)."""
+
+
+@dataclass(frozen=True)
+class Scan:
+    """The files of one scan; landmarks and mask are None where there are none."""
+
+    image: Path
+    landmarks: Path | None
+    mask: Path | None
+
+
+def make_cohort(
+    name: str,
+    source: str | Path | None,
+    output: str | Path,
+    *,
+    dataset: DataSet | None = None,
+    test: Sequence[str] = (),
+    training: Sequence[str | Path] = (),
+    replace: bool = False,
+) -> pd.DataFrame:
+    """Turn a data set into a folder that is a cohort: the tables, and beside them all the files they name.
+
+    Parameters
+    ----------
+    name
+        Names images and pairs; the data set of `DATASETS` if `dataset` is not given.
+    source
+        The folder of the set as it was downloaded; None for a set that is fetched.
+    output
+        The folder to make. It appears as a whole or not at all.
+    dataset
+        The description of the set.
+    test
+        The cases to test on, instead of the set's own choice; the others train, and one or more of them validate.
+    training
+        CT images of other patients: if there are any, all cases of the set are tests, these train and the last validates.
+    replace
+        Whether an earlier cohort may be replaced.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Of `initial_distances`.
+
+    Raises
+    ------
+    InputError
+        If files are missing, doubled or not what they have to be, or there are not enough cases to train, validate and test.
+    OutputError
+        If `output` is there already and may not be replaced.
+    """
+    dataset = dataset or DATASETS[name]
+    with whole_folder(output, CONTENTS, replace=replace) as folder, _source(dataset, source) as found:
+        cases = read_list(found) if dataset.fixed is None else find_cases(dataset, found)
+        splits = _splits(dataset, list(cases), found, test, len(training))
+        images, pairs = [], []
+        for case, scans in cases.items():
+            log.info("case %s of %d", case, len(cases))
+            row = {"pair": f"{name}_{case}"}
+            for side, scan in zip(("fixed", "moving"), scans, strict=True):
+                image = row[side] = f"{name}_{case}_{side}"
+                geometry = dataset.raw.get(case)
+                if dataset.raw and geometry is None:
+                    raise InputError(f"{scan.image}: found case {case}, expected one of {', '.join(dataset.raw)}")
+                path, mask, row[f"{side}_landmarks"] = _convert(scan, side, folder, image, geometry)
+                images.append({"image": image, "subject": row["pair"], "split": splits[case], "path": path, "mask": mask})
+            pairs.append(row)
+        for number, path in enumerate(training, start=1):
+            image = f"training_{number:02d}"
+            write_image(read_ct(path), folder / "images" / f"{image}.nii.gz")
+            split = "validation" if number == len(training) else "train"
+            images.append({"image": image, "subject": image, "split": split, "path": f"images/{image}.nii.gz", "mask": ""})
+        pd.DataFrame(images).to_csv(folder / "images.tsv", sep="\t", index=False, lineterminator="\n")
+        columns = ["pair", "fixed", "moving", "fixed_landmarks", "moving_landmarks"]
+        pd.DataFrame(pairs, columns=columns).to_csv(folder / "pairs.tsv", sep="\t", index=False, lineterminator="\n")
+        distances = initial_distances(folder, {f"{name}_{case}": value for case, value in dataset.expected.items()})
+        (folder / "README.md").write_text(_card(name, dataset, distances, pd.DataFrame(images)), encoding="utf-8")
+    return distances
+
+
+def initial_distances(folder: str | Path, expected: Mapping[str, float] | None = None) -> pd.DataFrame:
+    """Distances of corresponding landmarks before any registration, pair by pair.
+
+    Parameters
+    ----------
+    folder
+        A cohort's folder, to which the paths in its tables are relative.
+    expected
+        The published mean of each pair that has one; those of `DATASETS` if not given.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Indexed by pair: ``landmarks`` (their number), ``mean`` and ``sd`` (of the population, as the sets publish it) and
+        ``expected``, in mm; NaN where there is none.
+    """
+    if expected is None:
+        expected = {f"{name}_{case}": mean for name, of in DATASETS.items() for case, mean in of.expected.items()}
+    cohort, rows = read_cohort(folder, folder), {}
+    for pair, row in cohort.pairs.iterrows():
+        errors = np.empty(0)
+        if row["fixed_landmarks"]:
+            images = [cohort.images.loc[row[side], "path"] for side in ("fixed", "moving")]
+            fixed, moving = read_landmark_pair(row["fixed_landmarks"], row["moving_landmarks"], images)
+            errors = np.linalg.norm(fixed - moving, axis=1)
+        mean, sd = (errors.mean(), errors.std()) if len(errors) else (np.nan, np.nan)
+        rows[pair] = {"landmarks": len(errors), "mean": mean, "sd": sd, "expected": expected.get(pair, np.nan)}
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def check_cohort(folder: str | Path) -> pd.DataFrame:
+    """Check a cohort that `make_cohort` made from a public set against what is published of it.
+
+    Returns
+    -------
+    pandas.DataFrame
+        Of `initial_distances`.
+
+    Raises
+    ------
+    InputError
+        With a line for each pair whose mean distance is not the published one.
+    """
+    distances = initial_distances(folder)
+    wrong = distances[(distances["mean"] - distances["expected"]).abs() > TOLERANCE]
+    if len(wrong):
+        raise InputError(
+            "\n".join(
+                f"{folder}: {pair}: found landmarks {row['mean']:.2f} mm apart on average, expected {row['expected']:.2f} mm"
+                for pair, row in wrong.iterrows()
+            )
+        )
+    return distances
+
+
+def find_cases(dataset: DataSet, source: str | Path) -> dict[str, tuple[Scan, Scan]]:
+    """The fixed and moving scan of every case in a downloaded folder, by the name of the case, in order.
+
+    Raises
+    ------
+    InputError
+        If there are none, a scan or the landmarks of one side are missing, or several files could be meant.
+    """
+    source = Path(source)
+    paths = sorted(path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file())
+    sides = [_find_scans(files, source, paths) for files in (dataset.fixed, dataset.moving)]
+    if not any(sides):
+        raise InputError(f"{source}: found no images of {dataset.title}, expected files like {dataset.fixed.image}")
+    for side, name, files in zip(sides, ("fixed", "moving"), (dataset.fixed, dataset.moving), strict=True):
+        missing = sorted({*sides[0], *sides[1]} - set(side))
+        if missing:
+            raise InputError(f"{source}: found no {name} image of case {missing[0]}, expected a file like {files.image}")
+    cases = {case: (sides[0][case], sides[1][case]) for case in sorted(sides[0])}
+    for case, (fixed, moving) in cases.items():
+        if bool(fixed.landmarks) != bool(moving.landmarks):
+            lacking, files = ("moving", dataset.moving) if fixed.landmarks else ("fixed", dataset.fixed)
+            raise InputError(f"{source}: found no {lacking} landmarks of case {case}, expected a file like {files.landmarks}")
+    return cases
+
+
+def read_list(source: str | Path) -> dict[str, tuple[Scan, Scan]]:
+    """The scans that a list of files names, a pair in each row: two columns, or more, of paths relative to its folder.
+
+    Raises
+    ------
+    InputError
+        If there is no such list, it has other columns than `LIST_COLUMNS` or lacks the first two, or files are missing.
+    """
+    path = Path(source) / LIST
+    try:
+        table = pd.read_csv(path, dtype=str, na_filter=False, encoding="utf-8-sig", index_col=False)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a CSV table ({error})") from error
+    if not set(LIST_COLUMNS[:2]) <= set(table.columns) <= set(LIST_COLUMNS):
+        found = ", ".join(map(str, table.columns))
+        raise InputError(
+            f"{path}: found the columns {found}, expected fixed, moving and possibly {', '.join(LIST_COLUMNS[2:])}"
+        )
+    cases = {}
+    for number, row in enumerate(table.to_dict("records"), start=1):
+        for column in LIST_COLUMNS:
+            value = row.get(column, "")
+            if not (path.parent / value).exists() or (column in LIST_COLUMNS[:2] and not value):
+                raise InputError(f"{path}, row {number + 1}: {column}: found {value!r}, expected a file")
+        if bool(row.get("fixed_landmarks")) != bool(row.get("moving_landmarks")):
+            raise InputError(f"{path}, row {number + 1}: found landmarks of one image, expected those of both or of neither")
+        scans = []
+        for side in ("fixed", "moving"):
+            extra = (row.get(f"{side}_{what}") for what in ("landmarks", "mask"))
+            scans.append(Scan(path.parent / row[side], *(path.parent / value if value else None for value in extra)))
+        cases[f"{number:02d}"] = (scans[0], scans[1])
+    return cases
+
+
+def fetch(download: Download, folder: Path, url: str | None = None) -> None:
+    """Fetch the files of a set into a folder and verify them.
+
+    Parameters
+    ----------
+    download
+        The files, and where they are.
+    folder
+        Where they go.
+    url
+        Another address of the same files.
+
+    Raises
+    ------
+    InputError
+        If an address does not answer; as `verify`.
+    """
+    for name in download.blobs:
+        address = f"{url or download.url}/{name}"
+        try:
+            with urllib.request.urlopen(address, timeout=60) as answer, open(folder / name, "wb") as file:
+                shutil.copyfileobj(answer, file)
+        except OSError as error:
+            raise InputError(
+                f"{address}: cannot be fetched ({error}); put {', '.join(download.blobs)} from that address into a folder "
+                "by hand, and name it with --source"
+            ) from error
+    verify(download, folder)
+
+
+def verify(download: Download, folder: Path) -> None:
+    """Raise `InputError` if a file of a set that is fetched is missing or is not the one that is meant."""
+    for name, expected in download.blobs.items():
+        try:
+            content = (folder / name).read_bytes()
+        except OSError as error:
+            raise InputError(
+                f"{folder / name}: cannot be read ({error.strerror}), expected the file of {download.url}"
+            ) from error
+        found = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+        if found != expected:
+            raise InputError(f"{name}: found the git blob {found}, expected {expected} of {download.url}")
+
+
+def read_raw(path: str | Path, size: Sequence[int], spacing: Sequence[float]) -> sitk.Image:
+    """Read a DIR-Lab image: int16, little-endian, x fastest, the topmost slice first, air 0.
+
+    The slices are turned, so that the image has the directions of LPS and the origin 0; values below air are raised to it.
+
+    Raises
+    ------
+    InputError
+        If the file does not have the bytes of an image of `size` voxels (x, y, z).
+    """
+    raw = np.fromfile(path, "<i2")
+    found, expected = Path(path).stat().st_size, 2 * int(np.prod(size))
+    if found != expected:
+        raise InputError(f"{path}: found {found} bytes, expected {expected} for {' x '.join(map(str, size))} voxels of int16")
+    hu = np.maximum(raw.reshape(tuple(size)[::-1])[::-1].astype(np.int32) - RAW_AIR, AIR_HU).astype(np.int16)
+    return Grid(tuple(size), tuple(spacing)).image(hu)
+
+
+@contextmanager
+def _source(dataset: DataSet, source: str | Path | None) -> Iterator[Path]:
+    """The folder with the files of a set, fetched if it has to be, and verified if it can be."""
+    if source is None:
+        if dataset.download is None:
+            raise InputError(f"--source: found none, expected the folder of {dataset.title} ({dataset.access})")
+        with TemporaryDirectory() as folder:
+            fetch(dataset.download, Path(folder))
+            yield Path(folder)
+        return
+    if not Path(source).is_dir():
+        raise InputError(f"{source}: found no folder, expected that of {dataset.title} ({dataset.access})")
+    if dataset.download is not None:
+        verify(dataset.download, Path(source))
+    yield Path(source)
+
+
+def _find_scans(files: Files, source: Path, paths: Sequence[str]) -> dict[str, Scan]:
+    """The scans of one side, by case."""
+    found = {what: _match(pattern, source, paths) for what, pattern in vars(files).items()}
+    return {case: Scan(image, found["landmarks"].get(case), found["mask"].get(case)) for case, image in found["image"].items()}
+
+
+def _match(pattern: str, source: Path, paths: Sequence[str]) -> dict[str, Path]:
+    """The file of each case that a pattern of `Files` finds; none if it is empty."""
+    found: dict[str, Path] = {}
+    for path in paths if pattern else ():
+        match = re.search(rf"(?:^|/){pattern}$", path, re.IGNORECASE)
+        if match is None:
+            continue
+        case = match.groupdict().get("case", "1").lower()
+        case = f"{int(case):02d}" if case.isdecimal() else re.sub(r"[^a-z0-9_.-]", "_", case)
+        if found.setdefault(case, source / path) != source / path:
+            raise InputError(
+                f"{source}: found {path} and {found[case].relative_to(source)} for case {case}, expected one of them"
+            )
+    return found
+
+
+def _splits(dataset: DataSet, cases: Sequence[str], source: Path, test: Sequence[str], training: int) -> dict[str, str]:
+    """The split of each case; `training` is the number of other images to train and validate with."""
+    if training == 1:
+        raise InputError("--training: found 1 image, expected at least 2, to train and to validate with")
+    if training:
+        return dict.fromkeys(cases, "test")
+    unknown = [case for case in test if case not in cases]
+    if unknown:
+        raise InputError(f"--test: found case {unknown[0]}, expected some of {', '.join(cases)}")
+    parts = {what: max(1, round(len(cases) * CHAPTER_PAIRS[what] / CHAPTER_PAIRS["all"])) for what in ("validation", "test")}
+    tested = list(test) or [case for case in dataset.test if case in cases] or list(cases[-parts["test"] :])
+    rest = [case for case in cases if case not in tested]
+    if len(rest) < 2:
+        raise InputError(
+            f"{source}: found {len(cases)} cases of which {len(tested)} are for the test, expected two more to train and to "
+            "validate with; other CT images can be given with --training"
+        )
+    validation = rest[-min(parts["validation"], len(rest) - 1) :]
+    return {case: "test" if case in tested else "validation" if case in validation else "train" for case in cases}
+
+
+def _convert(
+    scan: Scan,
+    side: str,
+    folder: Path,
+    name: str,
+    geometry: tuple[tuple[int, int, int], tuple[float, float, float]] | None,
+) -> tuple[str, str, str]:
+    """Write the files of a scan; gives the paths of image, mask and landmarks in the folder, "" for those it has not."""
+    image = read_raw(scan.image, *geometry) if geometry else read_ct(scan.image)
+    grid, path, mask, landmarks = Grid.of(image), f"images/{name}.nii.gz", "", ""
+    write_image(image, folder / path)
+    if scan.mask is not None:
+        mask = f"masks/{name}.nii.gz"
+        write_image(read_mask(scan.mask, grid), folder / mask)
+    if scan.landmarks is not None:
+        landmarks = f"landmarks/{name}.txt"
+        write_landmarks(_landmarks(scan.landmarks, side, grid), folder / landmarks)
+    return path, mask, landmarks
+
+
+def _landmarks(path: Path, side: str, grid: Grid) -> np.ndarray:
+    """Points ``(n, 3)`` in mm of one side; a Learn2Reg file of six columns holds those of both."""
+    if path.suffix.lower() == ".csv":
+        with open(path, encoding="utf-8-sig") as file:
+            columns = file.readline().count(",") + 1
+        if columns == 6:
+            both = read_numbers(path)
+            return grid.points(both[:, :3] if side == "fixed" else both[:, 3:])
+    return read_landmarks(path, grid)
+
+
+def _card(name: str, dataset: DataSet, distances: pd.DataFrame, images: pd.DataFrame) -> str:
+    """The card of a cohort, in Markdown."""
+    split = images.set_index("image")["split"]
+    rows = [
+        f"| {pair} | {split[f'{pair}_fixed']} | {row['landmarks']:.0f} | {_mm(row['mean'])} | {_mm(row['sd'])} | "
+        f"{_mm(row['expected'])} |\n"
+        for pair, row in distances.iterrows()
+    ]
+    return (
+        f"# {dataset.title}\n\n{dataset.access}\n\n{dataset.notes}\n\n"
+        f"Made by `regnet dataset {name}`. Images are int16 HU, values below air raised to {AIR_HU}; landmarks are elastix "
+        "point files in mm (LPS).\nDistances of landmarks before registration, in mm; *expected* is published or recomputed "
+        f"from the published files.\n\n| pair | split | landmarks | mean | sd | expected |\n|---|---|---:|---:|---:|---:|\n"
+        f"{''.join(rows)}"
+    )
+
+
+def _mm(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.2f}"
