@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from regnet.cli import main
 from regnet.errors import InputError
 from regnet.landmarks import KINDS, VOXEL_KINDS, landmark_kind, read_landmark_pair, read_landmarks, write_landmarks
 from regnet.volumes import Grid
@@ -70,6 +71,16 @@ def test_numbers_of_voxels_go_with_their_own_image(oblique_grid, tmp_path):
     fixed, moving = read_landmark_pair(tmp_path / "fixed.txt", tmp_path / "moving.csv", (oblique_grid, tmp_path / "moving.mha"))
     np.testing.assert_allclose(fixed, oblique_grid.points([[0, 0, 46]]))
     np.testing.assert_allclose(moving, [[6, 9, 16]])
+
+
+@pytest.mark.parametrize("kind", ["markups", "fcsv", "pts", "table"])
+def test_moved_points_come_back_as_the_kind_they_came_in(kind, tmp_path):
+    sitk.WriteTransform(sitk.TranslationTransform(3, (1.0, -2.0, 30.0)), tmp_path / "shift.tfm")
+    path, moved = tmp_path / NAMES[kind], tmp_path / f"moved_{NAMES[kind]}"
+    write_landmarks(INDICES, path, kind)
+    assert main(["transform-points", str(path), "--transform", str(tmp_path / "shift.tfm"), "--output", str(moved)]) == 0
+    assert landmark_kind(moved) == kind
+    np.testing.assert_allclose(read_landmarks(moved), np.add(INDICES, [1, -2, 30]))
 
 
 @pytest.mark.parametrize("kind", VOXEL_KINDS)

@@ -5,7 +5,7 @@ import logging
 import re
 import shutil
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +40,7 @@ TOLERANCE = 0.03
 """How far, in mm, the distance of landmarks may be from the published one, which has two decimals and other rounding."""
 
 CHAPTER_PAIRS = {"validation": 2, "test": 7, "all": 19}
-"""The split of the chapter's pairs (section 2.3.1)."""
+"""The split of the chapter's pairs (section 2.3.2)."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ def make_cohort(
     Parameters
     ----------
     name
-        Names images and pairs; the data set of `DATASETS` if `dataset` is not given.
+        The name of the set in `DATASETS`; images and pairs are called by it.
     source
         The folder of the set as it was downloaded; None for a set that is fetched.
     output
         The folder to make. It appears as a whole or not at all.
     dataset
-        The description of the set.
+        Another description of the set than that of `DATASETS`, for example with images of another size.
     test
         The cases to test on, instead of the set's own choice; the others train, and one or more of them validate.
     training
@@ -117,29 +117,26 @@ def make_cohort(
         pd.DataFrame(images).to_csv(folder / "images.tsv", sep="\t", index=False, lineterminator="\n")
         columns = ["pair", "fixed", "moving", "fixed_landmarks", "moving_landmarks"]
         pd.DataFrame(pairs, columns=columns).to_csv(folder / "pairs.tsv", sep="\t", index=False, lineterminator="\n")
-        distances = initial_distances(folder, {f"{name}_{case}": value for case, value in dataset.expected.items()})
+        distances = initial_distances(folder)
         (folder / "README.md").write_text(_card(name, dataset, distances, pd.DataFrame(images)), encoding="utf-8")
     return distances
 
 
-def initial_distances(folder: str | Path, expected: Mapping[str, float] | None = None) -> pd.DataFrame:
+def initial_distances(folder: str | Path) -> pd.DataFrame:
     """Distances of corresponding landmarks before any registration, pair by pair.
 
     Parameters
     ----------
     folder
         A cohort's folder, to which the paths in its tables are relative.
-    expected
-        The published mean of each pair that has one; those of `DATASETS` if not given.
 
     Returns
     -------
     pandas.DataFrame
         Indexed by pair: ``landmarks`` (their number), ``mean`` and ``sd`` (of the population, as the sets publish it) and
-        ``expected``, in mm; NaN where there is none.
+        ``expected``, the mean that `DATASETS` has for a pair of this name, in mm; NaN where there is none.
     """
-    if expected is None:
-        expected = {f"{name}_{case}": mean for name, of in DATASETS.items() for case, mean in of.expected.items()}
+    expected = {f"{name}_{case}": mean for name, dataset in DATASETS.items() for case, mean in dataset.expected.items()}
     cohort, rows = read_cohort(folder, folder), {}
     for pair, row in cohort.pairs.iterrows():
         errors = np.empty(0)
