@@ -177,3 +177,13 @@ def test_examples_without_a_method_are_refused(tmp_path):
     evaluation.save_slices(tmp_path / "example_slices.npz", arrays)
     with pytest.raises(InputError, match="no method"):
         figures.figure_2_5(tmp_path / "example_slices.npz")
+
+
+def test_every_function_that_draws_has_the_style_of_the_module():
+    drawing = [function for name, function in vars(figures).items() if not name.startswith("_") and _draws(function)]
+    assert len(drawing) >= 7
+    assert all(hasattr(function, "__wrapped__") for function in drawing)
+
+
+def _draws(function):
+    return getattr(function, "__module__", "") == figures.__name__ and function.__annotations__.get("return") is figures.Figure

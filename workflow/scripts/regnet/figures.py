@@ -270,6 +270,7 @@ def figure_field_statistics(distributions: pd.DataFrame, summary: pd.DataFrame) 
     return figure
 
 
+@_styled
 def training_curves(curves: pd.DataFrame) -> Figure:
     """Loss and validation MAE of a training over the patches seen and over time, and the validation MAE along each axis.
 
@@ -313,6 +314,7 @@ def _curves(axes: Axes, curves: pd.DataFrame, abscissa: pd.Series) -> None:
     axes.plot(abscissa, curves["validation_zero_field"], color="black", lw=0.8, label="zero field")
 
 
+@_styled
 def overview(slices: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     """Three planes of a registered pair, one per row: fixed, moving, registered, and the differences before and after.
 
