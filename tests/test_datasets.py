@@ -308,7 +308,7 @@ def test_check_compares_with_what_is_published(tmp_path, training, capsys):
         check_cohort(tmp_path / "cohort")
     assert main(["dataset", "check", str(tmp_path / "cohort")]) == 2
     assert "expected 20.18 mm" in capsys.readouterr().err
-    card = (tmp_path / "cohort" / "README.md").read_text()
+    card = (tmp_path / "cohort" / "README.md").read_text(encoding="utf-8")
     assert "| learn2reg_lungct_01 | test | 5 | " in card
     assert "| 20.18 |" in card
 

@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         # ITK and its format libraries report problems in many lines of their own; ours says it in one.
-        with open(os.devnull, "w") as nowhere, output_to(nowhere) as (_, terminal), _progress(terminal):
+        with open(os.devnull, "w", encoding="utf-8") as nowhere, output_to(nowhere) as (_, terminal), _progress(terminal):
             results = arguments.run(arguments)
     except (RegNetError, OSError) as error:
         sys.stderr.write(f"regnet: error: {' '.join(str(error).split())}\n")
@@ -123,7 +123,7 @@ def _progress(descriptor: int) -> Iterator[None]:
     """Write what the package logs to a descriptor while the block runs: all of it to a terminal, else only warnings."""
     logger = logging.getLogger("regnet")
     level = logger.level
-    with open(os.dup(descriptor), "w", buffering=1) as stream:
+    with open(os.dup(descriptor), "w", buffering=1, encoding="utf-8") as stream:
         handler = logging.StreamHandler(stream)
         handler.setFormatter(logging.Formatter("%(asctime)s  %(message)s", "%H:%M:%S"))
         logger.addHandler(handler)

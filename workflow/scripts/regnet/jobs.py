@@ -19,7 +19,7 @@ def log_to(path: str | Path) -> Iterator[None]:
     with its traceback in the log.
     """
     Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w", buffering=1) as log, output_to(log) as terminal:
+    with open(path, "w", buffering=1, encoding="utf-8") as log, output_to(log) as terminal:
         logging.basicConfig(stream=log, level=logging.INFO, format="%(asctime)s %(message)s", force=True)
         try:
             yield

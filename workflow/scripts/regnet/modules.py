@@ -30,7 +30,7 @@ def source_files(*modules: str) -> tuple[str, ...]:
             continue
         path = PACKAGE / f"{module.replace('.', '/')}.py"
         found[module] = path
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("regnet."):
                 waiting.append(node.module.removeprefix("regnet."))
     return tuple(os.path.relpath(found[module]) for module in sorted(found))
