@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from regnet.fresh import FreshPairs
+from regnet.fresh import FIXED, FreshPairs
 from regnet.patches import SamplePool, Samples
 from regnet.textures import smooth
 from regnet.training import train
@@ -92,7 +92,7 @@ def test_no_pair_folds(pool):
     pairs = fresh_pairs(pool)
     pairs.batch()
     for pair in pairs.pairs.values():
-        axes = [2.0 * torch.arange(count, dtype=torch.float64) for count in reversed(pair.fixed.shape)]
+        axes = [2.0 * torch.arange(count, dtype=torch.float64) for count in reversed(pair.volumes.shapes[FIXED].tolist())]
         assert float(pair.field.determinant(*axes).min()) > 0
 
 

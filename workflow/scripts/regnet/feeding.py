@@ -36,7 +36,7 @@ class DeviceVolumes:
         Where to keep them.
     """
 
-    def __init__(self, volumes: Sequence[np.ndarray], device: torch.device | str) -> None:
+    def __init__(self, volumes: Sequence[np.ndarray | Tensor], device: torch.device | str) -> None:
         shapes = torch.tensor([volume.shape for volume in volumes])
         ends = shapes.prod(dim=1).cumsum(0)
         self.voxels = torch.empty(int(ends[-1]), dtype=torch.int16, device=device)

@@ -9,8 +9,12 @@ import torch
 from torch import Tensor
 
 from regnet.conventions import AIR_HU
-from regnet.patches import HU_PER_UNIT, WINDOW_BEFORE, SamplePool, output_points
+from regnet.feeding import Batch, DeviceVolumes
+from regnet.patches import HU_PER_UNIT, SamplePool, normalize, output_points
 from regnet.warping import RandomField, draw_field, warp_volume
+
+FIXED, MOVING = 0, 1
+"""Numbers of the volumes of a pair."""
 
 INVERSION_STEPS = 20
 """Iterations by which a lung point of a moving image is followed to the fixed one; each at least halves what is missing."""
@@ -22,16 +26,15 @@ class FreshPair:
 
     Attributes
     ----------
-    fixed, moving
-        Shape ``(z, y, x)``, int16 HU.
+    volumes
+        The fixed image and the moving one, ``(z, y, x)``, int16 HU.
     field
         From fixed to moving.
     centres
         Voxels in the lungs of the fixed image, ``(n, 3)``, x, y, z.
     """
 
-    fixed: Tensor
-    moving: Tensor
+    volumes: DeviceVolumes
     field: RandomField
     centres: np.ndarray
 
@@ -95,7 +98,7 @@ class FreshPairs:
         """Go on from what `state_dict` gave."""
         self.drawn = state["drawn"]
 
-    def batch(self) -> tuple[Tensor, Tensor, Tensor]:
+    def batch(self) -> Batch:
         """The next windows of fixed and moving images, and the displacements at their outputs, on the device."""
         self._renew()
         rng = np.random.default_rng([self.seed, 1, self.drawn])
@@ -107,7 +110,8 @@ class FreshPairs:
             centres = pair.centres[rng.integers(len(pair.centres), size=count)]
             points = torch.from_numpy(output_points(centres, self.pool.block) * self.spacing).to(self.device)
             targets = (pair.field.at(points.flatten(0, -2)) / self.spacing).view(points.shape).movedim(-1, 1)
-            parts.append((self._windows(pair.fixed, centres), self._windows(pair.moving, centres), targets.float()))
+            fixed, moving = (self._windows(pair, image, centres) for image in (FIXED, MOVING))
+            parts.append((fixed, moving, targets.float()))
         fixed, moving, target = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         noise = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
         for window in (fixed, moving):
@@ -144,7 +148,7 @@ class FreshPairs:
         deviates = torch.randn(warped.shape, generator=noise, device=self.device)
         warped.add_(deviates, alpha=self.synthesis["noise_sd"])
         fixed = warped.round_().clamp_(AIR_HU, 32767).to(torch.int16)
-        return FreshPair(fixed, moving, field, self._followed(lungs, field, size))
+        return FreshPair(DeviceVolumes([fixed, moving], self.device), field, self._followed(lungs, field, size))
 
     def _followed(self, lungs: np.ndarray, field: RandomField, size: np.ndarray) -> np.ndarray:
         """The voxels of the fixed image that show given points of the moving one, ``x + u(x) = y`` solved for x."""
@@ -154,14 +158,7 @@ class FreshPairs:
             here = there - field.at(here)
         return np.clip((here / self.spacing).round().long().cpu().numpy(), 0, size - 1)
 
-    def _windows(self, volume: Tensor, centres: np.ndarray) -> Tensor:
+    def _windows(self, pair: FreshPair, image: int, centres: np.ndarray) -> Tensor:
         """Normalized windows ``(n, 1, z, y, x)``, float32, which continue the border value outside the volume."""
-        reach = WINDOW_BEFORE + self.pool.block
-        steps = torch.arange(-reach, reach, device=self.device)
-        x, y, z = (
-            (torch.from_numpy(along).to(self.device)[:, None] + steps).clamp_(0, count - 1)
-            for along, count in zip(centres.T.copy(), reversed(volume.shape), strict=True)
-        )
-        windows = volume[z[:, :, None, None], y[:, None, :, None], x[:, None, None, :]][:, None]
-        lower, upper = self.pool.window
-        return (windows.clamp_(lower, upper).float() - lower) / HU_PER_UNIT
+        windows = pair.volumes.windows(np.full(len(centres), image), centres, self.pool.block)
+        return normalize(windows[:, None].float(), self.pool.window)
