@@ -332,7 +332,7 @@ def overview(slices: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     titles = ("fixed", "moving", "moving, registered", "fixed − moving", "fixed − registered")
     panel = DOUBLE_COLUMN / len(titles)
     figure = _figure(DOUBLE_COLUMN, panel * sum(heights) / widest + 0.75)
-    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.02, wspace=0.0, hspace=0.0)
+    figure.get_layout_engine().set(w_pad=0.01, h_pad=0.04, wspace=0.0, hspace=0.0)
     grid = figure.subplots(len(slices), len(titles), height_ratios=heights, squeeze=False)
     for axes, title in zip(grid[0], titles, strict=True):
         axes.set_title(title)
