@@ -17,7 +17,7 @@ def machine() -> str:
     """The machine in a few words: processor, cores, memory, Python and torch."""
     import torch
 
-    with open("/proc/cpuinfo") as file:
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     gpu = f", {torch.cuda.get_device_name()}" if torch.cuda.is_available() else ""
@@ -75,5 +75,5 @@ def _in_fresh_process(function: Callable[[], float]) -> dict[str, float]:
 def _measure(function: Callable[[], float]) -> dict[str, float]:
     seconds = function()
     # Not ru_maxrss, which after a fork starts with the memory of the parent.
-    status = Path("/proc/self/status").read_text()
+    status = Path("/proc/self/status").read_text(encoding="utf-8")
     return {"seconds": seconds, "peak_mib": int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024}

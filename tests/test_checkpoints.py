@@ -68,12 +68,12 @@ def test_settings_data_and_code_make_the_fingerprint(tmp_path):
         return fingerprint(settings, [paths[0]], [paths[1]], [paths[2]])
 
     for path in paths:
-        path.write_text("before")
+        path.write_text("before", encoding="utf-8")
     first = now({"batch": 2})
     assert now({"batch": 2}) == first
     others = [now({"batch": 3})]
     for path in paths:
-        path.write_text("after it")
+        path.write_text("after it", encoding="utf-8")
         others.append(now({"batch": 2}))
     changed = [[part for part in first if other[part] != first[part]] for other in others]
     assert changed == [["settings"], ["data"], ["data"], ["data", "code"]]

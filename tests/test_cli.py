@@ -78,7 +78,7 @@ def scans(tmp_path_factory, oblique_grid):
     points = fixed.points(np.random.default_rng(3).uniform(0.3, 0.7, (8, 3)) * fixed.size)
     write_landmarks(points, folder / "fixed.txt")
     rows = "".join(f"{number},{x},{y},{z}\n" for number, (x, y, z) in enumerate(points + BEYOND))
-    (folder / "moving.csv").write_text(f"name,x,y,z\n{rows}")
+    (folder / "moving.csv").write_text(f"name,x,y,z\n{rows}", encoding="utf-8")
     save_network(random_network(), folder / "weights.safetensors", spacing=SPACING, window=(-1000, 400))
     return folder
 
@@ -176,7 +176,7 @@ def test_the_warped_image_is_the_moving_one_under_the_field(scans, registered):
 
 
 def test_the_report_says_what_was_done(scans, registered):
-    report = json.loads((registered[0] / "report.json").read_text())
+    report = json.loads((registered[0] / "report.json").read_text(encoding="utf-8"))
     mask = sitk.ReadImage(scans / "fixed_mask.nii.gz")
     litres = sitk.GetArrayFromImage(mask).sum() * np.prod(mask.GetSpacing()) / 1e6
     assert report["lungs"]["fixed_litres"] == pytest.approx(litres, abs=1e-4)
@@ -203,7 +203,7 @@ def test_progress_is_for_terminals_only_and_force_replaces_results(scans, regist
     assert "regnet ..." in shown
     output = tmp_path / "out"
     output.mkdir()
-    (output / "warped.nii.gz").write_text("old")
+    (output / "warped.nii.gz").write_text("old", encoding="utf-8")
     options = register_arguments(scans, output)
     assert main(command_line(options, "--no-affine", "--force")) == 0
     printed = capfd.readouterr()
@@ -216,8 +216,10 @@ def test_progress_is_for_terminals_only_and_force_replaces_results(scans, regist
 
 def test_affine_brings_together_scans_that_do_not_overlap(scans, tmp_path, monkeypatch):
     (tmp_path / "elastix").mkdir()
-    quick = (ROOT / "config" / "elastix" / "affine.txt").read_text().replace("Iterations 1000", "Iterations 100")
-    (tmp_path / "elastix" / "affine.txt").write_text(quick)
+    quick = (
+        (ROOT / "config" / "elastix" / "affine.txt").read_text(encoding="utf-8").replace("Iterations 1000", "Iterations 100")
+    )
+    (tmp_path / "elastix" / "affine.txt").write_text(quick, encoding="utf-8")
     monkeypatch.setattr(pair, "shipped", lambda name: tmp_path / name)
     far, shift = sitk.ReadImage(scans / "fixed.nii.gz"), np.array([300.0, -200.0, 100.0])
     far.SetOrigin((np.array(far.GetOrigin()) + shift).tolist())
@@ -229,7 +231,7 @@ def test_affine_brings_together_scans_that_do_not_overlap(scans, tmp_path, monke
     transform = read_transform(tmp_path / "out" / "transform.h5")
     points = inner_points(Grid.of(far)) - shift
     np.testing.assert_allclose(transform_points(transform.GetNthTransform(0), points), points + shift, atol=0.5)
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert report["lungs"]["dice"]["before"] == 0
     assert report["lungs"]["dice"]["affine"] > 0.9
     assert set(report["seeds"]) == {"seed", "affine"}
@@ -256,10 +258,10 @@ def test_evaluate_measures_each_transform(scans, registered, tmp_path, capfd):
     arguments = [f"{scans}/fixed.txt", f"{scans}/moving.csv", "--transform", transform]
     assert main(["evaluate", *arguments, "--output", f"{tmp_path}/errors.csv"]) == 0
     before, after = (line.split() for line in capfd.readouterr().out.splitlines()[2:])
-    report = json.loads((registered[0] / "report.json").read_text())
+    report = json.loads((registered[0] / "report.json").read_text(encoding="utf-8"))
     assert before[2] == f"{np.linalg.norm(BEYOND):.2f}"
     assert after[2] == f"{report['landmarks_mm']['regnet']['mean']:.2f}"
-    assert len((tmp_path / "errors.csv").read_text().splitlines()) == 1 + 2 * 8
+    assert len((tmp_path / "errors.csv").read_text(encoding="utf-8").splitlines()) == 1 + 2 * 8
 
 
 def dicom_series(folder: Path, positions: np.ndarray, uid: str) -> None:
@@ -411,12 +413,12 @@ def one_landmark_file(folder):
 
 
 def table_without_coordinates(folder):
-    (folder / "points.csv").write_text("a;b;c\n1;2;3\n")
+    (folder / "points.csv").write_text("a;b;c\n1;2;3\n", encoding="utf-8")
     return {"--moving-landmarks": f"{folder}/points.csv"}
 
 
 def table_of_long_rows(folder):
-    (folder / "points.csv").write_text("x,y,z\n" + 8 * "1,2,3,\n")
+    (folder / "points.csv").write_text("x,y,z\n" + 8 * "1,2,3,\n", encoding="utf-8")
     return {"--moving-landmarks": f"{folder}/points.csv"}
 
 
@@ -425,7 +427,7 @@ def unwritable(folder):
 
 
 def output_is_a_file(folder):
-    (folder / "file").write_text("mine")
+    (folder / "file").write_text("mine", encoding="utf-8")
     return {"--output": f"{folder}/file"}
 
 
@@ -439,7 +441,7 @@ def output_is_here(folder):
 
 def output_is_there(folder):
     (folder / "there").mkdir()
-    (folder / "there" / "notes.txt").write_text("mine")
+    (folder / "there" / "notes.txt").write_text("mine", encoding="utf-8")
     return {"--output": f"{folder}/there"}
 
 
@@ -569,7 +571,7 @@ def run(*arguments: str, largest_file: int | None = None) -> subprocess.Complete
         [sys.executable, *arguments],
         env=environment,
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         preexec_fn=limit if largest_file else None,
     )
 

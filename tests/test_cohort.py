@@ -39,8 +39,8 @@ def folder(tmp_path):
 
 
 def write(folder, images=IMAGES, pairs=PAIRS):
-    (folder / "images.tsv").write_text(images)
-    (folder / "pairs.tsv").write_text(pairs)
+    (folder / "images.tsv").write_text(images, encoding="utf-8")
+    (folder / "pairs.tsv").write_text(pairs, encoding="utf-8")
 
 
 def lines_of(folder, **options):

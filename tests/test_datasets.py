@@ -79,7 +79,7 @@ def write_itk(path, array, grid=GRID):
 
 def write_text(path, rows, header="", separator=" "):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(header + "".join(separator.join(f"{value:.6f}" for value in row) + "\n" for row in rows))
+    path.write_text(header + "".join(separator.join(f"{value:.6f}" for value in row) + "\n" for row in rows), encoding="utf-8")
 
 
 def dirlab_4dct(folder):
@@ -163,7 +163,7 @@ def list_of_files(folder):
         write_text(folder / f"{case}0.csv", GRID.points(VOXELS), "x,y,z\n", ",")
         write_text(folder / f"{case}1.txt", corresponding(), "index\n5\n")
         rows.append(f"{case}0.mha,{case}1.nrrd,{case}0.csv,{case}1.txt")
-    (folder / "pairs.csv").write_text("\n".join(rows) + "\n")
+    (folder / "pairs.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 SETS = {
@@ -286,7 +286,7 @@ def test_splits(tmp_path):
 
 @pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"folder", "lung_followup"}))
 def test_each_set_has_an_overlay(name):
-    overlay = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text())
+    overlay = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8"))
     assert (overlay["experiment"], overlay["cohort"], overlay["data_root"]) == (name, f"data/{name}", f"data/{name}")
     assert overlay["phantom"] is None
 
@@ -296,7 +296,9 @@ def test_the_workflow_takes_a_cohort_with_its_overlay(tmp_path):
     made("dirlab_4dct", tmp_path)
     command = [sys.executable, "-m", "snakemake", "-n", "--configfile", "config/dirlab_4dct.yaml", "--config"]
     folder = tmp_path / "cohort"
-    process = subprocess.run([*command, f"cohort={folder}", f"data_root={folder}"], cwd=ROOT, capture_output=True, text=True)
+    process = subprocess.run(
+        [*command, f"cohort={folder}", f"data_root={folder}"], cwd=ROOT, capture_output=True, encoding="utf-8"
+    )
     assert process.returncode == 0, process.stderr[-3000:]
     assert "results/dirlab_4dct/registrations/affine/dirlab_4dct_08/transform.h5" in process.stdout
     assert "results/dirlab_4dct/evaluation/landmarks/dirlab_4dct_08.csv" in process.stdout
@@ -332,7 +334,7 @@ def test_command_makes_and_checks_a_cohort_once(tmp_path, capsys):
         ("dirlab_copd", lambda folder: write_raw(folder / "copy/copd1_iBHCT.img", marked(VOXELS)), "expected one of them"),
         ("dirlab_copd", lambda folder: [path.unlink() for path in folder.rglob("*.img")], "no images of DIR-Lab COPDgene"),
         ("folder", lambda folder: (folder / "b1.nrrd").unlink(), "row 3: moving: found 'b1.nrrd', expected a file"),
-        ("folder", lambda folder: (folder / "pairs.csv").write_text("a,b\nc,d\n"), "found the columns a, b"),
+        ("folder", lambda folder: (folder / "pairs.csv").write_text("a,b\nc,d\n", encoding="utf-8"), "found the columns a, b"),
     ],
 )
 def test_bad_folders_leave_nothing(name, damage, reason, tmp_path):
@@ -382,7 +384,7 @@ def test_the_downloaded_pair_becomes_a_cohort(server, tmp_path, training):
         write_itk(remote / f"CT_3D_lung_{side}.mha", marked(voxels))
         write_text(remote / f"CT_3D_lung_{side}_point_set_corrected.txt", GRID.points(voxels), "point\n5\n")
     for path in remote.iterdir():
-        names[path.name] = subprocess.check_output(["git", "hash-object", path], text=True).strip()
+        names[path.name] = subprocess.check_output(["git", "hash-object", path], encoding="utf-8").strip()
     dataset = replace(DATASETS["lung_followup"], download=Download(url, names))
     make_cohort("lung_followup", None, tmp_path / "cohort", dataset=dataset, training=training)
     cohort = read_cohort(tmp_path / "cohort", tmp_path / "cohort")

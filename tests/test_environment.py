@@ -8,12 +8,16 @@ ROOT = Path(__file__).parents[1]
 
 
 def requirements():
-    lines = [line for line in (ROOT / "requirements.in").read_text().splitlines() if line and not line.startswith("#")]
+    lines = [
+        line
+        for line in (ROOT / "requirements.in").read_text(encoding="utf-8").splitlines()
+        if line and not line.startswith("#")
+    ]
     return {name.strip(): reason.strip() for name, _, reason in (line.partition("#") for line in lines)}
 
 
 def constraints():
-    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     return dict(line.lower().split("==") for line in lines if line and not line.startswith("#"))
 
 
@@ -24,7 +28,7 @@ def test_every_requirement_says_what_it_is_for():
 def test_environment_yml_has_the_requirements_at_the_constrained_versions():
     (pip,) = [
         entry["pip"]
-        for entry in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"]
+        for entry in yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
         if isinstance(entry, dict)
     ]
     pinned = constraints()

@@ -118,7 +118,7 @@ def test_a_table_without_rows_survives_a_round_trip(tmp_path):
     ],
 )
 def test_broken_tables_are_named(tmp_path, text, message):
-    (tmp_path / "landmarks.csv").write_text(text)
+    (tmp_path / "landmarks.csv").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=rf"landmarks\.csv: .*{message}"):
         evaluation.read_errors(tmp_path / "landmarks.csv", LANDMARK_COLUMNS)
 
@@ -171,7 +171,7 @@ def test_field_slices_hold_the_magnitude_in_mm(tmp_path):
 def test_broken_slices_are_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.npz: cannot be read"):
         evaluation.read_slices(tmp_path / "none.npz", ["ct"])
-    (tmp_path / "text.npz").write_text("text")
+    (tmp_path / "text.npz").write_text("text", encoding="utf-8")
     with pytest.raises(InputError, match=r"text\.npz: cannot be read"):
         evaluation.read_slices(tmp_path / "text.npz", ["ct"])
     evaluation.save_slices(tmp_path / "slices.npz", {"ct": np.zeros((2, 2))})

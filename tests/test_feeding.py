@@ -126,7 +126,7 @@ def test_what_was_read_from_files_does_not_stay_in_the_memory_of_the_process(tmp
         np.lib.format.open_memmap(path, mode="w+", dtype=np.int16, shape=(200, 200, 200)).flush()
 
     def file_pages():
-        with open("/proc/self/statm") as file:
+        with open("/proc/self/statm", encoding="utf-8") as file:
             return int(file.read().split()[2]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     source = MappedVolumes(paths)

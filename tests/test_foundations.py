@@ -30,30 +30,30 @@ def test_a_job_seed_is_a_fact_of_its_name():
 def test_a_failed_writer_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "folder" / "table.csv"
     with whole_file(path) as partial:
-        partial.write_text("old")
+        partial.write_text("old", encoding="utf-8")
 
     def fail():
         with whole_file(path) as partial:
-            partial.write_text("half")
+            partial.write_text("half", encoding="utf-8")
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
         fail()
-    assert path.read_text() == "old"
+    assert path.read_text(encoding="utf-8") == "old"
     assert list(path.parent.iterdir()) == [path]
 
 
 def run_job(tmp_path, body):
     code = f"from regnet.jobs import log_to\nfrom regnet.errors import InputError\nwith log_to('job.log'):\n    {body}"
     command = [sys.executable, "-c", code]
-    return subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(PACKAGE)}, capture_output=True, text=True)
+    return subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(PACKAGE)}, capture_output=True, encoding="utf-8")
 
 
 def test_a_job_logs_what_python_and_compiled_code_print(tmp_path):
     body = "import os, logging; print('printed'); os.system('echo from a child'); logging.info('logged')"
     process = run_job(tmp_path, body)
     assert (process.returncode, process.stdout, process.stderr) == (0, "", "")
-    log = (tmp_path / "job.log").read_text()
+    log = (tmp_path / "job.log").read_text(encoding="utf-8")
     assert all(text in log for text in ("printed", "from a child", "logged"))
 
 
@@ -61,13 +61,13 @@ def test_a_known_error_is_one_line_on_the_terminal(tmp_path):
     process = run_job(tmp_path, "raise InputError('scan.mha: empty')")
     assert process.returncode == 1
     assert process.stderr == "error: scan.mha: empty\n"
-    assert "scan.mha: empty" in (tmp_path / "job.log").read_text()
+    assert "scan.mha: empty" in (tmp_path / "job.log").read_text(encoding="utf-8")
 
 
 def test_an_unknown_error_keeps_its_traceback_in_the_log(tmp_path):
     process = run_job(tmp_path, "1 / 0")
     assert process.returncode == 1
-    assert "ZeroDivisionError" in (tmp_path / "job.log").read_text()
+    assert "ZeroDivisionError" in (tmp_path / "job.log").read_text(encoding="utf-8")
 
 
 def test_landmarks_survive_the_disk(tmp_path, rng):
@@ -88,7 +88,7 @@ def test_landmarks_survive_the_disk(tmp_path, rng):
     ],
 )
 def test_other_text_is_refused_as_landmarks(text, reason, tmp_path):
-    (tmp_path / "points.txt").write_text(text)
+    (tmp_path / "points.txt").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=rf"points\.txt: .*{reason}"):
         read_landmarks(tmp_path / "points.txt")
 
@@ -112,5 +112,7 @@ def test_training_and_inference_need_torch_and_numpy_only(module):
     code = (
         f"import regnet.{module}, sys; print([name for name in ('SimpleITK', 'itk', 'pandas', 'scipy') if name in sys.modules])"
     )
-    process = subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": str(PACKAGE)}, capture_output=True, text=True)
+    process = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(PACKAGE)}, capture_output=True, encoding="utf-8"
+    )
     assert process.stdout == "[]\n", process.stderr

@@ -195,12 +195,12 @@ torch.set_num_threads(1)
 rng = np.random.default_rng(0)
 pair = [rng.integers(-1000, 400, (80, 80, 80)).astype(np.int16) for _ in range(2)]
 DenseNetwork(RegNet().eval(), window=(-1000, 400), precision="float32", max_memory_gib=float(sys.argv[1])).predict(*pair)
-print(int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1]) / 2**20)
+print(int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status", encoding="utf-8").read())[1]) / 2**20)
 """
     peaks = {}
     for allowed in (0.6, 4.0):
         command = [sys.executable, "-c", code, str(allowed)]
-        process = subprocess.run(command, env={"PYTHONPATH": str(PACKAGE)}, capture_output=True, text=True)
+        process = subprocess.run(command, env={"PYTHONPATH": str(PACKAGE)}, capture_output=True, encoding="utf-8")
         assert process.returncode == 0, process.stderr
         peaks[allowed] = float(process.stdout)
     assert peaks[0.6] < 0.6 < peaks[4.0] < 4.0

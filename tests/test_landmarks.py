@@ -55,9 +55,9 @@ def test_what_the_voxel_numbers_are(oblique_grid, tmp_path):
 @pytest.mark.parametrize(("system", "signs"), [("LPS", (1, 1)), ("RAS", (-1, -1)), ("0", (-1, -1)), ("1", (1, 1))])
 def test_slicer_files_say_where_their_axes_point(system, signs, tmp_path):
     header = f"# Markups fiducial file version = 4.11\n# CoordinateSystem = {system}\n# columns = id,x,y,z,ow\n"
-    (tmp_path / "points.fcsv").write_text(f"{header}F_0,1.5,-2,30,0,0,0,1,1,1,0,F-1,,,2,0\n")
+    (tmp_path / "points.fcsv").write_text(f"{header}F_0,1.5,-2,30,0,0,0,1,1,1,0,F-1,,,2,0\n", encoding="utf-8")
     markup = {"coordinateSystem": system, "controlPoints": [{"label": "F-1", "position": [1.5, -2, 30]}]}
-    (tmp_path / "points.mrk.json").write_text(json.dumps({"markups": [markup]}))
+    (tmp_path / "points.mrk.json").write_text(json.dumps({"markups": [markup]}), encoding="utf-8")
     for name in ("points.fcsv", "points.mrk.json"):
         np.testing.assert_array_equal(read_landmarks(tmp_path / name), [[1.5 * signs[0], -2 * signs[1], 30]])
 
@@ -66,8 +66,8 @@ def test_numbers_of_voxels_go_with_their_own_image(oblique_grid, tmp_path):
     """The pair's two files are of different kinds, the moving one read with the image beside it."""
     other = Grid((30, 20, 10), (1.0, 1.5, 3.0), (5.0, 6.0, 7.0))
     sitk.WriteImage(other.image(np.zeros(other.shape, np.int16)), tmp_path / "moving.mha")
-    (tmp_path / "fixed.txt").write_text("1 1 1\n")
-    (tmp_path / "moving.csv").write_text("1,2,3\n")
+    (tmp_path / "fixed.txt").write_text("1 1 1\n", encoding="utf-8")
+    (tmp_path / "moving.csv").write_text("1,2,3\n", encoding="utf-8")
     fixed, moving = read_landmark_pair(tmp_path / "fixed.txt", tmp_path / "moving.csv", (oblique_grid, tmp_path / "moving.mha"))
     np.testing.assert_allclose(fixed, oblique_grid.points([[0, 0, 46]]))
     np.testing.assert_allclose(moving, [[6, 9, 16]])
@@ -114,7 +114,7 @@ def test_voxels_outside_the_image_and_no_image(kind, oblique_grid, tmp_path):
     ],
 )
 def test_what_is_refused(name, text, reason, tmp_path):
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=reason) as caught:
         read_landmarks(tmp_path / name, Grid((9, 9, 9), (1.0, 1.0, 1.0)))
     assert str(caught.value).startswith(str(tmp_path / name))

@@ -26,7 +26,7 @@ def installed(tmp_path_factory):
     for name in ("workflow", "config", "resources"):
         shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__", "*.egg-info"))
     (source / "resources" / "weights" / "regnet_of_the_test.safetensors").write_bytes(b"weights")
-    process = subprocess.run([sys.executable, "-c", BUILD, str(wheels)], cwd=source, capture_output=True, text=True)
+    process = subprocess.run([sys.executable, "-c", BUILD, str(wheels)], cwd=source, capture_output=True, encoding="utf-8")
     assert process.returncode == 0, process.stderr[-3000:]
     (wheel,) = wheels.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
@@ -35,7 +35,7 @@ def installed(tmp_path_factory):
 
 
 def test_folders_are_those_that_are_installed():
-    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["tool"]["setuptools"]
+    settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     data = {name: folder for name, folder in settings["package-dir"].items() if name != "regnet"}
     assert data == {f"regnet.data.{name}": folder for name, folder in FOLDERS.items()}
     code = {".".join(path.parent.relative_to(PACKAGE.parent).parts) for path in PACKAGE.rglob("__init__.py")}
@@ -57,13 +57,13 @@ def test_an_installed_package_uses_its_own_files(installed, tmp_path):
         "print(shipped('elastix') / 'affine.txt', CONFIG_SCHEMA, find_weights('regnet_of_the_test'), sep='\\n')"
     )
     process = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(installed)}, capture_output=True, text=True
+        [sys.executable, "-c", code], cwd=tmp_path, env={"PYTHONPATH": str(installed)}, capture_output=True, encoding="utf-8"
     )
     assert process.returncode == 0, process.stderr
     paths = [Path(line) for line in process.stdout.splitlines()]
     assert [path.name for path in paths] == ["affine.txt", "config.schema.yaml", "regnet_of_the_test.safetensors"]
     assert all(path.is_relative_to(installed) and path.exists() for path in paths)
-    entry_points = next(installed.glob("*.dist-info/entry_points.txt")).read_text()
+    entry_points = next(installed.glob("*.dist-info/entry_points.txt")).read_text(encoding="utf-8")
     assert "regnet = regnet.cli:main" in entry_points
 
 

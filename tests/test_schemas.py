@@ -15,7 +15,7 @@ from regnet.errors import ConfigError
 from regnet.schemas import CONFIG_SCHEMA, FOLDER, check_config, problems, validator
 
 CONFIG = Path(__file__).parents[1] / "config"
-BASE = yaml.safe_load((CONFIG / "config.yaml").read_text())
+BASE = yaml.safe_load((CONFIG / "config.yaml").read_text(encoding="utf-8"))
 OVERLAYS = sorted(path.name for path in CONFIG.glob("*.yaml") if path.name != "config.yaml")
 
 
@@ -59,7 +59,7 @@ def config_values(config, prefix=""):
 
 def readme_rows():
     """The rows of the tables in config/README.md, as they follow from the schema and config/chapter.yaml."""
-    chapter = dict(config_values(yaml.safe_load((CONFIG / "chapter.yaml").read_text())))
+    chapter = dict(config_values(yaml.safe_load((CONFIG / "chapter.yaml").read_text(encoding="utf-8"))))
 
     def cell(value):
         return f"`{value if isinstance(value, str) else json.dumps(value)}`"
@@ -75,7 +75,7 @@ def readme_rows():
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.name)
 def test_schemas_are_strict_and_described(path):
-    schema = yaml.safe_load(path.read_text())
+    schema = yaml.safe_load(path.read_text(encoding="utf-8"))
     Draft202012Validator.check_schema(schema)
 
     def walk(part, where):
@@ -99,7 +99,7 @@ def test_defaults_are_those_of_config_yaml():
 
 
 def test_readme_has_every_key_as_in_the_schema():
-    lines = (CONFIG / "README.md").read_text().partition("## The keys")[2].splitlines()
+    lines = (CONFIG / "README.md").read_text(encoding="utf-8").partition("## The keys")[2].splitlines()
     assert [line for line in lines if line.startswith("| `")] == list(readme_rows())
 
 
@@ -107,7 +107,7 @@ def test_readme_has_every_key_as_in_the_schema():
 def test_shipped_configs_are_valid(overlay):
     config = OrderedDict(copy.deepcopy(BASE))
     if overlay:
-        update_config(config, yaml.safe_load((CONFIG / overlay).read_text()))
+        update_config(config, yaml.safe_load((CONFIG / overlay).read_text(encoding="utf-8")))
     check_config(config)
 
 

@@ -113,7 +113,7 @@ def test_a_field_that_must_fold_is_refused():
 
 
 def test_a_damaged_field_is_named(tmp_path):
-    (tmp_path / "dvf.npz").write_text("nothing")
+    (tmp_path / "dvf.npz").write_text("nothing", encoding="utf-8")
     with pytest.raises(InputError, match=r"dvf\.npz"):
         SyntheticDVF.load(tmp_path / "dvf.npz")
 

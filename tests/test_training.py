@@ -104,7 +104,7 @@ def test_a_training_leaves_curves_and_best_weights(pool, tmp_path):
     best = min(trainer.rows, key=lambda row: row["validation_mae"])
     assert trainer.best[0] == best["validation_mae"]
     write_curves(trainer.rows, tmp_path / "training.csv")
-    with open(tmp_path / "training.csv") as file:
+    with open(tmp_path / "training.csv", encoding="utf-8") as file:
         assert next(csv.reader(file)) == list(COLUMNS)
 
 

@@ -28,7 +28,7 @@ def test_a_mirroring_field_folds_everywhere(oblique_grid):
 
 
 def test_what_is_not_a_transform_is_named(tmp_path):
-    (tmp_path / "transform.h5").write_text("nothing")
+    (tmp_path / "transform.h5").write_text("nothing", encoding="utf-8")
     with pytest.raises(InputError, match=r"transform\.h5: cannot be read"):
         read_transform(tmp_path / "transform.h5")
     sitk.WriteTransform(sitk.TranslationTransform(2), str(tmp_path / "flat.tfm"))

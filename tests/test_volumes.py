@@ -78,7 +78,7 @@ def test_a_ct_survives_the_disk_and_has_nothing_below_air(suffix, tmp_path, obli
 
 def test_what_is_not_a_ct_is_named(tmp_path):
     text, flat, air = (tmp_path / name for name in ("text.nii.gz", "flat.mha", "air.mha"))
-    text.write_text("not an image")
+    text.write_text("not an image", encoding="utf-8")
     sitk.WriteImage(sitk.Image([8, 8], sitk.sitkInt16), str(flat))
     sitk.WriteImage(sitk.Image([8, 8, 8], sitk.sitkInt16) - 1024, str(air))
     for path, reason in (

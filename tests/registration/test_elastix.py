@@ -203,15 +203,17 @@ def test_number_of_resolutions_can_be_changed_alone(resolutions, tmp_path):
     file, log = PARAMETERS / "bspline_3r.txt", tmp_path / "log"
     overrides = {"NumberOfResolutions": resolutions, "MaximumNumberOfIterations": 3, "FinalGridSpacingInPhysicalUnits": 12}
     transform = register(texture(PLAIN), texture(PLAIN), file, log=log, overrides=overrides)
-    assert sum(line.startswith("Time spent in resolution") for line in log.read_text().splitlines()) == resolutions
+    assert (
+        sum(line.startswith("Time spent in resolution") for line in log.read_text(encoding="utf-8").splitlines()) == resolutions
+    )
     # The fixed parameters of a B-spline hold size, origin, spacing and direction of its grid of control points.
     np.testing.assert_allclose(transform.GetNthTransform(0).GetFixedParameters()[6:9], 12)
 
 
 @pytest.mark.parametrize("kind", ["TranslationTransform", "EulerTransform"])
 def test_own_parameter_file_may_name_another_transform(kind, tmp_path):
-    text = (PARAMETERS / "affine.txt").read_text().replace('"AffineTransform"', f'"{kind}"')
-    (tmp_path / "own.txt").write_text(text)
+    text = (PARAMETERS / "affine.txt").read_text(encoding="utf-8").replace('"AffineTransform"', f'"{kind}"')
+    (tmp_path / "own.txt").write_text(text, encoding="utf-8")
     moving = moved(texture(PLAIN), sitk.TranslationTransform(3, (4.0, -3.0, 2.0)))
     transform = register(texture(PLAIN), moving, tmp_path / "own.txt", log=tmp_path / "log", overrides=QUICK, threads=2)
     displacement = transform_points(transform, inner_points(PLAIN)) - inner_points(PLAIN)
@@ -229,7 +231,7 @@ def test_elastix_writes_its_log_and_nothing_else(tmp_path, capfd):
         seed=12345,
     )
     assert [path.name for path in tmp_path.rglob("*")] == ["logs", "pair.log"]
-    assert "(RandomSeed 12345)" in (tmp_path / "logs" / "pair.log").read_text()
+    assert "(RandomSeed 12345)" in (tmp_path / "logs" / "pair.log").read_text(encoding="utf-8")
     printed = capfd.readouterr()
     assert printed.out + printed.err == ""
 
@@ -243,7 +245,7 @@ def test_images_that_do_not_meet_are_a_registration_error(tmp_path):
     assert "\n" not in message
     assert "0x" not in message
     assert str(tmp_path / "log") in message
-    assert "Too many samples" in (tmp_path / "log").read_text()
+    assert "Too many samples" in (tmp_path / "log").read_text(encoding="utf-8")
 
 
 def test_empty_mask_is_a_registration_error(tmp_path):
@@ -287,6 +289,6 @@ def test_overrides_have_to_be_named_in_the_file(tmp_path):
 def test_unusable_parameter_file_is_a_config_error(text, message, tmp_path):
     path = tmp_path / "parameters.txt"
     if text is not None:
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
         register(texture(PLAIN), texture(PLAIN), path, log=tmp_path / "log")

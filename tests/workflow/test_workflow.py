@@ -17,7 +17,7 @@ SNAKEMAKE = [sys.executable, "-m", "snakemake"]
 
 def snakemake(folder, *arguments, config=("config/test.yaml",)):
     command = [*SNAKEMAKE, "--resources", "gpu=0", "--configfile", *config, *arguments]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    return subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8")
 
 
 def copy_of_the_workflow(folder):
@@ -50,7 +50,7 @@ def test_the_run_leaves_the_table_and_all_figures(run):
 
 def test_every_log_that_a_rule_declares_is_written(run):
     logs = run / "results" / "test" / "logs"
-    assert (logs / "train" / "regnet.log").read_text().count("validation MAE") == 2
+    assert (logs / "train" / "regnet.log").read_text(encoding="utf-8").count("validation MAE") == 2
     assert list((logs / "tensorboard" / "regnet").glob("events.out.tfevents.*"))
     assert not list((run / "results" / "test" / "checkpoints").iterdir())
     assert (logs / "register" / "affine" / "test1.elastix.log").stat().st_size > 0
@@ -60,7 +60,7 @@ def test_every_log_that_a_rule_declares_is_written(run):
 def test_the_report_holds_the_results_and_their_captions(run, tmp_path):
     process = snakemake(run, "--cores", "1", "--report", str(tmp_path / "report.html"))
     assert process.returncode == 0, process.stderr[-3000:]
-    report = (tmp_path / "report.html").read_text()
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Docutils System Messages" not in report
     figures = ("Figure 2.2", "Figure 2.3", "Figure 2.4", "Figure 2.5", "Training of regnet_early")
     for text in ("Table 2.1", *figures, "RegNet (Sokooti et al., MICCAI 2017)"):
@@ -99,7 +99,7 @@ def test_the_same_seed_gives_identical_tables_with_one_core_too(run, tmp_path):
 def test_a_changed_module_reruns_what_uses_it_and_nothing_else(run, tmp_path):
     folder = tmp_path / "changed"
     shutil.copytree(run, folder)
-    with open(folder / "workflow" / "scripts" / "regnet" / "figures.py", "a") as module:
+    with open(folder / "workflow" / "scripts" / "regnet" / "figures.py", "a", encoding="utf-8") as module:
         module.write("# changed\n")
     process = snakemake(folder, "--cores", "2", "--dry-run")
     assert process.returncode == 0
@@ -121,7 +121,7 @@ BAD_CONFIGS = {
 def test_a_bad_config_is_refused_before_any_job(case, tmp_path):
     change, named = BAD_CONFIGS[case]
     folder = copy_of_the_workflow(tmp_path)
-    (folder / "bad.yaml").write_text(yaml.safe_dump(change))
+    (folder / "bad.yaml").write_text(yaml.safe_dump(change), encoding="utf-8")
     process = snakemake(folder, "--cores", "1", config=["config/test.yaml", "bad.yaml"])
     assert process.returncode != 0
     assert named in process.stdout + process.stderr
@@ -141,8 +141,8 @@ def test_a_bad_table_is_refused_before_any_job(case, tmp_path):
     name, old, new, named = BAD_TABLES[case]
     folder = copy_of_the_workflow(tmp_path)
     table = folder / "config" / "cohorts" / "test" / name
-    assert old in table.read_text()
-    table.write_text(table.read_text().replace(old, new, 1))
+    assert old in table.read_text(encoding="utf-8")
+    table.write_text(table.read_text(encoding="utf-8").replace(old, new, 1), encoding="utf-8")
     process = snakemake(folder, "--cores", "1")
     assert process.returncode != 0
     (line,) = [line for line in (process.stdout + process.stderr).splitlines() if name in line and named in line]
@@ -153,7 +153,8 @@ def test_a_bad_table_is_refused_before_any_job(case, tmp_path):
 def test_pairs_without_landmarks_are_registered_too(tmp_path):
     folder = copy_of_the_workflow(tmp_path)
     pairs = folder / "config" / "cohorts" / "test" / "pairs.tsv"
-    pairs.write_text(pairs.read_text() + "again\ttest1_followup\ttest1_baseline\t\t\n")
+    with open(pairs, "a", encoding="utf-8") as table:
+        table.write("again\ttest1_followup\ttest1_baseline\t\t\n")
     process = snakemake(folder, "--cores", "1", "--dry-run")
     assert process.returncode == 0, process.stderr
     assert "results/test/registrations/regnet/again/transform.h5" in process.stdout
@@ -163,7 +164,7 @@ def test_pairs_without_landmarks_are_registered_too(tmp_path):
 def test_a_failing_job_shows_one_line_and_leaves_nothing(run, tmp_path):
     folder = tmp_path / "broken"
     shutil.copytree(run, folder)
-    (folder / "results" / "test" / "cohort" / "test1_baseline.txt").write_text("points\n")
+    (folder / "results" / "test" / "cohort" / "test1_baseline.txt").write_text("points\n", encoding="utf-8")
     process = snakemake(folder, "--cores", "1")
     assert process.returncode != 0
     assert "error: results/test/cohort/test1_baseline.txt: starts with 'points', expected 'point'" in process.stderr
@@ -171,5 +172,5 @@ def test_a_failing_job_shows_one_line_and_leaves_nothing(run, tmp_path):
 
 
 def test_snakemake_finds_nothing_to_complain_about(tmp_path):
-    process = subprocess.run([*SNAKEMAKE, "--lint"], cwd=copy_of_the_workflow(tmp_path), capture_output=True, text=True)
+    process = subprocess.run([*SNAKEMAKE, "--lint"], cwd=copy_of_the_workflow(tmp_path), capture_output=True, encoding="utf-8")
     assert process.returncode == 0, process.stdout + process.stderr

@@ -223,7 +223,7 @@ def register_scans(
         if errors is not None:
             report["landmarks_mm"] = json.loads(errors.to_json(orient="index"))
         with whole_file(folder / "report.json") as partial:
-            partial.write_text(json.dumps(report, indent=2) + "\n")
+            partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report, errors
 
 

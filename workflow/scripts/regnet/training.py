@@ -640,7 +640,7 @@ def _train_and_write(job: TrainingJob, checkpoints: Checkpoints) -> None:
 
 def write_curves(rows: list[dict[str, Any]], path: str | Path) -> None:
     """Write the curves of a training as CSV, with the columns `COLUMNS`."""
-    with whole_file(path) as partial, open(partial, "w", newline="") as file:
+    with whole_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, COLUMNS)
         writer.writeheader()
         writer.writerows(rows)

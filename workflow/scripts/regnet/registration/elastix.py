@@ -181,7 +181,7 @@ def _sitk_transform(transform: itk.Transform, settings: Mapping[str, Sequence[st
 
 def _reason(log: Path, error: RuntimeError) -> str:
     """What elastix said first of an error, in its log or else in the exception, without the name of the C++ object."""
-    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    lines = log.read_text(errors="replace", encoding="utf-8").splitlines() if log.exists() else []
     said = [line for line in lines if "ITK ERROR:" in line or line.startswith("std: ")] or [_last_line(str(error))]
     return re.sub(r"^(std: |.*ERROR: )(\w+\(0x\w+\): )?", "", said[0]).strip()
 
