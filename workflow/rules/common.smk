@@ -13,6 +13,7 @@ from regnet.cohort import read_cohort
 from regnet.errors import RegNetError
 from regnet.modules import source_files
 from regnet.schemas import check_config
+from regnet.weights import find_weights
 
 try:
     check_config(config)
@@ -30,6 +31,8 @@ RESULTS = f"results/{config['experiment']}"
 SPACING = f"{config['resampling']['spacing']:g}"
 NETWORK_SPACING = f"{config['regnet']['spacing'] or config['resampling']['spacing']:g}"
 
+STAGES = [f"{spacing:g}" for spacing in config["regnet"]["stages"] or []] or [NETWORK_SPACING]
+
 VARIANTS = config["training"]["variants"]
 FREQUENCIES = list(config["synthesis"]["frequencies"])
 METHODS = [*config["elastix"]["methods"], "regnet"]
@@ -45,7 +48,7 @@ wildcard_constraints:
     split="train|validation|test",
     variant="|".join(VARIANTS),
     method="|".join(METHODS),
-    spacing=f"{re.escape(SPACING)}|{re.escape(NETWORK_SPACING)}",
+    spacing="|".join(map(re.escape, dict.fromkeys([SPACING, NETWORK_SPACING, *STAGES]))),
     moving="original|deformed",
     frequency="|".join(FREQUENCIES),
 
@@ -60,13 +63,14 @@ def synthetic_pairs(split, pattern):
     ]
 
 
-def pair_image(side, spacing, suffix=""):
-    """An input function: the fixed or moving image of a pair, or with a suffix its mask, on the grid of a spacing."""
+def pair_image(side, spacings, suffix=""):
+    """An input function: the fixed or moving image of a pair, or with a suffix its mask, on the grid of each spacing."""
 
-    def path(wildcards):
-        return f"{RESULTS}/images/{spacing}mm/{cohort.pairs.loc[wildcards.pair, side]}{suffix}.nii.gz"
+    def paths(wildcards):
+        image = cohort.pairs.loc[wildcards.pair, side]
+        return [f"{RESULTS}/images/{spacing}mm/{image}{suffix}.nii.gz" for spacing in spacings]
 
-    return path
+    return paths
 
 
 def given_image(side):
@@ -77,6 +81,21 @@ def given_image(side):
 def given_mask(wildcards):
     """The mask that the cohort gives for an image, else the segmented one."""
     return cohort.images.loc[wildcards.image, "mask"] or f"{RESULTS}/masks/{wildcards.image}.nii.gz"
+
+
+def given_weights(wildcards):
+    """The weights that the config gives for a variant, by a released name or a path."""
+    return os.path.relpath(find_weights(config["training"]["weights"].format(variant=wildcards.variant)))
+
+
+def stage_weights(wildcards):
+    """The weights of each stage of a registration: those of the experiment at its spacing, at others the config's."""
+    return [
+        f"{RESULTS}/models/regnet/model.safetensors"
+        if spacing == NETWORK_SPACING
+        else os.path.relpath(find_weights(config["regnet"]["stage_weights"].format(spacing=spacing)))
+        for spacing in STAGES
+    ]
 
 
 def initial_transform(wildcards):
