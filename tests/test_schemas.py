@@ -157,7 +157,12 @@ def test_shipped_configs_are_valid(overlay):
         ("training.variants", [], "the list []", "a list, without repetition, of some of"),
         ("training.mode", "fine-tune", "the text 'fine-tune'", "one of scratch, finetune, released"),
         ("training.weights", "regnet_2mm", "'regnet_2mm'", "null, as training.mode is scratch"),
-        ("training.weights", "{vriant}_2mm", "the text '{vriant}_2mm'", "a released name or the path of a safetensors file, with"),
+        (
+            "training.weights",
+            "{vriant}_2mm",
+            "the text '{vriant}_2mm'",
+            "a released name or the path of a safetensors file, with",
+        ),
         ("regnet.stages", [1, 2], "[1, 2]", "the largest spacing first, and last that of the network, 2 mm"),
         ("regnet.stages", [4, 1], "[4, 1]", "last that of the network, 2 mm"),
         ("regnet.stages", [4, 0], "the number 0", "a number above 0"),

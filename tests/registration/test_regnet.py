@@ -141,11 +141,11 @@ def test_stages_are_composed_coarse_to_fine_each_on_its_own_grid(rng):
     options = {"passes": 1, "device": CPU, "precision": "float32"}
     transform = register_stages(stages, initial, **options)
     points = grid.points(rng.uniform(10, 40, (20, 3)))
-    moved = points + [6.0, 0.0, 0.0]
+    moved = points + np.array([6.0, 0.0, 0.0])
     # The first output of the coarse stage lies between its first two voxels.
     start = grid.isotropic(4.0).points(np.full(3, 0.5))[0]
     stretched = moved + np.outer(0.1 * (moved[:, 0] - start), [1.0, 0.0, 0.0])
-    np.testing.assert_allclose(transform_points(transform, points), stretched + [1.0, 0.0, 0.0], atol=1e-3)
+    np.testing.assert_allclose(transform_points(transform, points), stretched + np.array([1.0, 0.0, 0.0]), atol=1e-3)
     # The fine stage saw the moving image under the affine and the coarse field.
     alone = register_stages(stages[:1], initial, **options)
     warped = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, alone, sitk.sitkBSpline, -1024, sitk.sitkFloat32))

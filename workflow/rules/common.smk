@@ -91,9 +91,11 @@ def given_weights(wildcards):
 def stage_weights(wildcards):
     """The weights of each stage of a registration: those of the experiment at its spacing, at others the config's."""
     return [
-        f"{RESULTS}/models/regnet/model.safetensors"
-        if spacing == NETWORK_SPACING
-        else os.path.relpath(find_weights(config["regnet"]["stage_weights"].format(spacing=spacing)))
+        (
+            f"{RESULTS}/models/regnet/model.safetensors"
+            if spacing == NETWORK_SPACING
+            else os.path.relpath(find_weights(config["regnet"]["stage_weights"].format(spacing=spacing)))
+        )
         for spacing in STAGES
     ]
 

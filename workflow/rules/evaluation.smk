@@ -1,13 +1,11 @@
 # Needs transforms, landmarks, weights and synthetic pairs. Gives long tables of errors, and the slices that figures show.
 
-# Synthetic pairs of the training images are made only where something is trained.
+# The images whose synthetic DVFs are shown: those of the training images are made only where something is trained.
 SHOWN = cohort.images_of("train" if config["training"]["mode"] != "released" else "validation")
 
 SHOWN_FIELDS = {
     frequency: [
-        f"{RESULTS}/synthetic/{image}/{moving}_{frequency}/dvf.npz"
-        for image in SHOWN
-        for moving in ("original", "deformed")
+        f"{RESULTS}/synthetic/{image}/{moving}_{frequency}/dvf.npz" for image in SHOWN for moving in ("original", "deformed")
     ]
     for frequency in FREQUENCIES
 } | {"moving": [f"{RESULTS}/synthetic/{image}/deformed_dvf.npz" for image in SHOWN]}
@@ -109,7 +107,7 @@ rule collect_landmarks:
 
 
 rule field_statistics:
-    """Describe the synthetic DVFs of the training images, or where nothing is trained of the validation images: displacement, spectrum, Jacobian determinant, folding."""
+    """Describe the synthetic DVFs that Figure 2.2 is about: displacement, spectrum, Jacobian determinant, folding."""
     input:
         dvf=[path for paths in SHOWN_FIELDS.values() for path in paths],
         code=source_files("evaluation", "field_statistics"),

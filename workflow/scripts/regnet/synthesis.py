@@ -19,7 +19,7 @@ from regnet.warping import Box, RandomField, displacement_in_voxels, draw_field,
 
 SMALLEST_SIZE = 29
 """Voxels along each axis that an image to learn from must have: the side of the chapter's patch at original resolution. The 54
-voxels around it that are seen at low resolution may leave the image, whose border values continue: at 4 mm a chest is no larger."""
+voxels that are seen at low resolution may leave the image, whose border values continue: at 4 mm a chest is no larger."""
 
 PLANES = 24
 """Thickness, in voxels along z, of the parts of a fixed image that are deformed."""

@@ -171,7 +171,5 @@ def register_stages(
     for number, stage in enumerate(stages, 1):
         log.info("stage %d of %d: %g mm", number, len(stages), stage.fixed.GetSpacing()[0])
         images = {"fixed": stage.fixed, "moving": stage.moving, "mask": stage.mask}
-        total = register(
-            stage.network, **images, initial=total, window=stage.window, passes=passes, device=device, **options
-        )
+        total = register(stage.network, **images, initial=total, window=stage.window, passes=passes, device=device, **options)
     return total
