@@ -63,14 +63,19 @@ def synthetic_pairs(split, pattern):
     ]
 
 
-def pair_image(side, spacings, suffix=""):
-    """An input function: the fixed or moving image of a pair, or with a suffix its mask, on the grid of each spacing."""
+def pair_image(side, spacing, suffix=""):
+    """An input function: the fixed or moving image of a pair, or with a suffix its mask, on the grid of a spacing."""
 
-    def paths(wildcards):
-        image = cohort.pairs.loc[wildcards.pair, side]
-        return [f"{RESULTS}/images/{spacing}mm/{image}{suffix}.nii.gz" for spacing in spacings]
+    def path(wildcards):
+        return f"{RESULTS}/images/{spacing}mm/{cohort.pairs.loc[wildcards.pair, side]}{suffix}.nii.gz"
 
-    return paths
+    return path
+
+
+def stage_images(side, suffix=""):
+    """An input function: the same for the spacing of each stage of a registration."""
+    paths = [pair_image(side, spacing, suffix) for spacing in STAGES]
+    return lambda wildcards: [path(wildcards) for path in paths]
 
 
 def given_image(side):

@@ -12,9 +12,9 @@ rule registrations:
 rule register_elastix:
     """Register a pair with one of the elastix parameter files."""
     input:
-        fixed=pair_image("fixed", [SPACING]),
-        moving=pair_image("moving", [SPACING]),
-        fixed_mask=pair_image("fixed", [SPACING], "_mask"),
+        fixed=pair_image("fixed", SPACING),
+        moving=pair_image("moving", SPACING),
+        fixed_mask=pair_image("fixed", SPACING, "_mask"),
         initial=initial_transform,
         parameters=lambda wildcards: ELASTIX[wildcards.method]["parameters"],
         code=source_files("registration.elastix"),
@@ -45,9 +45,9 @@ rule register_elastix:
 rule register_regnet:
     """Register a pair with the network, or stage by stage with several, after the affine registration and composed with it."""
     input:
-        fixed=pair_image("fixed", STAGES),
-        moving=pair_image("moving", STAGES),
-        fixed_mask=pair_image("fixed", STAGES, "_mask") if config["regnet"]["region"] == "mask" else [],
+        fixed=stage_images("fixed"),
+        moving=stage_images("moving"),
+        fixed_mask=stage_images("fixed", "_mask") if config["regnet"]["region"] == "mask" else [],
         initial="results/{experiment}/registrations/affine/{pair}/transform.h5",
         weights=stage_weights,
         code=source_files("registration.regnet", "training"),
