@@ -158,3 +158,10 @@ def test_a_checkpoint_is_of_the_weights_it_started_from(job, tmp_path):
     start.write_bytes(b"two")
     assert [part for part, digest in finetuning._fingerprint().items() if digest != before[part]] == ["data"]
     assert job("finetune", mode="scratch")._fingerprint()["settings"] != before["settings"]
+
+
+def test_weights_name_the_settings_they_were_trained_with(job):
+    one = job("one", warmup=None, epochs=1)
+    one.run()
+    assert load_network(one.best)[1]["settings"] == one._fingerprint()["settings"]
+    assert job("two", warmup=None, epochs=2)._fingerprint()["settings"] != one._fingerprint()["settings"]

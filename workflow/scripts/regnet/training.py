@@ -645,6 +645,7 @@ def _train_and_write(job: TrainingJob, checkpoints: Checkpoints) -> None:
     )
     if process_number() == 0:
         facts = {"spacing": job.spacing, "window": job.window, "blocks_seen": trainer.blocks, "patches_seen": trainer.patches}
+        facts["settings"] = checkpoints.fingerprint["settings"]
         save_network(trainer.network, job.last, **facts, **job.facts)
         best = RegNet(job.variant)
         best.load_state_dict(trainer.best_weights)
