@@ -321,8 +321,8 @@ def compared_trainings(trainings: Mapping[str, pd.DataFrame]) -> Figure:
     Parameters
     ----------
     trainings
-        For each training what it is called and its curves, columns as in `regnet.training.COLUMNS`. All were validated on the same
-        samples; what was seen before the first validation counts.
+        For each training what it is called and its curves, columns as in `regnet.training.COLUMNS`, all validated on the same
+        samples. Patches seen before the first validation count.
     """
     figure = _figure(DOUBLE_COLUMN / 2, 2.6)
     axes = figure.subplots()
