@@ -12,10 +12,12 @@ sys.path.append(str(Path(str(workflow.current_basedir)).parent / "scripts"))
 from regnet.cohort import read_cohort
 from regnet.errors import RegNetError
 from regnet.modules import source_files
+from regnet.registration.methods import check_methods, configured, method_files
 from regnet.schemas import check_config
 
 try:
     check_config(config)
+    check_methods(config["methods"])
     cohort = read_cohort(
         config["cohort"],
         config["data_root"],
@@ -32,7 +34,8 @@ NETWORK_SPACING = f"{config['regnet']['spacing'] or config['resampling']['spacin
 
 VARIANTS = config["training"]["variants"]
 FREQUENCIES = list(config["synthesis"]["frequencies"])
-METHODS = [*config["elastix"]["methods"], "regnet"]
+SETTINGS = configured(config["methods"])
+METHODS = list(SETTINGS)
 
 SYNTHETIC_PAIRS = [f"{moving}_{frequency}" for moving in ("original", "deformed") for frequency in FREQUENCIES]
 
@@ -80,7 +83,7 @@ def given_mask(wildcards):
 
 
 def initial_transform(wildcards):
-    """The affine registration that a B-spline registration starts from; the affine one itself starts from nothing."""
+    """The affine registration that every other method starts from; the affine one itself starts from nothing."""
     return [] if wildcards.method == "affine" else f"{RESULTS}/registrations/affine/{wildcards.pair}/transform.h5"
 
 

@@ -176,10 +176,10 @@ def _found(value: object) -> str:
 
 def _expected(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
     """What a part of a schema allows, in words."""
-    if "$ref" in schema:
-        return _expected(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
     if "title" in schema:
         return schema["title"]
+    if "$ref" in schema:
+        return _expected(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
     if "enum" in schema:
         return f"one of {', '.join(map(str, schema['enum']))}"
     if "const" in schema:
