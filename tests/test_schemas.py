@@ -40,10 +40,8 @@ def message(config):
 
 def schema_keys(schema=None, prefix=""):
     """Every key the schema names, in its order: dotted key, resolved schema."""
-    root = validator(CONFIG_SCHEMA).schema
-    for key, part in (schema or root)["properties"].items():
-        resolved = {**root["$defs"][part["$ref"].rpartition("/")[2]], **part} if "$ref" in part else part
-        yield prefix + key, resolved
+    for key, part in (schema or validator(CONFIG_SCHEMA).schema)["properties"].items():
+        yield prefix + key, resolved(part)
         # Methods have names that users choose, and settings of their modules: `module_rows`.
         if "properties" in part and prefix + key != "methods":
             yield from schema_keys(part, f"{prefix}{key}.")
@@ -74,14 +72,25 @@ def readme_rows():
         yield f"| `{key}` | {unit or ''} | {default} | {cell(chapter[key]) if key in chapter else ''} | {meaning} |"
 
 
-def module_rows():
-    """The rows of the table of the modules of methods in config/README.md, as they follow from the schema."""
+def resolved(part):
+    """A part of the schema with what it refers to."""
+    return {**validator(CONFIG_SCHEMA).schema["$defs"][part["$ref"].rpartition("/")[2]], **part} if "$ref" in part else part
+
+
+def module_settings():
+    """The settings of the modules of methods, as the schema has them: module, key, resolved schema."""
     for name, part in validator(CONFIG_SCHEMA).schema["$defs"].items():
         module, _, kind = name.rpartition("_")
-        for key, setting in part["properties"].items() if kind == "method" and module not in ("other", "regnet") else ():
-            if key != "module":
-                meaning, unit = re.fullmatch(r"(.*?)(?: \[(\w+)\])?", setting["description"]).groups()
-                yield f"| `{module}` | `{key}` | {unit or ''} | {meaning} |"
+        if kind == "method" and module not in ("other", "regnet"):
+            yield from ((module, key, resolved(setting)) for key, setting in part["properties"].items() if key != "module")
+
+
+def module_rows():
+    """The rows of the table of the modules of methods in config/README.md, as they follow from the schema."""
+    for module, key, setting in module_settings():
+        meaning, unit = re.fullmatch(r"(.*?)(?: \[(\w+)\])?", setting["description"]).groups()
+        default = f"`{json.dumps(setting['default'])}`" if "default" in setting else ""
+        yield f"| `{module}` | `{key}` | {unit or ''} | {default} | {meaning} |"
 
 
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.name)
@@ -120,17 +129,50 @@ def test_readme_has_every_key_as_in_the_schema():
     assert [line for line in rows if line not in settings] == list(readme_rows())
 
 
+def test_peers_yaml_has_all_settings_as_in_the_schema():
+    peers = yaml.safe_load((CONFIG / "peers.yaml").read_text(encoding="utf-8"))["methods"]
+    assert list(peers) == ["bspline_best", "demons", "syn", "greedy", "convexadam"]
+    for module, key, setting in module_settings():
+        if module != "elastix":
+            assert json.dumps(peers[module][key]) == json.dumps(setting["default"]), f"{module}.{key}"
+
+
 def test_methods_are_the_chapters():
     assert yaml.safe_load((CONFIG / "chapter.yaml").read_text(encoding="utf-8"))["methods"] == BASE["methods"]
     assert list(BASE["methods"]) == ["affine", "bspline_1r", "bspline_3r", "regnet"]
 
 
-@pytest.mark.parametrize("overlay", [None, *OVERLAYS])
-def test_shipped_configs_are_valid(overlay):
+def with_overlay(overlay):
     config = OrderedDict(copy.deepcopy(BASE))
     if overlay:
         update_config(config, yaml.safe_load((CONFIG / overlay).read_text(encoding="utf-8")))
-    check_config(config)
+    return config
+
+
+@pytest.mark.parametrize("overlay", [None, *OVERLAYS])
+def test_shipped_configs_are_valid(overlay):
+    check_config(with_overlay(overlay))
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "value", "expected"),
+    [
+        ("demons", "window", [400, -1000], "window: found [400, -1000], expected the lowest HU first"),
+        ("syn", "window", [0], "window: found the list [0], expected a list of 2, each a number of at least -32768"),
+        ("demons", "iterations", [10, 5], "iterations: found a list of 2, expected one of 3, as methods.demons.shrink is"),
+        ("greedy", "iterations", "100x50", "iterations: found the text '100x50', expected a list of integers of at least 0"),
+        ("greedy", "radius", 0, "radius: found the number 0, expected an integer of at least 1"),
+        ("convexadam", "grid", 1.5, "grid: found the number 1.5, expected an integer of at least 1"),
+    ],
+)
+def test_wrong_settings_of_a_module_are_one_line(method, key, value, expected):
+    config = with_overlay("peers.yaml")
+    config["methods"][method][key] = value
+    text = message(config)
+    assert text.startswith(f"config: methods.{method}.{expected}")
+    assert "\n" not in text
+    del config["methods"][method][key]
+    assert message(config).startswith(f"config: missing key 'methods.{method}.{key}', expected a")
 
 
 @pytest.mark.parametrize(
