@@ -53,7 +53,7 @@ ORIGINAL_NS, LOW_NS, JOINT_NS = 800.0, 1000.0, 4500.0
 """What the layers at original and at low resolution and the joint ones take per voxel of their own grid on a CPU core."""
 
 BYTES_PER_VOXEL = {"float32": 400, "bfloat16": 240}
-"""Memory of the feature maps at their largest, per voxel that the layers at original resolution see. Measured: in float32 299, and
+"""Memory of the feature maps at their largest, per voxel that the layers at original resolution see. Measured: float32 299, and
 373 for the variant of that resolution only; in bfloat16, where some layers stay in float32, 206."""
 
 PROGRAM_GIB = 0.5
