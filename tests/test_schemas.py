@@ -142,16 +142,18 @@ def test_methods_are_the_chapters():
     assert list(BASE["methods"]) == ["affine", "bspline_1r", "bspline_3r", "regnet"]
 
 
-def with_overlay(overlay):
+def with_overlays(*overlays):
     config = OrderedDict(copy.deepcopy(BASE))
-    if overlay:
+    for overlay in overlays:
         update_config(config, yaml.safe_load((CONFIG / overlay).read_text(encoding="utf-8")))
     return config
 
 
 @pytest.mark.parametrize("overlay", [None, *OVERLAYS])
 def test_shipped_configs_are_valid(overlay):
-    check_config(with_overlay(overlay))
+    """Those named like another with something added are given after it."""
+    below = [f"{name}.yaml" for name in ("lung_followup", "release") if overlay and overlay.startswith(f"{name}_")]
+    check_config(with_overlays(*below, *([overlay] if overlay else [])))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_shipped_configs_are_valid(overlay):
     ],
 )
 def test_wrong_settings_of_a_module_are_one_line(method, key, value, expected):
-    config = with_overlay("peers.yaml")
+    config = with_overlays("peers.yaml")
     config["methods"][method][key] = value
     text = message(config)
     assert text.startswith(f"config: methods.{method}.{expected}")
