@@ -293,9 +293,14 @@ def test_each_set_has_an_overlay(name):
 
 def test_the_workflow_takes_a_cohort_with_its_overlay(tmp_path):
     """The jobs are planned, the affine registration of the test pair and its evaluation among them."""
-    made("dirlab_4dct", tmp_path)
+    large = dict.fromkeys(DATASETS["dirlab_4dct"].raw, (SIZE, (5.0, 6.0, 7.0)))
+    dataset, folder = replace(DATASETS["dirlab_4dct"], raw=large), tmp_path / "cohort"
+    source = source_of("dirlab_4dct", tmp_path)
+    for number, path in enumerate(path for path in source.rglob("*") if path.suffix.lower() == ".img"):
+        # No two images are the same.
+        path.write_bytes(path.read_bytes()[:-2] + number.to_bytes(2, "little"))
+    make_cohort("dirlab_4dct", source, folder, dataset=dataset)
     command = [sys.executable, "-m", "snakemake", "-n", "--configfile", "config/dirlab_4dct.yaml", "--config"]
-    folder = tmp_path / "cohort"
     process = subprocess.run(
         [*command, f"cohort={folder}", f"data_root={folder}"], cwd=ROOT, capture_output=True, encoding="utf-8"
     )

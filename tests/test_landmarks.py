@@ -8,7 +8,8 @@ import SimpleITK as sitk
 
 from regnet.cli import main
 from regnet.errors import InputError
-from regnet.landmarks import KINDS, VOXEL_KINDS, landmark_kind, read_landmark_pair, read_landmarks, write_landmarks
+from regnet.landmarks import landmark_kind, read_landmark_pair, read_landmarks, write_landmarks
+from regnet.point_kinds import KINDS, VOXEL_KINDS
 from regnet.volumes import Grid
 
 NAMES = {

@@ -27,6 +27,9 @@ Array = TypeVar("Array")
 WINDOW_BEFORE = 26
 """Voxels from the first voxel of a window to the centre of its block, less k."""
 
+SMALLEST_SIZE = 2 * (WINDOW_BEFORE + 1)
+"""Voxels along each axis that an image to learn from must have: the side of the chapter's patch."""
+
 
 def output_points(centres: np.ndarray, block: int) -> np.ndarray:
     """The points that the outputs of blocks belong to.

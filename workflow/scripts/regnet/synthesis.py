@@ -13,12 +13,9 @@ import torch
 from regnet.conventions import AIR_HU
 from regnet.errors import InputError
 from regnet.files import whole_file
-from regnet.patches import CANDIDATES, WINDOW_BEFORE, Samples, balance, output_points, sample_centres
+from regnet.patches import CANDIDATES, SMALLEST_SIZE, WINDOW_BEFORE, Samples, balance, output_points, sample_centres
 from regnet.volumes import Grid
 from regnet.warping import Box, RandomField, displacement_in_voxels, draw_field, slabs, spline_coefficients, voxel_axes
-
-SMALLEST_SIZE = 2 * (WINDOW_BEFORE + 1)
-"""Voxels along each axis that an image to learn from must have: the side of the chapter's patch."""
 
 PLANES = 24
 """Thickness, in voxels along z, of the parts of a fixed image that are deformed."""
