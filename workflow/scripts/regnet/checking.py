@@ -76,5 +76,5 @@ def describe(cohort: Cohort) -> str:
     """How much there is in a cohort, in words."""
     splits = cohort.images["split"].value_counts()
     parts = ", ".join(f"{splits[split]} {split}" for split in ("train", "validation", "test") if split in splits)
-    measured = len(cohort.pairs_with_landmarks())
-    return f"{len(cohort.images)} images ({parts}), {len(cohort.test_pairs())} test pairs, {measured} of them with landmarks"
+    pairs, measured = len(cohort.test_pairs()), len(cohort.pairs_with_landmarks())
+    return f"{len(cohort.images)} images ({parts}); test pairs: {pairs}, with landmarks: {measured}"

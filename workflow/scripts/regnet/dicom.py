@@ -20,9 +20,10 @@ POSITION, ORIENTATION = "0020|0032", "0020|0037"
 
 def is_slice(path: Path) -> bool:
     """Whether a file is a single slice of a DICOM series; a whole volume in one file is none."""
+    with open(path, "rb") as file:
+        if file.read(132)[128:] != b"DICM":
+            return False
     reader = sitk.ImageFileReader()
-    if reader.GetImageIOFromFileName(str(path)) != "GDCMImageIO":
-        return False
     reader.SetFileName(str(path))
     reader.ReadImageInformation()
     return reader.GetDimension() < 3 or reader.GetSize()[2] == 1

@@ -13,7 +13,7 @@ import pandas as pd
 from regnet.errors import InputError
 from regnet.landmarks import VOXEL_KINDS, landmark_kind, read_landmarks, refuse_points_outside
 from regnet.patches import SMALLEST_SIZE
-from regnet.volumes import LUNG_BELOW_HU, Grid, read_ct, read_grid, read_mask, read_slices, refuse_other_grid
+from regnet.volumes import LUNG_BELOW_HU, Grid, read_ct, read_grid, read_mask, read_slice, refuse_other_grid
 
 LOOKED_AT = (0.0, 0.25, 0.5)
 """Where in an image the slices are that are looked at before all of it is: parts of its height."""
@@ -68,7 +68,7 @@ def _image_problems(path: str, grid: Grid, spacing: float, voxels: bool) -> Iter
 
 
 def _lowest(path: str, grid: Grid, part: float) -> float:
-    return float(np.nanmin(read_slices(path, int(part * grid.size[2]), 1)))
+    return float(np.nanmin(read_slice(path, grid, int(part * grid.size[2]))))
 
 
 def _mask_problems(path: str, image: tuple[str, Grid] | None, voxels: bool) -> Iterator[str]:
@@ -77,7 +77,7 @@ def _mask_problems(path: str, image: tuple[str, Grid] | None, voxels: bool) -> I
         grid = read_grid(path)
         if image is not None:
             refuse_other_grid(path, grid, image[1])
-        if voxels or not any(read_slices(path, int(part * grid.size[2]), 1).any() for part in LOOKED_AT[1:]):
+        if voxels or not any(read_slice(path, grid, int(part * grid.size[2])).any() for part in LOOKED_AT[1:]):
             read_mask(path)
     except InputError as error:
         yield str(error)

@@ -18,6 +18,8 @@ MARKUPS_SCHEMA = (
     "markups-schema-v1.0.3.json#"
 )
 
+NO_POINTS = "found no points, expected at least one"
+
 FCSV_HEADER = (
     "# Markups fiducial file version = 4.11\n"
     "# CoordinateSystem = {system}\n"
@@ -88,8 +90,8 @@ def refuse_points_outside(points: np.ndarray, grid: Grid, path: str | Path, imag
     named = ", ".join(str(row + 1) for row in outside[:5]) + (", ..." if len(outside) > 5 else "")
     point = ", ".join(f"{value:g}" for value in points[farthest])
     raise InputError(
-        f"{path}: found {len(outside)} of {len(points)} landmarks outside {image} (number {named}), number {farthest + 1} "
-        f"{distances[farthest]:.1f} mm, at ({point}), expected points in that image, in mm (LPS), not voxels"
+        f"{path}: found {len(outside)} of {len(points)} landmarks outside {image} (rows {named}), row {farthest + 1} "
+        f"by {distances[farthest]:.1f} mm, at ({point}); expected points in that image, in mm (LPS), not voxels"
     )
 
 
@@ -143,6 +145,8 @@ def read_numbers(path: str | Path) -> np.ndarray:
         numbers = np.array(rows, float)
     except ValueError as error:
         raise InputError(f"{path}: expected three numbers x y z for each point ({error})") from error
+    if not len(rows):
+        raise InputError(f"{path}: {NO_POINTS}")
     is_wrong = numbers.ndim != 2 or not np.isfinite(numbers).all()
     if is_wrong or (count is not None and (count != str(len(numbers)) or numbers.shape[1] != 3)):
         wanted = "finite points" if count is None else f"{count} finite points"
@@ -174,7 +178,7 @@ def read_point_table(path: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
         raise InputError(f"{path}: found rows with more cells than the header's {len(table.columns)}, expected as many")
     missing = [axis for axis in AXES if axis not in table.columns]
     if missing:
-        found = ", ".join(map(str, table.columns))
+        found = ", ".join(" ".join(str(column).split()) for column in table.columns)
         raise InputError(f"{path}: lacks the columns {', '.join(missing)}; found {found}, expected x, y and z in mm (LPS)")
     try:
         points = table[list(AXES)].to_numpy(float)
@@ -183,6 +187,8 @@ def read_point_table(path: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
     if not np.isfinite(points).all():
         row = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])
         raise InputError(f"{path}, row {row + 2}: found {', '.join(table.loc[row, list(AXES)])}, expected finite numbers")
+    if not len(points):
+        raise InputError(f"{path}: {NO_POINTS}")
     return table, points
 
 
@@ -298,6 +304,8 @@ def _to_lps(points: np.ndarray, system: str, path: Path) -> np.ndarray:
     """Points of 3D Slicer in LPS."""
     if system not in TO_LPS:
         raise InputError(f"{path}: found the coordinate system {system!r}, expected LPS or RAS")
+    if not len(points):
+        raise InputError(f"{path}: {NO_POINTS}")
     if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
         raise InputError(f"{path}: found an array of {points.shape} numbers, expected finite points of 3 coordinates")
     return points * TO_LPS[system]

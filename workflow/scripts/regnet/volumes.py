@@ -152,29 +152,30 @@ def read_grid(path: str | Path) -> Grid:
     return grid
 
 
-def read_slices(path: str | Path, first: int, count: int) -> np.ndarray:
-    """Voxels ``(count, y, x)`` of some slices of an image; cheap for formats that need not be read as a whole.
+def read_slice(path: str | Path, grid: Grid, number: int) -> np.ndarray:
+    """Voxels ``(y, x)`` of one slice of an image, whose grid is known; the lower, the less of a compressed file is read.
 
     Raises
     ------
     InputError
-        As `read_image`, as far as these slices tell.
+        As `read_image`, as far as this slice tells.
     """
     path = Path(path)
     names = _image_files(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(names[number] if len(names) > 1 else names[0])
+    reader.SetExtractIndex((0, 0, 0 if len(names) > 1 else number))
+    reader.SetExtractSize((*grid.size[:2], 1))
     with _itk_errors(path):
-        if len(names) > 1:
-            return sitk.GetArrayFromImage(sitk.ReadImage(names[first : first + count]))
-        reader = _header(names[0])
-        reader.SetExtractIndex((0, 0, first))
-        reader.SetExtractSize((*reader.GetSize()[:2], count))
-        return sitk.GetArrayFromImage(reader.Execute())
+        return sitk.GetArrayFromImage(reader.Execute())[0]
 
 
 def _image_files(path: Path) -> list[str]:
     """The files of an image: one, or the slices of a DICOM series in order."""
     if not path.exists():
         raise InputError(f"{path}: no such file")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: cannot be read as an image (Permission denied)")
     with _itk_errors(path):
         return series_files(path) if path.is_dir() or is_slice(path) else [str(path)]
 
@@ -309,12 +310,11 @@ def read_mask(path: str | Path, grid: Grid | None = None) -> sitk.Image:
 
 def refuse_other_grid(path: str | Path, found: Grid, grid: Grid) -> None:
     """Raise `InputError` if a mask lies on another grid than its image."""
-    geometry = [one.spacing + one.origin + one.direction for one in (found, grid)]
-    if found.size != grid.size or not np.allclose(*geometry, atol=1e-3):
-        raise InputError(
-            f"{path}: the mask has size {found.size}, spacing, origin and direction {geometry[0]}; "
-            f"expected those of its image: {grid.size}, {geometry[1]}"
-        )
+    for name in ("size", "spacing", "origin", "direction"):
+        here, there = getattr(found, name), getattr(grid, name)
+        if not np.allclose(here, there, atol=1e-3):
+            here, there = (f"({', '.join(f'{value:.6g}' for value in values)})" for values in (here, there))
+            raise InputError(f"{path}: the mask has the {name} {here}, expected {there} of its image")
 
 
 def write_image(image: sitk.Image, path: str | Path) -> None:
