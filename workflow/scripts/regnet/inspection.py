@@ -5,7 +5,7 @@ Of images the headers are read, of their voxels a few slices: a thousand images 
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -109,15 +109,20 @@ def _landmark_problems(pair: Mapping[str, str], grids: Mapping[str, tuple[str, G
 
 def _copies(paths: Sequence[str]) -> Iterator[str]:
     """A line for each image that is another one under a second name: by a link, or as a copy."""
-    same: dict[tuple[int, str], list[str]] = {}
-    for path in dict.fromkeys(map(os.path.normpath, paths)):
-        same.setdefault((os.path.getsize(path), _signature(path)), []).append(path)
-    for group in same.values():
-        seen: dict[str, str] = {}
-        for path in group if len(group) > 1 else ():
-            first = seen.setdefault(_digest(path), path)
-            if first != path:
-                yield f"{path}: found the same image as in {first}, expected each image once"
+    # Each look costs more than the one before, and is only taken at files that are the same so far.
+    groups = [list(dict.fromkeys(map(os.path.normpath, paths)))]
+    for look in (os.path.getsize, _signature, _digest):
+        groups = [same for group in groups for same in _alike(group, look)]
+    for first, *others in groups:
+        yield from (f"{path}: found the same image as in {first}, expected each image once" for path in others)
+
+
+def _alike(paths: Sequence[str], look: Callable[[str], object]) -> list[list[str]]:
+    """The paths in groups, two or more in each, that look the same."""
+    same: dict[object, list[str]] = {}
+    for path in paths:
+        same.setdefault(look(path), []).append(path)
+    return [group for group in same.values() if len(group) > 1]
 
 
 def _signature(path: str) -> str:
