@@ -72,11 +72,12 @@ def test_a_series_may_lie_obliquely(tmp_path):
     [
         ([0, 2.5, 5, 10, 12.5], {}, "found 5.00 mm between the slices 1_02.dcm and 1_03.dcm, where 2.50 mm is usual"),
         ([0, 2.5, 2.5, 5, 7.5], {}, "found 0.00 mm between the slices 1_01.dcm and 1_02.dcm, where 2.50 mm is usual"),
+        ([5, 0, 2.5, 7.5, 2.5], {}, "found 0.00 mm between the slices 1_02.dcm and 1_04.dcm, where 2.50 mm is usual"),
         ([0, 2.5, 5, 8, 10.5], {}, "found 3.00 mm between the slices 1_02.dcm and 1_03.dcm"),
         ([0, 0, 2.5, 2.5, 5, 5], {}, "found 0.00 mm between the slices"),
         (EVEN, {"shear": 0.2}, "found slices shifted by 0.50 mm within their plane"),
     ],
-    ids=["missing", "doubled", "uneven", "two phases", "gantry tilt"],
+    ids=["missing", "doubled", "doubled, in no order", "uneven", "two phases", "gantry tilt"],
 )
 @pytest.mark.parametrize("read", [read_image, read_grid])
 def test_missing_doubled_and_uneven_slices_are_named(positions, options, found, read, tmp_path):
