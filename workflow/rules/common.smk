@@ -9,21 +9,15 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.append(str(Path(str(workflow.current_basedir)).parent / "scripts"))
 
-from regnet.cohort import read_cohort
+from regnet.checking import checked_cohort
 from regnet.errors import RegNetError
 from regnet.modules import source_files
-from regnet.registration.methods import check_methods, configured, method_files
-from regnet.schemas import check_config
+from regnet.registration.methods import configured, method_files
 from regnet.weights import find_weights
 
 try:
-    check_config(config)
-    check_methods(config["methods"])
-    cohort = read_cohort(
-        config["cohort"],
-        config["data_root"],
-        made_by_workflow=config["phantom"] is not None,
-    )
+    # Jobs read this file again, each in a process of its own: there nobody has to look into the images once more.
+    cohort = checked_cohort(config, files=workflow.is_main_process)
 except RegNetError as error:
     raise WorkflowError(str(error)) from None
 
