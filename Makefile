@@ -19,7 +19,7 @@ figures: $(VENV)/installed  ## Redraw the figures from the tables of the last ru
 	$(SNAKEMAKE) --resources gpu=1 figures
 
 report: $(VENV)/installed  ## Write results/<experiment>/report.html about the last run
-	$(SNAKEMAKE) --report results/$(EXPERIMENT)/report.html
+	$(SNAKEMAKE) --report results/$(EXPERIMENT)/report.html --report-html-stylesheet-path workflow/report/report.css
 
 test: $(VENV)/installed  ## Run the tests
 	$(BIN)/pytest

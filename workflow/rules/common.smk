@@ -12,6 +12,7 @@ sys.path.append(str(Path(str(workflow.current_basedir)).parent / "scripts"))
 from regnet.cohort import read_cohort
 from regnet.errors import RegNetError
 from regnet.modules import source_files
+from regnet.resources import shipped
 from regnet.schemas import check_config
 
 try:
@@ -72,6 +73,11 @@ def pair_image(side, spacing, suffix=""):
 def given_image(side):
     """An input function: the fixed or moving image of a pair as the cohort gives it."""
     return lambda wildcards: cohort.images.loc[cohort.pairs.loc[wildcards.pair, side], "path"]
+
+
+def landmarks_of(side):
+    """An input function: the fixed or moving landmarks of a pair, or none where the cohort has none."""
+    return lambda wildcards: cohort.pairs.loc[wildcards.pair, f"{side}_landmarks"] or []
 
 
 def given_mask(wildcards):
