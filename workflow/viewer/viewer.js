@@ -36,17 +36,16 @@ const WINDOWS = {
   full: { name: "Full", level: -259, width: 1530 },
 };
 
-const RANGES = { jacobian: [0.4, 1.6] };
+const RANGES = { jacobian: [0, 2] };
 RANGES.displacement = RANGES.nonrigid = [0, lengthRange()];
 
 const COLOURS = {
   difference: { R: [72, 38, 8, 150, 255], G: [150, 80, 8, 70, 150], B: [255, 170, 8, 20, 60], A: [255, 255, 255, 255, 255], I: [0, 64, 128, 192, 255] },
-  // Transparent from 0.95 to 1.05: NiiVue knows no half transparent colours of an overlay.
+  // The first colour is for folding. Transparent from 0.95 to 1.05: NiiVue knows no half transparent colours of an overlay.
   jacobian: {
-    R: [40, 80, 150, 150, 235, 235, 240, 240], G: [90, 160, 200, 200, 215, 215, 150, 70], B: [240, 250, 240, 240, 160, 160, 50, 30],
-    A: [255, 255, 255, 0, 0, 255, 255, 255], I: [0, 64, 116, 117, 138, 139, 192, 255],
+    R: [255, 25, 60, 150, 150, 235, 235, 240, 220], G: [0, 60, 140, 200, 200, 215, 215, 140, 50], B: [255, 200, 250, 240, 240, 160, 160, 50, 20],
+    A: [255, 255, 255, 255, 0, 0, 255, 255, 255], I: [0, 1, 64, 120, 121, 134, 135, 192, 255],
   },
-  folded: { R: [255, 255], G: [0, 0], B: [255, 255], A: [0, 255], I: [0, 255] },
 };
 
 const HELP = [
@@ -78,24 +77,34 @@ function lengthRange() {
 
 const codes = new Map();
 
+// Rows hold differences, modulo 256, from the voxel before.
+function summed(differences, row) {
+  for (let voxel = 0; voxel < differences.length; voxel++) {
+    if (voxel % row) differences[voxel] += differences[voxel - 1];
+  }
+  return differences;
+}
+
 async function unpack(name) {
   if (!codes.has(name)) {
     const packed = atob(document.querySelector(`script[data-volume="${CSS.escape(name)}"]`).textContent);
     const bytes = Uint8Array.from(packed, (letter) => letter.charCodeAt(0));
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    codes.set(name, new Uint8Array(await new Response(stream).arrayBuffer()));
+    codes.set(name, summed(new Uint8Array(await new Response(stream).arrayBuffer()), size[0] / data.volumes[name].scale));
   }
   return codes.get(name);
 }
 
-// Each layer keeps one volume of NiiVue, whose voxels are exchanged; all lie on the same grid.
+// Each layer keeps one volume of NiiVue, whose voxels are exchanged.
 const layers = new Map();
 
-async function layer(name, voxels, { slope, intercept }, colours, [low, high]) {
+async function layer(name, voxels, { slope, intercept, scale }, colours, [low, high]) {
   if (!layers.has(name)) {
-    const affine = [spacing[0], 0, 0, 0, 0, spacing[1], 0, 0, 0, 0, spacing[2], 0, 0, 0, 0, 1];
+    const sides = spacing.map((side) => side * scale);
+    const [x, y, z] = sides.map((side, axis) => (side - spacing[axis]) / 2);
+    const affine = [sides[0], 0, 0, x, 0, sides[1], 0, y, 0, 0, sides[2], z, 0, 0, 0, 1];
     const type = voxels instanceof Int16Array ? INT16 : UINT8;
-    const bytes = NVImage.createNiftiArray(size, spacing, affine, type, new Uint8Array(voxels.buffer, voxels.byteOffset, voxels.byteLength));
+    const bytes = NVImage.createNiftiArray(size.map((count) => count / scale), sides, affine, type, new Uint8Array(voxels.buffer));
     const header = new DataView(bytes.buffer);
     header.setFloat32(112, slope, true);
     header.setFloat32(116, intercept, true);
@@ -148,7 +157,7 @@ async function mainLayers() {
       return [await ct("main", null, checkerboard(fixed, warped, value))];
     case "difference": {
       const difference = Int16Array.from(fixed, (code, voxel) => code - warped[voxel]);
-      return [await layer("difference", difference, { slope: data.volumes.fixed.slope, intercept: 0 }, "difference", [-value, value])];
+      return [await layer("difference", difference, { slope: data.volumes.fixed.slope, intercept: 0, scale: 1 }, "difference", [-value, value])];
     }
     default: {
       const name = `${state.method}/${state.mode}`;
@@ -157,11 +166,7 @@ async function mainLayers() {
       const colours = state.mode === "jacobian" ? "jacobian" : "viridis";
       const map = await layer(state.mode, await unpack(name), data.volumes[name], colours, RANGES[state.mode]);
       map.opacity = value / 100;
-      const voxels = await unpack(name);
-      if (state.mode !== "jacobian" || !voxels.includes(0)) return [...under, map];
-      const isFolded = voxels.map((code) => (code === 0 ? 1 : 0));
-      const folded = await layer("folded", isFolded, { slope: 1, intercept: 0 }, "folded", [0, 1]);
-      return [...under, map, folded];
+      return [...under, map];
     }
   }
 }
@@ -393,7 +398,7 @@ function showFacts() {
 function showLandmarks() {
   element("landmarks-on").checked = state.landmarks;
   const order = ranking();
-  element("landmarks-number").textContent = order.length ? `${order.length}, in mm` : "";
+  element("landmarks-number").textContent = order.length || "";
   const { errors } = shown();
   put("landmarks-list", ...order.map((number) => {
     const error = errors.length[number];
@@ -415,7 +420,7 @@ function showColours() {
   const table = panes.main.nv.colormap(isDifference ? "difference" : state.mode === "jacobian" ? "jacobian" : "viridis");
   const stops = Array.from({ length: 65 }, (_, number) => number / 64).map((part) => {
     const [red, green, blue, alpha] = table.slice(4 * Math.round(255 * part));
-    return `rgb(${red} ${green} ${blue} / ${alpha / 255})`;
+    return `rgb(${red} ${green} ${blue} / ${state.mode === "jacobian" ? alpha / 255 : 1})`;
   });
   element("colours-bar").style.background = `linear-gradient(to right, ${stops})`;
   const unit = isDifference ? " HU" : state.mode === "jacobian" ? "" : " mm";
@@ -425,7 +430,7 @@ function showColours() {
   element("colours-from").textContent = `${low}${unit}`;
   element("colours-to").textContent = `${high}${unit}`;
   const isThere = isDifference || `${state.method}/${state.mode}` in data.volumes;
-  element("colours-note").textContent = !isThere ? "none for this image" : state.mode === "jacobian" ? "clear from 0.95 to 1.05, magenta where it folds" : "";
+  element("colours-note").textContent = !isThere ? "none for this image" : state.mode === "jacobian" ? "clear: 0.95-1.05, magenta: folds" : "";
 }
 
 function showSlider() {
@@ -442,7 +447,6 @@ const sliderValue = () => MODES[state.mode].slider?.value;
 
 async function readout() {
   const index = position().map(Math.round);
-  const voxel = index[0] + size[0] * (index[1] + size[1] * index[2]);
   const { origin, direction } = data.grid;
   const point = [0, 1, 2].map((row) => origin[row] + [0, 1, 2].reduce((sum, axis) => sum + direction[3 * row + axis] * spacing[axis] * position()[axis], 0));
   const method = state.method;
@@ -452,8 +456,10 @@ async function readout() {
     ["after affine", `${method}/nonrigid`, "mm", 1], ["Jacobian", `${method}/jacobian`, "", 2],
   ]) {
     if (!data.volumes[name]) continue;
-    const { slope, intercept } = data.volumes[name];
-    values.push([label, `${(intercept + slope * (await unpack(name))[voxel]).toFixed(digits)} ${unit}`]);
+    const { slope, intercept, scale } = data.volumes[name];
+    const [x, y, z] = index.map((value) => Math.floor(value / scale));
+    const code = (await unpack(name))[x + size[0] / scale * (y + size[1] / scale * z)];
+    values.push([label, `${(intercept + slope * code).toFixed(digits)} ${unit}`]);
   }
   if (method === state.method) put("readout", ...values.map(([label, value]) => make("div", [make("span", label), value])));
 }
@@ -580,7 +586,7 @@ async function open() {
     const dot = make("i", "");
     dot.style.background = palette[number];
     return make("span", [dot, limit === Infinity ? `> ${CLASSES.at(-2)[0]} mm` : `\u2264 ${limit} mm`]);
-  }), make("div", "Point: landmark in the fixed image. Line: what is still missing, x_M - T(x_F), true to scale."));
+  }), make("div", "Point: landmark in the fixed image. Line: what is still missing, x_M - T(x_F), true to scale. In the list: its length in mm."));
   put("help", ...HELP.map(([key, what]) => make("span", [...key.split(" ").map((one) => make("kbd", one)), what])));
   listen();
   for (const id of ["reference", "main"]) await openPane(id);

@@ -45,8 +45,8 @@ _STYLE = """
 body { font: 14px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: #1f2933; margin: 24px; }
 h1 { font-size: 20px; } h2 { font-size: 16px; margin-top: 1.6em; } p, li { max-width: 62em; }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: 3px 14px 3px 0; text-align: left; vertical-align: top; border-bottom: 1px solid #d9e2ec; white-space: nowrap; }
-th { color: #52606d; font-weight: 600; border-bottom: 1px solid #829ab1; }
+th, td { padding: 3px 1em 3px 0; text-align: left; vertical-align: top; border-bottom: 1px solid #d9e2ec; }
+th, td { white-space: nowrap; } th { color: #52606d; font-weight: 600; border-bottom: 1px solid #829ab1; }
 pre { background: #f5f7fa; padding: 12px 16px; border-radius: 4px; font-size: 13px; overflow-x: auto; }
 img { background: #000; vertical-align: middle; }
 """
@@ -146,7 +146,7 @@ def run_times_page(table: pd.DataFrame) -> str:
             str(row.jobs),
             *(_duration(seconds) for seconds in (row.seconds_mean, row.seconds_max, row.seconds_total)),
             _duration(row.cpu_seconds_total),
-            f"{row.memory_mib_max / 1024:.1f} GiB",
+            "-" if np.isnan(row.memory_mib_max) else f"{row.memory_mib_max / 1024:.1f} GiB",
         ]
         for row in table.itertuples()
     ]
@@ -226,7 +226,7 @@ def _benchmark(path: str | Path) -> dict[str, float]:
 
 
 def _duration(seconds: float) -> str:
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

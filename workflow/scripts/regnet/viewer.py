@@ -1,7 +1,8 @@
 """A page to look at the registrations of a pair: one HTML file with images, fields, landmarks and NiiVue inside, offline.
 
-The parts of the page are in ``workflow/viewer``; what they show is prepared here. Images are 8-bit: steps of `HU_STEP` from
-air up, which is finer than the noise of a CT and a third of its size.
+The parts of the page are in ``workflow/viewer``; what they show is prepared here. Everything is 8-bit: images in steps of
+`HU_STEP` from air up, which is finer than the noise of a CT and half as large a file. Fields are smooth: their maps have voxels
+of twice the size.
 """
 
 import base64
@@ -45,11 +46,15 @@ DETERMINANT_STEP = 0.01
 
 @dataclass(frozen=True)
 class _Coded:
-    """An 8-bit volume and what its values mean: ``intercept + slope * code``."""
+    """An 8-bit volume ``(z, y, x)`` and what its values mean: ``intercept + slope * code``.
+
+    Its voxels are `scale` times as large as those of the images.
+    """
 
     codes: np.ndarray
     slope: float
     intercept: float = 0.0
+    scale: int = 1
 
 
 def write_viewer(
@@ -139,7 +144,10 @@ def _page(
         "start": _start(inside).tolist(),
         "methods": methods,
         "landmarks": grid.indices(landmarks[0]).tolist() if landmarks else [],
-        "volumes": {name: {"slope": volume.slope, "intercept": volume.intercept} for name, volume in volumes.items()},
+        "volumes": {
+            name: {"slope": volume.slope, "intercept": volume.intercept, "scale": volume.scale}
+            for name, volume in volumes.items()
+        },
     }
     folder = shipped("viewer")
     parts = {name: (folder / name).read_text(encoding="utf-8") for name in ("viewer.css", "niivue.umd.js", "viewer.js")}
@@ -158,7 +166,10 @@ def _page(
 
 
 def _cropped(fixed: sitk.Image, mask: sitk.Image, spacing: float, points: np.ndarray) -> tuple[sitk.Image, sitk.Image]:
-    """Fixed image and lung mask around the lungs and some points, with voxels of `spacing` mm and axes towards R, A, S."""
+    """Fixed image and lung mask around the lungs and some points, with voxels of `spacing` mm and axes towards R, A, S.
+
+    Their sizes are even, so that maps can have voxels of twice the size.
+    """
     fixed, mask = sitk.DICOMOrient(fixed, "RAS"), sitk.DICOMOrient(mask, "RAS")
     grid = Grid.of(fixed).isotropic(spacing)
     lungs = resample_mask(mask, grid)
@@ -166,7 +177,8 @@ def _cropped(fixed: sitk.Image, mask: sitk.Image, spacing: float, points: np.nda
     margin = MARGIN / spacing
     first = np.maximum(np.floor(corners.min(axis=0) - margin), 0).astype(int)
     last = np.minimum(np.ceil(corners.max(axis=0) + margin), np.array(grid.size) - 1).astype(int)
-    box = tuple(slice(low, high + 1) for low, high in zip(first.tolist(), last.tolist(), strict=True))
+    size = np.maximum((last + 1 - first) // 2 * 2, 2)
+    box = tuple(slice(low, low + count) for low, count in zip(first.tolist(), size.tolist(), strict=True))
     lungs = lungs[box]
     return resample_ct(fixed, Grid.of(lungs)), lungs
 
@@ -194,13 +206,21 @@ def _coded_lengths(lengths: Mapping[str, np.ndarray]) -> dict[str, _Coded]:
     """Lengths in mm, all in the same steps, so that they can be compared."""
     largest = max((float(length.max()) for length in lengths.values()), default=0.0)
     step = max(largest, 1.0) / 255
-    return {name: _Coded(np.rint(length / step).astype(np.uint8), step) for name, length in lengths.items()}
+    return {
+        name: _Coded(np.rint(_blocks(length).mean(0) / step).astype(np.uint8), step, 0.0, 2) for name, length in lengths.items()
+    }
 
 
 def _coded_determinant(determinant: np.ndarray) -> _Coded:
-    """Jacobian determinants; 0 means folded, and nothing else is 0."""
-    codes = np.clip(np.rint(determinant / DETERMINANT_STEP), 1, 255)
-    return _Coded(np.where(determinant > 0, codes, 0).astype(np.uint8), DETERMINANT_STEP)
+    """Jacobian determinants; 0 means that one of the voxels is folded, and nothing else is 0."""
+    blocks = _blocks(determinant)
+    codes = np.clip(np.rint(blocks.mean(axis=0) / DETERMINANT_STEP), 1, 255)
+    return _Coded(np.where(blocks.min(axis=0) > 0, codes, 0).astype(np.uint8), DETERMINANT_STEP, 0.0, 2)
+
+
+def _blocks(array: np.ndarray) -> np.ndarray:
+    """The voxels of each 2 x 2 x 2 block of an array of even shape, on a new first axis: ``(8, z / 2, y / 2, x / 2)``."""
+    return np.stack([array[z::2, y::2, x::2] for z in (0, 1) for y in (0, 1) for x in (0, 1)])
 
 
 def _errors(
@@ -215,5 +235,7 @@ def _errors(
 
 
 def _element(name: str, volume: _Coded) -> str:
-    packed = base64.b64encode(gzip.compress(volume.codes.tobytes(), 9, mtime=0)).decode()
+    """The element that holds the codes of a volume, as differences along x (modulo 256): these pack better."""
+    differences = np.diff(volume.codes, axis=2, prepend=np.uint8(0))
+    packed = base64.b64encode(gzip.compress(differences.tobytes(), 6, mtime=0)).decode()
     return f'<script type="text/plain" data-volume="{html.escape(name)}">{packed}</script>'
