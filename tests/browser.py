@@ -6,7 +6,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -82,8 +82,8 @@ class Page:
 
 
 @contextmanager
-def opened(path: Path) -> Iterator[Page]:
-    """A page of a file, closed at the end."""
+def opened(path: Path, started: Callable[[], object] = lambda: None) -> Iterator[Page]:
+    """A page of a file, closed at the end; `started` is called when the browser is there and the page not yet."""
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
     from selenium.webdriver.chrome.service import Service
@@ -96,6 +96,7 @@ def opened(path: Path) -> Iterator[Page]:
     driver = webdriver.Chrome(options=options, service=Service(DRIVER, env={**os.environ, "SE_OFFLINE": "true"}))
     try:
         driver.set_script_timeout(60)
+        started()
         yield Page(driver, path)
     finally:
         driver.quit()

@@ -88,7 +88,8 @@ function summed(differences, row) {
 async function unpack(name) {
   if (!codes.has(name)) {
     const packed = atob(document.querySelector(`script[data-volume="${CSS.escape(name)}"]`).textContent);
-    const bytes = Uint8Array.from(packed, (letter) => letter.charCodeAt(0));
+    const bytes = new Uint8Array(packed.length);
+    for (let place = 0; place < packed.length; place++) bytes[place] = packed.charCodeAt(place);
     const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
     codes.set(name, summed(new Uint8Array(await new Response(stream).arrayBuffer()), size[0] / data.volumes[name].scale));
   }
@@ -175,10 +176,7 @@ async function mainLayers() {
 
 const OPTIONS = {
   backColor: [0, 0, 0, 1],
-  crosshairColor: [0.42, 0.71, 1, 0.55],
-  crosshairWidth: 0.4,
-  crosshairWidthUnit: "mm",
-  crosshairGap: 8,
+  crosshairWidth: 0,
   isColorbar: false,
   isRuler: false,
   isOrientCube: false,
@@ -195,7 +193,7 @@ const OPTIONS = {
   loadingText: "",
   logLevel: "error",
   show3Dcrosshair: false,
-  isNearestInterpolation: false,
+  isAntiAlias: false,
 };
 
 const panes = {};
@@ -206,7 +204,6 @@ async function openPane(id) {
   panes[id] = { pane, nv, marks: pane.querySelector(".marks"), title: pane.querySelector("h3") };
   await nv.attachToCanvas(pane.querySelector(".volume"));
   for (const [name, colours] of Object.entries(COLOURS)) nv.addColormap(name, colours);
-  nv.setRadiologicalConvention(true);
   nv.drawScene = function () {
     if (pane.hidden || !this.volumes.length) return "";
     const position = Niivue.prototype.drawScene.call(this);
@@ -224,22 +221,26 @@ function setLayers(nv, volumes) {
 
 // Both panes show the same place, and the readout says what is there.
 function follow(id) {
-  const { nv } = panes[id];
-  for (const other of Object.values(panes)) {
-    if (other.nv === nv || other.pane.hidden || !other.nv.volumes.length) continue;
-    other.nv.scene.crosshairPos = [...nv.scene.crosshairPos];
-    other.nv.scene.pan2Dxyzmm = [...nv.scene.pan2Dxyzmm];
-    other.nv.drawScene();
-  }
+  const other = panes[id === "main" ? "reference" : "main"].nv;
+  copyPlace(panes[id].nv, other);
+  other.drawScene();
   readout();
+}
+
+function copyPlace({ scene }, other) {
+  other.scene.crosshairPos = [...scene.crosshairPos];
+  other.scene.pan2Dxyzmm = [...scene.pan2Dxyzmm];
 }
 
 const position = () => Array.from(panes.main.nv.scene.crosshairPos, (fraction, axis) => fraction * size[axis] - 0.5);
 
+function setPlace(index) {
+  panes.main.nv.scene.crosshairPos = index.map((value, axis) => Math.min(1, Math.max(0, (value + 0.5) / size[axis])));
+}
+
 function goTo(index) {
-  const { nv } = panes.main;
-  nv.scene.crosshairPos = index.map((value, axis) => Math.min(1, Math.max(0, (value + 0.5) / size[axis])));
-  nv.drawScene();
+  setPlace(index);
+  panes.main.nv.drawScene();
   follow("main");
 }
 
@@ -278,6 +279,7 @@ function drawMarks({ nv, marks, pane }) {
     context.beginPath();
     context.rect(...box);
     context.clip();
+    drawCrosshair(context, unit, box, place(slice, here, inPlane));
     drawSides(context, unit, plane, box, slice);
     if (!state.landmarks) {
       context.restore();
@@ -309,6 +311,23 @@ function drawMarks({ nv, marks, pane }) {
     });
     context.restore();
   }
+}
+
+// Thin lines that leave the place itself free; those of NiiVue vanish where they are thinner than a pixel.
+function drawCrosshair(context, unit, [left, top, wide, high], [x, y]) {
+  const gap = 8 * unit;
+  context.save();
+  context.strokeStyle = "#6cb6ff";
+  context.globalAlpha = 0.7;
+  context.lineWidth = unit;
+  context.shadowBlur = 0;
+  context.beginPath();
+  for (const [fromX, fromY, toX, toY] of [[left, y, x - gap, y], [x + gap, y, left + wide, y], [x, top, x, y - gap], [x, y + gap, x, top + high]]) {
+    context.moveTo(fromX, fromY);
+    context.lineTo(toX, toY);
+  }
+  context.stroke();
+  context.restore();
 }
 
 // The patient's sides at the edges of a slice, and how long 5 cm are.
@@ -468,6 +487,7 @@ async function readout() {
 
 async function refresh() {
   const isSide = state.mode === "side";
+  const isResized = panes.reference.pane.hidden === isSide;
   panes.reference.pane.hidden = !isSide;
   for (const { nv } of Object.values(panes)) nv.opts.sliceType = PLANES[state.plane].slice;
   const name = shown().name;
@@ -481,10 +501,13 @@ async function refresh() {
   showColours();
   showFacts();
   setLayers(panes.main.nv, await mainLayers());
-  if (isSide) setLayers(panes.reference.nv, [await ct("reference", "fixed")]);
-  for (const { nv, pane } of Object.values(panes)) if (!pane.hidden) nv.resizeListener();
+  if (isSide) {
+    copyPlace(panes.main.nv, panes.reference.nv);
+    setLayers(panes.reference.nv, [await ct("reference", "fixed")]);
+  }
+  if (isResized) for (const { nv, pane } of Object.values(panes)) if (!pane.hidden) nv.resizeListener();
   showLandmarks();
-  follow("main");
+  readout();
 }
 
 // One refresh at a time; what changes meanwhile is seen by one more.
@@ -497,11 +520,14 @@ async function change(changes) {
     return refreshing;
   }
   refreshing = (async () => {
-    do {
-      again = false;
-      await refresh();
-    } while (again);
-    refreshing = null;
+    try {
+      do {
+        again = false;
+        await refresh();
+      } while (again);
+    } finally {
+      refreshing = null;
+    }
   })();
   return refreshing;
 }
@@ -590,8 +616,8 @@ async function open() {
   put("help", ...HELP.map(([key, what]) => make("span", [...key.split(" ").map((one) => make("kbd", one)), what])));
   listen();
   for (const id of ["reference", "main"]) await openPane(id);
+  setPlace(data.start);
   await change({});
-  goTo(data.start);
   element("message").hidden = true;
   document.body.dataset.ready = "true";
 }
