@@ -562,7 +562,7 @@ def test_snakemake_refuses_before_the_first_job(much_is_wrong, snakemake, tmp_pa
     process = snakemake("--cores", "1")
     output = process.stdout + process.stderr
     assert process.returncode != 0
-    assert [line for line in output.splitlines() if ": found " in line] == expected
+    assert [line for line in output.splitlines() if " expected " in line] == expected
     assert "Traceback" not in output
     assert digests(folder) == before
     assert not (tmp_path / "results").exists()
