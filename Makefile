@@ -9,11 +9,11 @@ SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(CONFIG) $(ARGS)
 PAIR ?= test1
 CHROMIUM ?= chromium
 
-.PHONY: help run figures report screenshot test lint bench
+.PHONY: help run figures report screenshot peers test lint bench
 
 help:  ## List these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
-	@echo 'All but test, lint and bench take CONFIG=FILE (default: $(CONFIG)) and ARGS="further arguments of snakemake"'
+	@echo 'All but peers, test, lint and bench take CONFIG=FILE (default: $(CONFIG)) and ARGS="further arguments of snakemake"'
 
 run: $(VENV)/installed  ## Run the workflow: Table 2.1 and all figures
 	$(SNAKEMAKE) --resources gpu=1
@@ -28,6 +28,9 @@ screenshot:  ## Take docs/images/viewer.png of the viewer of PAIR (default: test
 	$(CHROMIUM) --headless --no-sandbox --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader --hide-scrollbars \
 		--window-size=1400,760 --virtual-time-budget=20000 --screenshot=docs/images/viewer.png \
 		"file://$(CURDIR)/results/$(EXPERIMENT)/viewers/$(PAIR).html"
+
+peers: $(VENV)/installed  ## Install the packages of the methods in config/peers.yaml
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-peers.in -c constraints.txt -c constraints-peers.txt
 
 test: $(VENV)/installed  ## Run the tests
 	$(BIN)/pytest

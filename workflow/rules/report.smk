@@ -15,8 +15,8 @@ TABLE_TITLES = {"table_2_1": "Table 2.1"}
 BENCHMARKS = [
     *(expand(rules.phantom.benchmark, subject=cohort.images["subject"].unique()) if config["phantom"] else []),
     *expand(rules.synthesize.benchmark, experiment=config["experiment"], image=cohort.images.index),
-    *expand(rules.train.benchmark, experiment=config["experiment"], variant=VARIANTS),
-    *expand(rules.register_elastix.benchmark, experiment=config["experiment"], method=METHODS, pair=cohort.test_pairs()),
+    *(expand(rules.train.benchmark, experiment=config["experiment"], variant=VARIANTS) if TRAINED else []),
+    *expand(rules.register.benchmark, experiment=config["experiment"], method=METHODS, pair=cohort.test_pairs()),
 ]
 
 
