@@ -92,8 +92,8 @@ rule cohort_page:
         mem_mb=2000,
         runtime=20,
     params:
-        cohort=config["cohort"],
-        data_root=config["data_root"],
+        cohort=lambda wildcards, input: os.path.dirname(input.pairs),
+        data_root=lambda wildcards: config["data_root"],
     script:
         "../scripts/cohort_page.py"
 

@@ -36,8 +36,7 @@ const WINDOWS = {
   full: { name: "Full", level: -259, width: 1530 },
 };
 
-const RANGES = { jacobian: [0, 2] };
-RANGES.displacement = RANGES.nonrigid = [0, lengthRange()];
+const RANGES = { displacement: lengthRange("displacement"), nonrigid: lengthRange("nonrigid"), jacobian: [0, 2] };
 
 const COLOURS = {
   difference: { R: [72, 38, 8, 150, 255], G: [150, 80, 8, 70, 150], B: [255, 170, 8, 20, 60], A: [255, 255, 255, 255, 255], I: [0, 64, 128, 192, 255] },
@@ -65,12 +64,12 @@ const state = {
 
 const shown = () => data.methods.find((method) => method.id === state.method);
 
-// The largest displacement that any method shows, rounded up to a number that reads well.
-function lengthRange() {
-  const slopes = Object.entries(data.volumes).filter(([name]) => name.endsWith("/displacement")).map(([, volume]) => volume.slope * 255);
+// From 0 to the largest length that any method shows, rounded up to a number that reads well.
+function lengthRange(kind) {
+  const slopes = Object.entries(data.volumes).filter(([name]) => name.endsWith(`/${kind}`)).map(([, volume]) => volume.slope * 255);
   const largest = Math.max(1, ...slopes);
   const step = largest > 20 ? 10 : largest > 8 ? 4 : 1;
-  return Math.ceil(largest / step) * step;
+  return [0, Math.ceil(largest / step) * step];
 }
 
 // --- volumes ---
@@ -85,15 +84,17 @@ function summed(differences, row) {
   return differences;
 }
 
-async function unpack(name) {
-  if (!codes.has(name)) {
-    const packed = atob(document.querySelector(`script[data-volume="${CSS.escape(name)}"]`).textContent);
-    const bytes = new Uint8Array(packed.length);
-    for (let place = 0; place < packed.length; place++) bytes[place] = packed.charCodeAt(place);
-    const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
-    codes.set(name, summed(new Uint8Array(await new Response(stream).arrayBuffer()), size[0] / data.volumes[name].scale));
-  }
+function unpack(name) {
+  if (!codes.has(name)) codes.set(name, load(name));
   return codes.get(name);
+}
+
+async function load(name) {
+  const packed = atob(document.querySelector(`script[data-volume="${CSS.escape(name)}"]`).textContent);
+  const bytes = new Uint8Array(packed.length);
+  for (let place = 0; place < packed.length; place++) bytes[place] = packed.charCodeAt(place);
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return summed(new Uint8Array(await new Response(stream).arrayBuffer()), size[0] / data.volumes[name].scale);
 }
 
 // Each layer keeps one volume of NiiVue, whose voxels are exchanged.
@@ -615,6 +616,9 @@ async function open() {
   }), make("div", "Point: landmark in the fixed image. Line: what is still missing, x_M - T(x_F), true to scale. In the list: its length in mm."));
   put("help", ...HELP.map(([key, what]) => make("span", [...key.split(" ").map((one) => make("kbd", one)), what])));
   listen();
+  // They unpack while the shaders are compiled.
+  unpack("fixed");
+  unpack(state.method);
   for (const id of ["reference", "main"]) await openPane(id);
   setPlace(data.start);
   await change({});

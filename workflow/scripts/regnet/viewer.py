@@ -114,11 +114,10 @@ def _page(
     volumes = {"fixed": _coded_ct(image), "moving": _coded_ct(warp(moving, IDENTITY, grid))}
     fields = {method: _field(transform, grid) for method, transform in transforms.items()}
     inside = sitk.GetArrayViewFromImage(lungs) != 0
-    lengths = {f"{method}/displacement": np.linalg.norm(field, axis=-1) for method, field in fields.items()}
+    volumes |= _coded_lengths("displacement", fields)
     if "affine" in fields:
         others = {method: field - fields["affine"] for method, field in fields.items() if method != "affine"}
-        lengths |= {f"{method}/nonrigid": np.linalg.norm(field, axis=-1) for method, field in others.items()}
-    volumes |= _coded_lengths(lengths)
+        volumes |= _coded_lengths("nonrigid", others)
     methods = [{"id": "moving", "name": "Moving", "errors": _errors(IDENTITY, landmarks, grid)}]
     for method, transform in transforms.items():
         volumes[method] = _coded_ct(warp(moving, transform, grid))
@@ -202,12 +201,12 @@ def _coded_ct(image: sitk.Image) -> _Coded:
     return _Coded(np.clip(np.rint(codes), 0, 255).astype(np.uint8), HU_STEP, AIR_HU)
 
 
-def _coded_lengths(lengths: Mapping[str, np.ndarray]) -> dict[str, _Coded]:
-    """Lengths in mm, all in the same steps, so that they can be compared."""
-    largest = max((float(length.max()) for length in lengths.values()), default=0.0)
-    step = max(largest, 1.0) / 255
+def _coded_lengths(kind: str, fields: Mapping[str, np.ndarray]) -> dict[str, _Coded]:
+    """Lengths in mm of the vectors of each method's field, all in the same steps, so that they can be compared."""
+    lengths = {method: _blocks(np.linalg.norm(field, axis=-1)).mean(axis=0) for method, field in fields.items()}
+    step = max(1.0, *(float(length.max()) for length in lengths.values())) / 255 if lengths else 1.0
     return {
-        name: _Coded(np.rint(_blocks(length).mean(0) / step).astype(np.uint8), step, 0.0, 2) for name, length in lengths.items()
+        f"{method}/{kind}": _Coded(np.rint(length / step).astype(np.uint8), step, scale=2) for method, length in lengths.items()
     }
 
 
@@ -215,7 +214,7 @@ def _coded_determinant(determinant: np.ndarray) -> _Coded:
     """Jacobian determinants; 0 means that one of the voxels is folded, and nothing else is 0."""
     blocks = _blocks(determinant)
     codes = np.clip(np.rint(blocks.mean(axis=0) / DETERMINANT_STEP), 1, 255)
-    return _Coded(np.where(blocks.min(axis=0) > 0, codes, 0).astype(np.uint8), DETERMINANT_STEP, 0.0, 2)
+    return _Coded(np.where(blocks.min(axis=0) > 0, codes, 0).astype(np.uint8), DETERMINANT_STEP, scale=2)
 
 
 def _blocks(array: np.ndarray) -> np.ndarray:
