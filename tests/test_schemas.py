@@ -142,16 +142,18 @@ def test_methods_are_the_chapters():
     assert list(BASE["methods"]) == ["affine", "bspline_1r", "bspline_3r", "regnet"]
 
 
-def with_overlay(overlay):
+def with_overlays(*overlays):
     config = OrderedDict(copy.deepcopy(BASE))
-    if overlay:
+    for overlay in overlays:
         update_config(config, yaml.safe_load((CONFIG / overlay).read_text(encoding="utf-8")))
     return config
 
 
 @pytest.mark.parametrize("overlay", [None, *OVERLAYS])
 def test_shipped_configs_are_valid(overlay):
-    check_config(with_overlay(overlay))
+    """Those named like another with something added are given after it."""
+    below = [f"{name}.yaml" for name in ("lung_followup", "release") if overlay and overlay.startswith(f"{name}_")]
+    check_config(with_overlays(*below, *([overlay] if overlay else [])))
 
 
 @pytest.mark.parametrize(
@@ -166,7 +168,7 @@ def test_shipped_configs_are_valid(overlay):
     ],
 )
 def test_wrong_settings_of_a_module_are_one_line(method, key, value, expected):
-    config = with_overlay("peers.yaml")
+    config = with_overlays("peers.yaml")
     config["methods"][method][key] = value
     text = message(config)
     assert text.startswith(f"config: methods.{method}.{expected}")
@@ -219,6 +221,18 @@ def test_wrong_settings_of_a_module_are_one_line(method, key, value, expected):
         ("training.variants", ["regnet_early"], "the list ['regnet_early']", "regnet_early, regnet always among them"),
         ("training.variants", ["regnet", "regnet"], "the list ['regnet', 'regnet']", "a list, without repetition, of some of"),
         ("training.variants", [], "the list []", "a list, without repetition, of some of"),
+        ("training.mode", "fine-tune", "the text 'fine-tune'", "one of scratch, finetune, released"),
+        ("training.weights", "regnet_2mm", "'regnet_2mm'", "null, as training.mode is scratch"),
+        (
+            "training.weights",
+            "{vriant}_2mm",
+            "the text '{vriant}_2mm'",
+            "a released name or the path of a safetensors file, with",
+        ),
+        ("regnet.stages", [1, 2], "[1, 2]", "the largest spacing first, and last that of the network, 2 mm"),
+        ("regnet.stages", [4, 1], "[4, 1]", "last that of the network, 2 mm"),
+        ("regnet.stages", [4, 0], "the number 0", "a number above 0"),
+        ("regnet.stage_weights", "regnet_4mm", "the text 'regnet_4mm'", "with {spacing} where that of the stage belongs"),
         ("training.warmup.size", 59, "59", "at least 60, the window of a sample with training.warmup.block = 4"),
         ("training.warmup.field_sigma", [36, 18], "[36, 18]", "the smallest first"),
         ("registration.margin", -1, "the number -1", "a number of at least 0 or null"),
@@ -239,7 +253,7 @@ def test_wrong_settings_of_a_module_are_one_line(method, key, value, expected):
 def test_wrong_values_are_one_line(path, value, found, expected):
     text = message(config_with(path, value))
     field = f"{path}.module" if isinstance(value, dict) else path
-    assert text.startswith(f"config: {field}: found {found}, expected ")
+    assert re.match(rf"config: {re.escape(field)}(\[\d+\])?: found {re.escape(found)}, expected ", text)
     assert expected in text
     assert "\n" not in text
 
@@ -287,6 +301,15 @@ def test_keys_that_yaml_does_not_read_as_text():
 )
 def test_missing_keys(path, expected):
     assert message(config_with(path, ...)) == f"config: missing key '{path}', expected {expected}"
+
+
+@pytest.mark.parametrize("mode", ["finetune", "released"])
+def test_weights_are_asked_for_where_the_mode_needs_them(mode):
+    expected = f"config: training.weights: found null, expected a released name or a path, as training.mode is {mode}"
+    assert message(config_with("training.mode", mode)) == expected
+    config = config_with("training.mode", mode)
+    config["training"]["weights"] = "results/mine/models/{variant}/model.safetensors"
+    check_config(config)
 
 
 def test_all_problems_are_listed_once_each():

@@ -42,13 +42,13 @@ rule register:
 
 
 rule register_regnet:
-    """Register a pair with the trained network, after the affine registration and composed with it."""
+    """Register a pair with the network, or stage by stage with several, after the affine registration and composed with it."""
     input:
-        fixed=pair_image("fixed", NETWORK_SPACING),
-        moving=pair_image("moving", NETWORK_SPACING),
-        fixed_mask=pair_image("fixed", NETWORK_SPACING, "_mask") if config["regnet"]["region"] == "mask" else [],
+        fixed=stage_images("fixed"),
+        moving=stage_images("moving"),
+        fixed_mask=stage_images("fixed", "_mask") if config["regnet"]["region"] == "mask" else [],
         initial="results/{experiment}/registrations/affine/{pair}/transform.h5",
-        weights="results/{experiment}/models/regnet/model.safetensors",
+        weights=stage_weights,
         code=source_files("registration.regnet", "training"),
     output:
         transform="results/{experiment}/registrations/regnet/{pair}/transform.h5",
@@ -64,6 +64,7 @@ rule register_regnet:
         mem_mb=2000 + round(1074 * config["regnet"]["max_memory_gib"]),
         runtime=60,
     params:
+        spacings=[float(spacing) for spacing in STAGES],
         passes=config["regnet"]["passes"],
         stride=config["regnet"]["stride"],
         precision=config["regnet"]["precision"],

@@ -315,6 +315,28 @@ def _curves(axes: Axes, curves: pd.DataFrame, abscissa: pd.Series) -> None:
 
 
 @_styled
+def compared_trainings(trainings: Mapping[str, pd.DataFrame]) -> Figure:
+    """The validation MAE of several trainings over the patches seen, and the zero field's.
+
+    Parameters
+    ----------
+    trainings
+        For each training what it is called and its curves, columns as in `regnet.training.COLUMNS`, all validated on the same
+        samples. Patches seen before the first validation count.
+    """
+    figure = _figure(DOUBLE_COLUMN / 2, 2.6)
+    axes = figure.subplots()
+    for (name, curves), (colour, marker, line) in zip(trainings.items(), reversed(_LOOKS.values()), strict=False):
+        validated = curves.dropna(subset="validation_mae")
+        axes.plot(validated["patches"], validated["validation_mae"], color=colour, ls=line, marker=marker, ms=2.5, label=name)
+    axes.axhline(validated["validation_zero_field"].iloc[0], color="black", lw=0.8, label="zero field")
+    axes.set(xlabel="patches seen", ylabel="validation MAE, sum over x, y, z (mm)", xlim=(0, None), ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.48, -0.2), ncols=2, handlelength=2.8, columnspacing=1.2)
+    return figure
+
+
+@_styled
 def overview(slices: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     """Three planes of a registered pair, one per row: fixed, moving, registered, and the differences before and after.
 

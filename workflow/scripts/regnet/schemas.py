@@ -112,6 +112,14 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
         )
     if config["phantom"] is None and config["experiment"] == "phantom":
         yield "experiment: found 'phantom', expected a name of its own for images that are not the phantom's"
+    own = config["regnet"]["spacing"] or config["resampling"]["spacing"]
+    stages = config["regnet"]["stages"]
+    if stages is not None and (stages[-1] != own or any(one <= next_one for one, next_one in pairwise(stages))):
+        yield f"regnet.stages: found {stages}, expected the largest spacing first, and last that of the network, {own:g} mm"
+    if training["mode"] == "scratch" and training["weights"] is not None:
+        yield f"training.weights: found {training['weights']!r}, expected null, as training.mode is scratch"
+    if training["mode"] != "scratch" and training["weights"] is None:
+        yield f"training.weights: found null, expected a released name or a path, as training.mode is {training['mode']}"
     limits = config["patches"]["balance"]
     if limits is not None and any(one >= next_one for one, next_one in pairwise(limits)):
         yield f"patches.balance: found {limits}, expected the smallest limit first, none of them twice"
