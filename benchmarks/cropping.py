@@ -1,7 +1,7 @@
 """elastix on whole images and on images cropped to the lungs: seconds and TRE of every method of config.yaml and bspline_best.
 
 With ``--pair FOLDER`` (or the environment variable REGNET_PAIR), a folder with fixed, moving, fixed_mask and moving_mask in a
-format that ITK reads, fixed_landmarks.txt and moving_landmarks.txt: at 1 mm, with one thread and the seed 0. Nothing without it.
+format that ITK reads, fixed_landmarks.txt and moving_landmarks.txt: at 1 mm, with one thread and one seed. Nothing without it.
 """
 
 import argparse

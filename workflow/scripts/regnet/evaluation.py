@@ -181,8 +181,8 @@ def seed_spread(errors: pd.DataFrame, again: Iterable[tuple[str, str, str, sitk.
     Returns
     -------
     pandas.DataFrame
-        A row for each method of `again`: ``method``, ``seeds`` (their number, that of `errors` among them), and the mean and the
-        median over all landmarks, ``tre_mean`` and ``tre_median``, in mm: of the seed of `errors`, then over all seeds with
+        A row for each method of `again`: ``method``, ``seeds`` (their number, that of `errors` among them), and the mean and
+        the median over all landmarks, ``tre_mean`` and ``tre_median``, in mm: of the seed of `errors`, then over all seeds with
         ``_mean``, ``_sd`` (of a sample), ``_lowest`` and ``_highest``.
     """
     runs = [errors.assign(seed="")]
