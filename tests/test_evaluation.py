@@ -177,3 +177,22 @@ def test_broken_slices_are_named(tmp_path):
     evaluation.save_slices(tmp_path / "slices.npz", {"ct": np.zeros((2, 2))})
     with pytest.raises(InputError, match=r"slices\.npz: lacks the arrays low; found ct"):
         evaluation.read_slices(tmp_path / "slices.npz", ["ct", "low"])
+
+
+def test_the_spread_over_seeds_by_hand():
+    errors = pair()
+    moving = np.array([[8.0, 0, 0], [3.0, 4, 12]])
+    again = [
+        ("1", "regnet", "p1", sitk.TranslationTransform(3, (8.0, 0, 1))),
+        ("2", "regnet", "p1", sitk.TranslationTransform(3, (8.0, 0, 0))),
+    ]
+    row = evaluation.seed_spread(errors, again).iloc[0]
+    first = (3 + np.linalg.norm([6, -6, -10])) / 2
+    means = [first, *(np.linalg.norm(np.array(transform.GetOffset()) - moving, axis=1).mean() for *_, transform in again)]
+    assert (row["method"], row["seeds"], row["tre_mean"]) == ("regnet", 3, pytest.approx(first))
+    assert row["tre_mean_mean"] == pytest.approx(np.mean(means))
+    assert row["tre_mean_sd"] == pytest.approx(np.std(means, ddof=1))
+    assert (row["tre_mean_lowest"], row["tre_mean_highest"]) == pytest.approx((min(means), max(means)))
+    assert row["tre_median_highest"] == row["tre_mean_highest"]
+    # Two landmarks have their mean as median, and affine was not registered again.
+    assert list(evaluation.seed_spread(errors, again)["method"]) == ["regnet"]

@@ -1,15 +1,27 @@
 """A known shift of 5 mm through every link that a displacement passes, on an anisotropic, oblique grid away from the origin.
 
+Then one of 5 voxels through every registration method, on images in every orientation: all leave a transform that moves the
+points of the fixed image there, within 0.2 voxel, and none does with an axis swapped, a sign flipped or voxels taken for mm.
+
 The image is an analytic texture, sampled wherever it is needed, so the right answer does not come from the code under test.
 Each check also shows that a wrong sign, a wrong axis order or a wrong order of composition fails.
 """
 
+import importlib
+import importlib.util
+from pathlib import Path
+
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 
+from regnet.inference import load_network
+from regnet.registration import regnet
+from regnet.registration.door import register_pair
+from regnet.registration.methods import PACKAGES
 from regnet.transforms import compose, field_transform, read_transform, transform_points, warp, write_transform
-from regnet.volumes import Grid, read_image, write_image
+from regnet.volumes import Grid, read_image, resample_ct, write_image
 
 SHIFT = 5.0
 TOLERANCE = 0.01
@@ -163,3 +175,172 @@ def test_image_file_keeps_its_place(axis, tmp_path):
     corner = np.eye(3)[axis] * (GRID.size[axis] - 1)
     np.testing.assert_allclose(grid.points(corner), GRID.points(corner), atol=TOLERANCE)
     np.testing.assert_allclose(grid.indices(GRID.points(corner)), corner, atol=TOLERANCE)
+
+
+ROOT = Path(__file__).resolve().parents[1]
+
+ORIENTATIONS = {
+    "RAS": np.diag([-1.0, -1.0, 1.0]),
+    "LAS": np.diag([1.0, -1.0, 1.0]),
+    "LPS": np.eye(3),
+    "oblique": rotation(12.0, -20.0, 31.0),
+}
+"""Direction cosines of images whose axes run to the right, to the left, ...; ITK's own space is LPS."""
+
+VOXELS = np.array([1.5, -4.0, 2.6])
+"""The shift, 5 voxels long, with another component along each axis of the grid."""
+
+VOXEL_TOLERANCE = 0.2
+
+WINDOW = [-1000, 400]
+
+SETTINGS = {
+    "affine": {"module": "elastix", "parameters": "affine.txt", "resolutions": 2, "iterations": 100},
+    "bspline_1r": {"module": "elastix", "parameters": "bspline_1r.txt", "iterations": 200},
+    "bspline_3r": {"module": "elastix", "parameters": "bspline_3r.txt", "iterations": 80},
+    "bspline_best": {"module": "elastix", "parameters": "bspline_best.txt", "iterations": 40},
+    "regnet": {"module": "regnet", "passes": 4},
+    "demons": {"module": "demons", "window": WINDOW, "shrink": [4, 2, 1], "iterations": [60, 40, 20], "smoothing": 1.0},
+    "syn": {"module": "syn", "window": WINDOW, "iterations": [40, 8, 0], "radius": 2, "gradient_step": 0.2},
+    "greedy": {
+        **{"module": "greedy", "window": WINDOW, "iterations": [60, 40, 20], "radius": 2},
+        **{"update_smoothing": 1.5, "smoothing": 0.5},
+    },
+    "convexadam": {
+        **{"module": "convexadam", "window": WINDOW, "grid": 4, "search": 3, "adam_grid": 2, "iterations": 40},
+        **{"smoothness": 1.25, "mind_radius": 1, "mind_dilation": 2},
+    },
+}
+"""The methods of config.yaml and peers.yaml, with as many iterations as small images take."""
+
+
+def _waves() -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(3)
+    waves = rng.normal(size=(40, 3))
+    lengths = rng.uniform(10, 30, (40, 1))
+    return 2 * np.pi / lengths * waves / np.linalg.norm(waves, axis=1, keepdims=True), rng.uniform(0, 2 * np.pi, 40)
+
+
+WAVES, PHASES = _waves()
+
+
+def shifted_pair(orientation: str, method: str) -> tuple[sitk.Image, sitk.Image, Grid]:
+    """A fixed image of many waves in all directions, the moving image that shows them `VOXELS` further, and their grid."""
+    # RegNet's window alone is 54 voxels of 2 mm wide.
+    size = (72, 66, 62) if method == "regnet" else (48, 44, 40)
+    grid = Grid(size, (1.4, 1.7, 2.2), (-130.0, 45.5, -1210.25), tuple(ORIENTATIONS[orientation].ravel().tolist()))
+
+    def image(displacement: np.ndarray) -> sitk.Image:
+        phases = (nodes(grid) - centre() - displacement) @ WAVES.T + PHASES
+        return grid.image(np.round(-550 + 36 * np.sin(phases).sum(axis=-1)).astype(np.int16))
+
+    return image(np.zeros(3)), image(grid.to_physical(VOXELS * grid.spacing)), grid
+
+
+def found_shift(method: str, orientation: str, folder: Path) -> np.ndarray:
+    """What a method makes of the pair: the mean displacement in the middle of the image, in voxels along the grid's axes."""
+    settings = dict(SETTINGS[method])
+    package, _ = PACKAGES.get(settings["module"], (None, None))
+    if package and importlib.util.find_spec(package) is None:
+        pytest.skip(f"{package} is not installed: make peers")
+    if settings["module"] == "elastix":
+        settings["parameters"] = str(ROOT / "config" / "elastix" / settings["parameters"])
+    fixed, moving, grid = shifted_pair(orientation, method)
+    # The affine registration begins with nothing, the others where it could have ended.
+    initial = None if method == "affine" else sitk.TranslationTransform(3, grid.to_physical([0.4, -0.8, 0.7]).tolist())
+    if method == "regnet":
+        transform = register_with_regnet(fixed, moving, initial, settings["passes"])
+    else:
+        transform = register_pair(fixed, moving, settings, tool_log=folder / "tool.log", initial=initial, seed=1)
+    start = np.array(grid.size) * (0.3 if method == "regnet" else 0.25)
+    index = np.random.default_rng(0).uniform(start, np.array(grid.size) - 1 - start, (400, 3))
+    return np.mean(grid.indices(transform_points(transform, grid.points(index))) - index, axis=0)
+
+
+def register_with_regnet(fixed: sitk.Image, moving: sitk.Image, initial: sitk.Transform, passes: int) -> sitk.Transform:
+    """With the released weights, on isotropic grids as the workflow makes them."""
+    network, facts = load_network(ROOT / "resources" / "weights" / "regnet_2mm.safetensors")
+    pair = [resample_ct(image, Grid.of(image).isotropic(facts["spacing"])) for image in (fixed, moving)]
+    return regnet.register(network, *pair, initial, window=facts["window"], passes=passes, device=torch.device("cpu"))
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("method", SETTINGS)
+def test_every_method_recovers_five_voxels(method, orientation, tmp_path):
+    np.testing.assert_allclose(found_shift(method, orientation, tmp_path), VOXELS, atol=VOXEL_TOLERANCE)
+
+
+def swapped(displacements: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    return displacements[..., [1, 0, 2]]
+
+
+def flipped(displacements: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    return displacements * [1.0, -1.0, 1.0]
+
+
+def in_voxels(displacements: np.ndarray, spacing: np.ndarray) -> np.ndarray:
+    return displacements / spacing
+
+
+def break_adapter(monkeypatch: pytest.MonkeyPatch, module: str, mistake) -> None:
+    """Let the function of a method's module that turns what its program found into a transform make a mistake."""
+    adapter = importlib.import_module(f"regnet.registration.{module}")
+    spacing = np.array((2.0,) * 3 if module == "regnet" else (1.4, 1.7, 2.2))
+    if module == "elastix":
+        right = adapter._sitk_transform
+
+        def wrong(transform, settings):
+            found = right(transform, settings)
+            if isinstance(found, sitk.AffineTransform):
+                found.SetTranslation(mistake(np.array(found.GetTranslation()), spacing).tolist())
+            else:
+                # All displacements along x, then all along y, then all along z.
+                parameters = np.reshape(found.GetParameters(), (3, -1)).T
+                found.SetParameters(mistake(parameters, spacing).T.ravel().tolist())
+            return found
+
+        monkeypatch.setattr(adapter, "_sitk_transform", wrong)
+    elif module == "regnet":
+        right = adapter.predict_field
+
+        def wrong(*arguments):
+            field, lattice = right(*arguments)
+            return mistake(field, spacing), lattice
+
+        monkeypatch.setattr(adapter, "predict_field", wrong)
+    else:
+        right = adapter._to_field
+        monkeypatch.setattr(adapter, "_to_field", lambda *found: mistake(right(*found), spacing))
+
+
+@pytest.fixture(scope="module")
+def what_programs_find():
+    """What the programs of the peers find in this test's pair, by module: a mistake is made after it."""
+    return {}
+
+
+PROGRAMS = {"demons": "_demons", "syn": "_syn", "greedy": "_greedy", "convexadam": "_convexadam"}
+
+
+@pytest.mark.parametrize("mistake", [swapped, flipped, in_voxels], ids=lambda mistake: mistake.__name__)
+@pytest.mark.parametrize(
+    "method", [method for method in SETTINGS if not method.startswith("bspline") or method == "bspline_3r"]
+)
+def test_every_method_fails_with_a_mistake_in_its_adapter(method, mistake, what_programs_find, monkeypatch, tmp_path):
+    module = SETTINGS[method]["module"]
+    if module in PROGRAMS:
+        adapter = importlib.import_module(f"regnet.registration.{module}")
+        program = getattr(adapter, PROGRAMS[module])
+
+        def once(*arguments):
+            if module not in what_programs_find:
+                what_programs_find[module] = program(*arguments)
+            return what_programs_find[module]
+
+        monkeypatch.setattr(adapter, PROGRAMS[module], once)
+        # Without the mistake it is right, so that it fails for nothing else.
+        np.testing.assert_allclose(found_shift(method, "LPS", tmp_path), VOXELS, atol=VOXEL_TOLERANCE)
+    elif module == "regnet":
+        monkeypatch.setitem(SETTINGS["regnet"], "passes", 1)
+    break_adapter(monkeypatch, module, mistake)
+    assert np.abs(found_shift(method, "LPS", tmp_path) - VOXELS).max() > 2 * VOXEL_TOLERANCE

@@ -39,7 +39,13 @@ METHODS = list(SETTINGS)
 SYNTHETIC_PAIRS = [f"{moving}_{frequency}" for moving in ("original", "deformed") for frequency in FREQUENCIES]
 
 
+# Methods that draw random numbers, and how often each pair is registered again with the next seed: five seeds in all.
+SEEDED = [method for method in METHODS if SETTINGS[method]["module"] == "elastix"]
+AGAIN = ["1", "2", "3", "4"]
+
+
 wildcard_constraints:
+    again="|".join(AGAIN),
     experiment=re.escape(config["experiment"]),
     image="|".join(map(re.escape, cohort.images.index)),
     pair="|".join(map(re.escape, cohort.pairs.index)),

@@ -68,6 +68,39 @@ rule evaluate_landmarks:
         "../scripts/evaluate_landmarks.py"
 
 
+rule seeds:
+    """Register the pairs with landmarks with four more seeds, by every method that draws random numbers: the spread of the TRE."""
+    input:
+        f"{RESULTS}/evaluation/seeds.csv",
+
+
+rule evaluate_seeds:
+    """Measure the spread of the landmark errors over five seeds."""
+    input:
+        errors=[f"{RESULTS}/evaluation/landmarks/{pair}.csv" for pair in cohort.pairs_with_landmarks()],
+        again=expand(
+            "results/{experiment}/seeds/{again}/{method}/{pair}/transform.h5",
+            again=AGAIN,
+            method=SEEDED,
+            pair=cohort.pairs_with_landmarks(),
+            allow_missing=True,
+        ),
+        code=source_files("evaluation"),
+    output:
+        spread="results/{experiment}/evaluation/seeds.csv",
+    log:
+        "results/{experiment}/logs/evaluate_seeds.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        again=[(again, method, pair) for again in AGAIN for method in SEEDED for pair in cohort.pairs_with_landmarks()],
+    script:
+        "../scripts/evaluate_seeds.py"
+
+
 rule collect_synthetic:
     """Put the errors on synthetic pairs into one long table."""
     input:

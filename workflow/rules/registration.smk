@@ -41,6 +41,21 @@ rule register:
         "../scripts/register.py"
 
 
+use rule register as register_again with:
+    output:
+        transform="results/{experiment}/seeds/{again}/{method}/{pair}/transform.h5",
+    log:
+        job="results/{experiment}/logs/seeds/{again}/{method}/{pair}.log",
+        tool="results/{experiment}/logs/seeds/{again}/{method}/{pair}.tool.log",
+    benchmark:
+        "results/{experiment}/benchmarks/seeds/{again}/{method}/{pair}.tsv"
+    params:
+        settings=lambda wildcards: SETTINGS[wildcards.method],
+        margin=config["registration"]["margin"],
+        threads=config["registration"]["threads"],
+        seed=lambda wildcards: config["seed"] + int(wildcards.again),
+
+
 rule register_regnet:
     """Register a pair with the network, or stage by stage with several, after the affine registration and composed with it."""
     input:

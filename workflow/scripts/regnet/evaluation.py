@@ -24,6 +24,11 @@ METHOD_NAMES = {
     "affine": "Affine",
     "bspline_1r": "B-spline 1R",
     "bspline_3r": "B-spline 3R",
+    "bspline_best": "B-spline best",
+    "demons": "Demons",
+    "syn": "SyN",
+    "greedy": "Greedy",
+    "convexadam": "ConvexAdam",
     "regnet": "RegNet",
     "regnet_1scale": "RegNet 1Scale",
     "regnet_early": "RegNet Early",
@@ -161,6 +166,43 @@ def pair_errors(
     frames = {method: landmark_errors(method, pair, transform, fixed, moving) for method, transform in transforms.items()}
     within = (frames["affine"]["error"] <= capture_range).to_numpy()
     return collect((frame.assign(within_capture_range=within) for frame in frames.values()), LANDMARK_COLUMNS)
+
+
+def seed_spread(errors: pd.DataFrame, again: Iterable[tuple[str, str, str, sitk.Transform]]) -> pd.DataFrame:
+    """How much the TRE of methods that draw random numbers depends on their seed.
+
+    Parameters
+    ----------
+    errors
+        Of all methods and pairs with the seed of the config, columns as in `LANDMARK_COLUMNS`.
+    again
+        Further registrations: name of the seed, method, pair, transform. Each pair is among `errors`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row for each method of `again`: ``method``, ``seeds`` (their number, that of `errors` among them), and the mean and
+        the median over all landmarks, ``tre_mean`` and ``tre_median``, in mm: of the seed of `errors`, then over all seeds with
+        ``_mean``, ``_sd`` (of a sample), ``_lowest`` and ``_highest``.
+    """
+    runs = [errors.assign(seed="")]
+    for seed, method, pair, transform in again:
+        landmarks = errors[(errors["method"] == method) & (errors["pair"] == pair)]
+        fixed, moving = (landmarks[_components(side)].to_numpy() for side in ("fixed", "moving"))
+        runs.append(landmark_errors(method, pair, transform, fixed, moving).assign(seed=seed))
+    table = pd.concat(runs, ignore_index=True).groupby(["method", "seed"], sort=False)["error"].agg(["mean", "median"])
+    rows = []
+    for method in dict.fromkeys(run["method"].iloc[0] for run in runs[1:]):
+        values = table.loc[method]
+        row = {"method": method, "seeds": len(values)}
+        for name in ("mean", "median"):
+            spread = values[name].agg(["mean", "std", "min", "max"]).to_numpy()
+            row[f"tre_{name}"] = values.loc["", name]
+            row |= {
+                f"tre_{name}_{what}": value for what, value in zip(("mean", "sd", "lowest", "highest"), spread, strict=True)
+            }
+        rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def point_errors(

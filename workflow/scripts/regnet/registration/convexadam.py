@@ -1,5 +1,6 @@
 """ConvexAdam [Siebert 2024]: coupled convex optimization on MIND features and a grid of displacements, refined by Adam."""
 
+import warnings
 from collections.abc import Mapping
 from math import lcm
 from typing import Any
@@ -38,14 +39,16 @@ def register(
 
 def _convexadam(fixed: np.ndarray, moving: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
     """The displacements of ConvexAdam, shape ``(z, y, x, 3)``, components z, y, x in voxels."""
-    from convexAdam.convex_adam_MIND import convex_adam_pt
-
     # Both grids have to fit into the volume; its border is repeated as often as that takes.
     step = lcm(settings["grid"], settings["adam_grid"])
     missing = [(0, -side % step) for side in fixed.shape]
     threads = torch.get_num_threads()
     torch.set_num_threads(settings["threads"])
-    try:
+    # The package warns of torch's functions that it uses, and lets Python ignore all warnings when it is imported.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        from convexAdam.convex_adam_MIND import convex_adam_pt
+
         found = convex_adam_pt(
             *(np.pad(volume, missing, mode="edge") for volume in (fixed, moving)),
             mind_r=settings["mind_radius"],
@@ -59,8 +62,7 @@ def _convexadam(fixed: np.ndarray, moving: np.ndarray, settings: Mapping[str, An
             verbose=True,
             device=torch.device("cpu"),
         )
-    finally:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     # The package moves its samples by n / (n - 1) times the displacements it gives, n the nodes of Adam's grid along an axis:
     # it divides by (n - 1) / 2, while the coordinates of torch's grid_sample, corners not aligned, take n / 2 nodes for 1.
     nodes = np.array([side // settings["adam_grid"] for side in found.shape[:3]])

@@ -1,0 +1,11 @@
+"""Measure the spread of the landmark errors over seeds."""
+
+from regnet.evaluation import LANDMARK_COLUMNS, collect, read_errors, seed_spread, write_errors
+from regnet.jobs import log_to
+from regnet.transforms import read_transform
+
+with log_to(snakemake.log[0]):
+    inputs, params = snakemake.input, snakemake.params
+    errors = collect([read_errors(path, LANDMARK_COLUMNS) for path in inputs.errors], LANDMARK_COLUMNS)
+    again = [(*names, read_transform(path)) for names, path in zip(params.again, inputs.again, strict=True)]
+    write_errors(seed_spread(errors, again), snakemake.output.spread)
