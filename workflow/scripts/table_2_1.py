@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from regnet.evaluation import LANDMARK_COLUMNS, POINT_COLUMNS, read_errors
 from regnet.jobs import log_to
+from regnet.records import LANDMARK_COLUMNS, POINT_COLUMNS, read_errors
 from regnet.tables import table_2_1, write_table
 
 with log_to(snakemake.log[0]):
