@@ -19,7 +19,7 @@ include: "workflow/rules/results.smk"
 
 
 rule all:
-    """All registrations, Table 2.1 and Figures 2.2 to 2.5 of the experiment."""
+    """All registrations, tables and figures of the experiment."""
     default_target: True
     input:
         rules.registrations.input,

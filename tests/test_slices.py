@@ -5,7 +5,7 @@ import SimpleITK as sitk
 
 from regnet import slices as module
 from regnet.records import read_slices, save_slices
-from regnet.transforms import field_transform
+from regnet.transforms import displacement_image, field_transform, jacobian_determinant
 from regnet.volumes import Grid
 
 
@@ -72,6 +72,14 @@ def test_jacobian_slices_hold_the_determinant_of_the_whole_transform():
     # Differences across the slice are right even there where the image is one voxel thick; its border has one neighbour less.
     np.testing.assert_allclose(slices["affine"][1:-1, 1:-1], 1.5, rtol=1e-5)
     assert (slices["regnet"][1:-1, 1:-1] < 0).all()
+
+
+def test_jacobian_slices_are_those_of_the_plane_shown(rng):
+    grid, image, mask, _ = phantom()
+    transform = field_transform(rng.normal(0, 0.5, (*grid.shape, 3)), grid)
+    found = module.jacobian_slices("p", image, mask, {"net": transform})["net"]
+    volume = jacobian_determinant(sitk.GetArrayFromImage(displacement_image(transform, grid)), grid)
+    np.testing.assert_allclose(found[::-1], volume[:, 2], rtol=1e-4)
 
 
 def test_error_slices_hold_the_distance_to_the_truth():

@@ -117,10 +117,10 @@ def figure_capture_range(curve: pd.DataFrame, capture_range: float, accurate: fl
         axes.plot(x[~few], y[~few], look.marker, color=look.colour, ms=4.5, mec="white", mew=0.5)
         axes.plot(x[few], y[few], look.marker, mfc="white", mec=look.colour, ms=4, mew=0.8)
     top = np.nanmax(curve[["median", "median_high"]].to_numpy())
-    axes.set(yscale="log", ylim=(lowest / 1.15, top * 1.15), xlim=(0, last))
+    axes.set(yscale="log", ylim=(lowest / 1.15, top * 1.15), xlim=(0, max(last, 1.3 * capture_range)))
     log_axis(axes.yaxis, *axes.get_ylim())
     axes.axhline(accurate, color="black", lw=0.6, ls=(0, (1, 2)))
-    axes.text(last, accurate * 1.03, f"accurate: {accurate:g} mm", ha="right", va="bottom")
+    axes.text(axes.get_xlim()[1], accurate * 1.03, f"accurate: {accurate:g} mm", ha="right", va="bottom")
     axes.axvline(capture_range, color="black", lw=0.6)
     axes.text(capture_range, top * 1.12, f" capture range, {capture_range:g} mm", ha="left", va="top")
     for edge in bins.index[1:]:
@@ -130,7 +130,7 @@ def figure_capture_range(curve: pd.DataFrame, capture_range: float, accurate: fl
     for left, width, number in zip(bins.index, widths, bins["n"], strict=True):
         counts.text(left + width / 2, number, f"{number}" if number >= FEW else f"{number}†", ha="center", va="bottom")
     counts.set(ylim=(0, 1.25 * bins["n"].max()))
-    ticks = [0.0, *bins.index[1:]]
+    ticks = [0.0, *bins.index[1:], *bins["upper"][np.isfinite(bins["upper"])][-1:]]
     counts.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
     if (bins["n"] < FEW).any():
         counts.text(1, 1, f"†, open marks: fewer than {FEW}", transform=counts.transAxes, ha="right", va="top")
