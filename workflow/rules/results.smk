@@ -191,7 +191,7 @@ rule comparison:
         md=report(
             "results/{experiment}/tables/comparison.md",
             caption="../report/comparison_table.rst",
-            category="Results",
+            category="5 Tables",
             labels={"result": "Comparison of methods: table"},
         ),
         tex="results/{experiment}/tables/comparison.tex",
@@ -219,7 +219,7 @@ rule capture_range:
         md=report(
             "results/{experiment}/tables/capture_range.md",
             caption="../report/capture_range.rst",
-            category="Results",
+            category="5 Tables",
             labels={"result": "Capture range: table"},
         ),
     log:
@@ -246,7 +246,7 @@ rule figure_comparison:
         png=report(
             "results/{experiment}/figures/comparison.png",
             caption="../report/comparison.rst",
-            category="Results",
+            category="6 Figures",
             labels={"result": "Comparison of methods"},
         ),
         pdf="results/{experiment}/figures/comparison.pdf",
@@ -272,7 +272,7 @@ rule figure_accuracy_time:
         png=report(
             "results/{experiment}/figures/accuracy_time.png",
             caption="../report/accuracy_time.rst",
-            category="Results",
+            category="6 Figures",
             labels={"result": "Accuracy against time"},
         ),
         pdf="results/{experiment}/figures/accuracy_time.pdf",
@@ -298,7 +298,7 @@ rule figure_capture_range:
         png=report(
             "results/{experiment}/figures/capture_range.png",
             caption="../report/capture_range.rst",
-            category="Results",
+            category="6 Figures",
             labels={"result": "Capture range"},
         ),
         pdf="results/{experiment}/figures/capture_range.pdf",
@@ -326,7 +326,7 @@ rule figure_jacobian:
         png=report(
             "results/{experiment}/figures/jacobian.png",
             caption="../report/jacobian.rst",
-            category="Results",
+            category="6 Figures",
             labels={"result": "Jacobian determinants"},
         ),
         pdf="results/{experiment}/figures/jacobian.pdf",
@@ -353,7 +353,7 @@ if TRUE_FIELDS:
             png=report(
                 "results/{experiment}/figures/field_error.png",
                 caption="../report/field_error.rst",
-                category="Results",
+                category="6 Figures",
                 labels={"result": "Error of the whole field"},
             ),
             pdf="results/{experiment}/figures/field_error.pdf",
