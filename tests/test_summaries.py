@@ -120,16 +120,16 @@ def test_intervals_are_those_of_draws_made_one_by_one():
         means.append(np.concatenate(drawn).mean())
         medians.append(np.median(np.concatenate(drawn)))
     expected = [*np.percentile(means, [2.5, 97.5]), *np.percentile(medians, [2.5, 97.5])]
-    found = summaries.bootstrap_intervals(errors, pairs, 4000, rng)
+    found = summaries.bootstrap_intervals(errors, summaries.drawn_counts(pairs, 4000, rng))
     assert list(found) == ["mean_low", "mean_high", "median_low", "median_high"]
     np.testing.assert_allclose(list(found.values()), expected, atol=0.08)
     # Landmarks alone would give half that width: pairs differ here by more than their landmarks do.
-    alone = summaries.bootstrap_intervals(errors, np.repeat("a", 90), 4000, rng)
+    alone = summaries.bootstrap_intervals(errors, summaries.drawn_counts(np.repeat("a", 90), 4000, rng))
     assert found["mean_high"] - found["mean_low"] > 1.5 * (alone["mean_high"] - alone["mean_low"])
 
 
-def test_one_landmark_has_no_interval(rng):
-    assert all(np.isnan(limit) for limit in summaries.bootstrap_intervals(np.ones(1), np.array(["a"]), 100, rng).values())
+def test_one_landmark_has_no_interval():
+    assert all(np.isnan(limit) for limit in summaries.bootstrap_intervals(np.ones(1), np.ones((100, 1), int)).values())
 
 
 def test_intervals_depend_on_the_seed_alone_and_methods_share_their_draws():
@@ -145,6 +145,21 @@ def test_a_landmark_without_affine_is_named():
     table = landmarks([1, 2], 1.0)
     with pytest.raises(InputError, match="p1, landmark 0: found no row of affine"):
         summaries.accuracy(table[table["method"] != "affine"], [8], **DRAWS)
+
+
+def test_a_landmark_without_a_method_is_named():
+    table = landmarks([1, 2], 1.0)
+    missing = table[(table["method"] == "affine") | (table["landmark"] == 0)]
+    for measure in (lambda: summaries.accuracy(missing, [8], **DRAWS), lambda: summaries.capture_curve(missing, [4], **DRAWS)):
+        with pytest.raises(InputError, match="p1, landmark 1: found no row of net, expected one of every method"):
+            measure()
+
+
+def test_the_order_of_the_rows_does_not_matter():
+    table = landmarks(np.arange(1, 13), np.arange(1, 13) / 2, ("p1", "p2"))
+    mixed = pd.concat([table[table["method"] == name][::-1] for name in ("affine", "net")], ignore_index=True)
+    pd.testing.assert_frame_equal(summaries.accuracy(mixed, [8], **DRAWS), summaries.accuracy(table, [8], **DRAWS))
+    pd.testing.assert_frame_equal(summaries.capture_curve(mixed, [4], **DRAWS), summaries.capture_curve(table, [4], **DRAWS))
 
 
 def curve_of(*bins, count=12):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from regnet.summaries import FEW, evaluations
+from regnet.summaries import FEW, by_method, evaluations
 
 TEST_COLUMNS = [
     *("evaluation", "capture_range", "level", "method", "other", "n", "few"),
@@ -35,11 +35,10 @@ def paired_tests(landmarks: pd.DataFrame, capture_ranges: Sequence[float]) -> pd
     """
     frames = [pd.DataFrame(columns=TEST_COLUMNS)]
     for evaluation, capture_range, chosen in evaluations(landmarks, capture_ranges):
-        methods = list(chosen["method"].unique())
-        errors = chosen.pivot(index=["pair", "landmark"], columns="method", values="error")
+        errors = by_method(chosen)
         for level, table in (("landmarks", errors), ("pairs", errors.groupby("pair").mean())):
             rows = []
-            for method, other in combinations(methods, 2):
+            for method, other in combinations(errors.columns, 2):
                 difference = (table[method] - table[other]).to_numpy()
                 row = {
                     "evaluation": evaluation,

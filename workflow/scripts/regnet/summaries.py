@@ -134,14 +134,16 @@ def accuracy(landmarks: pd.DataFrame, capture_ranges: Sequence[float], *, sample
     """
     rows = []
     for evaluation, capture_range, chosen in evaluations(landmarks, capture_ranges):
+        table = by_method(chosen)
+        rng = np.random.default_rng(job_seed(seed, "bootstrap", evaluation, f"{capture_range:g}"))
+        counts = drawn_counts(table.index.get_level_values("pair").to_numpy(), samples, rng)
         for method, errors in chosen.groupby("method", sort=False):
-            rng = np.random.default_rng(job_seed(seed, "bootstrap", evaluation, f"{capture_range:g}"))
             error = errors["error"]
             row = {"evaluation": evaluation, "capture_range": capture_range, "method": method}
             row |= {"n": len(errors), "n_pairs": errors["pair"].nunique(), "few": len(errors) < FEW}
             row |= {"mean": error.mean(), "sd": error.std(ddof=1), "median": error.median(), "max": error.max()}
             row |= {"p75": error.quantile(0.75), "p95": error.quantile(0.95)}
-            row |= bootstrap_intervals(error.to_numpy(), errors["pair"].to_numpy(), samples, rng)
+            row |= bootstrap_intervals(table[method].to_numpy(), counts)
             for axis in AXES:
                 row |= {f"{axis}_mean": errors[f"error_{axis}"].mean(), f"{axis}_sd": errors[f"error_{axis}"].std(ddof=1)}
             snapped = errors["error_snapped"]
@@ -150,19 +152,35 @@ def accuracy(landmarks: pd.DataFrame, capture_ranges: Sequence[float], *, sample
     return pd.DataFrame(rows, columns=ACCURACY_COLUMNS)
 
 
-def bootstrap_intervals(errors: np.ndarray, pairs: np.ndarray, samples: int, rng: np.random.Generator) -> dict[str, float]:
+def by_method(landmarks: pd.DataFrame) -> pd.DataFrame:
+    """Errors of each landmark (rows, indexed by pair and landmark) and method (columns, in the order of the input), in mm.
+
+    Parameters
+    ----------
+    landmarks
+        Columns as in `regnet.records.LANDMARK_COLUMNS`.
+
+    Raises
+    ------
+    InputError
+        If a method lacks a landmark that another one has: methods are compared at the same landmarks.
+    """
+    table = landmarks.pivot(index=["pair", "landmark"], columns="method", values="error")[landmarks["method"].unique()]
+    for method in table.columns[table.isna().any()]:
+        pair, landmark = table.index[table[method].isna()][0]
+        raise InputError(f"landmarks: {pair}, landmark {landmark}: found no row of {method}, expected one of every method")
+    return table
+
+
+def bootstrap_intervals(errors: np.ndarray, counts: np.ndarray) -> dict[str, float]:
     """The 95 % intervals of mean and median from the hierarchical bootstrap of this module.
 
     Parameters
     ----------
     errors
         Shape ``(n,)``: the errors of a method.
-    pairs
-        Shape ``(n,)``: the pair of each landmark.
-    samples
-        Number of draws.
-    rng
-        Source of the random numbers.
+    counts
+        Shape ``(samples, n)``, of `drawn_counts`.
 
     Returns
     -------
@@ -172,7 +190,6 @@ def bootstrap_intervals(errors: np.ndarray, pairs: np.ndarray, samples: int, rng
     names = ("mean_low", "mean_high", "median_low", "median_high")
     if len(errors) < 2:
         return dict.fromkeys(names, np.nan)
-    counts = drawn_counts(pairs, samples, rng)
     totals = counts.sum(axis=1)
     means = counts @ errors / totals
     order = np.argsort(errors)
@@ -184,7 +201,7 @@ def bootstrap_intervals(errors: np.ndarray, pairs: np.ndarray, samples: int, rng
 
 
 def drawn_counts(pairs: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each landmark ``(n,)`` is drawn in each sample of the hierarchical bootstrap, ``(samples, n)``.
+    """How often each landmark, of the pairs ``(n,)``, is drawn in each sample of the hierarchical bootstrap: ``(samples, n)``.
 
     A pair that is drawn k times gives k draws of as many landmarks as it has: together these are multinomial.
     """
@@ -218,13 +235,16 @@ def capture_curve(landmarks: pd.DataFrame, edges: Sequence[float], *, samples: i
     distances = initial_distances(landmarks)
     bins = np.digitize(distances, limits) - 1
     rows = []
-    for (method, number), errors in landmarks.groupby(["method", bins], sort=False):
-        rng = np.random.default_rng(job_seed(seed, "bootstrap", "curve", str(number)))
-        error = errors["error"]
-        row = {"method": method, "lower": limits[number], "upper": limits[number + 1], "n": len(errors)}
-        row |= {"n_pairs": errors["pair"].nunique(), "few": len(errors) < FEW}
-        row |= {"initial_mean": distances[errors.index].mean(), "mean": error.mean(), "median": error.median()}
-        rows.append(row | bootstrap_intervals(error.to_numpy(), errors["pair"].to_numpy(), samples, rng))
+    for number in np.unique(bins):
+        chosen = landmarks[bins == number]
+        table = by_method(chosen)
+        pairs = table.index.get_level_values("pair").to_numpy()
+        counts = drawn_counts(pairs, samples, np.random.default_rng(job_seed(seed, "bootstrap", "curve", str(number))))
+        common = {"lower": limits[number], "upper": limits[number + 1], "n": len(table), "n_pairs": len(np.unique(pairs))}
+        common |= {"few": len(table) < FEW, "initial_mean": table["affine"].mean()}
+        for method, errors in table.items():
+            row = {"method": method, **common, "mean": errors.mean(), "median": errors.median()}
+            rows.append(row | bootstrap_intervals(errors.to_numpy(), counts))
     order = {method: rank for rank, method in enumerate(landmarks["method"].unique())}
     curve = pd.DataFrame(rows, columns=CURVE_COLUMNS)
     return curve.sort_values(["method", "lower"], key=lambda column: column.replace(order), ignore_index=True)
@@ -256,9 +276,9 @@ def held_ranges(curve: pd.DataFrame, accurate: float) -> pd.DataFrame:
     return frame.rename_axis("method")
 
 
-def evaluations(landmarks: pd.DataFrame, capture_ranges: Sequence[float]) -> Iterable[tuple[str, float, pd.DataFrame]]:
-    """TRE with all landmarks, then TRE' with those within each capture range: its name, the range and the rows."""
-    yield "TRE", np.nan, landmarks
+def evaluations(landmarks: pd.DataFrame, capture_ranges: Sequence[float]) -> list[tuple[str, float, pd.DataFrame]]:
+    """TRE with all landmarks, then TRE' with those within each capture range: its name, the range and the rows, if there are
+    any."""
     distances = initial_distances(landmarks)
-    for capture_range in capture_ranges:
-        yield "TRE'", float(capture_range), landmarks[distances <= capture_range]
+    within = [("TRE'", float(capture_range), landmarks[distances <= capture_range]) for capture_range in capture_ranges]
+    return [one for one in (("TRE", np.nan, landmarks), *within) if len(one[2])]
