@@ -199,6 +199,16 @@ def test_training_curves_show_every_stage_and_axis_and_the_zero_field():
     assert all("(mm)" in axes.get_ylabel() for axes in figure.axes)
 
 
+def test_compared_trainings_are_drawn_where_they_were_validated():
+    curves = pd.DataFrame({"patches": [100, 200, 300], "validation_mae": [np.nan, 3.0, 2.0], "validation_zero_field": 5.0})
+    (axes,) = training.compared_trainings({"with": curves, "without": curves.assign(validation_mae=4.5)}).axes
+    first, second, zero_field = axes.get_lines()
+    assert [line.get_label() for line in (first, second, zero_field)] == ["with", "without", "zero field"]
+    assert first.get_xdata().tolist() == [200, 300]
+    assert second.get_ydata().tolist() == [4.5] * 3
+    assert set(zero_field.get_ydata()) == {5.0}
+
+
 def test_examples_without_a_method_are_refused(tmp_path):
     arrays = {"pair": np.array("p"), "spacing": np.ones(2), "fixed": np.zeros((3, 3)), "mask": np.ones((3, 3))}
     save_slices(tmp_path / "example_slices.npz", arrays)

@@ -208,6 +208,21 @@ def test_a_loss_that_is_not_finite_stops_the_training(pool):
         )
 
 
+def test_finetuning_starts_from_the_given_weights(pool, tmp_path):
+    """A rate of nearly 0 leaves them as they are; frozen normalization too."""
+    start = tmp_path / "start.safetensors"
+    save_network(RegNet("regnet_1scale"), start, spacing=4.0, window=(-1000, 400))
+    settings = {**SETTINGS, "learning_rate": 1e-12, "freeze_after": 0}
+    options = {"spacing": 2.0, "seed": 1, "device": torch.device("cpu"), "start": start}
+    trained = train("regnet_1scale", pool, pool, settings, SYNTHESIS, **options).network.state_dict()
+    given = load_network(start)[0].state_dict()
+    assert all(torch.allclose(trained[name], value, atol=1e-6) for name, value in given.items())
+    scratch = train("regnet_1scale", pool, pool, settings, SYNTHESIS, **{**options, "start": None}).network.state_dict()
+    assert not torch.allclose(scratch["joint.2.weight"], given["joint.2.weight"], atol=1e-3)
+    with pytest.raises(InputError, match=r"start\.safetensors: found weights of the variant regnet_1scale, expected regnet$"):
+        train("regnet", pool, pool, settings, SYNTHESIS, **options)
+
+
 def test_weights_survive_the_disk(tmp_path):
     network = RegNet("regnet_early").eval()
     save_network(network, tmp_path / "model.safetensors", spacing=2.0, window=(-1000, 400), patches_seen=7)
@@ -226,6 +241,8 @@ def test_other_files_are_refused_as_weights(tmp_path):
     save_network(other, path, spacing=2.0, window=(-1000, 400))
     with pytest.raises(InputError, match="do not fit the variant regnet"):
         load_network(path)
+    with pytest.raises(InputError, match=r"model\.safetensors: found weights of the spacing 2\.0, expected 1\.0"):
+        load_network(path, spacing=1.0)
 
 
 def test_without_a_granted_gpu_the_cpu_is_taken():

@@ -147,3 +147,21 @@ def test_an_empty_table_of_samples_is_refused(job, tmp_path):
     files = dataclasses.replace(empty.training, samples=(str(tmp_path / "empty.npz"),))
     with pytest.raises(InputError, match=r"empty\.npz: the table of samples is empty"):
         dataclasses.replace(empty, training=files).run()
+
+
+def test_a_checkpoint_is_of_the_weights_it_started_from(job, tmp_path):
+    start = tmp_path / "start.safetensors"
+    start.write_bytes(b"one")
+    finetuning = dataclasses.replace(job("finetune", mode="finetune", weights=str(start)), start=str(start))
+    before = finetuning._fingerprint()
+    assert before == finetuning._fingerprint()
+    start.write_bytes(b"two")
+    assert [part for part, digest in finetuning._fingerprint().items() if digest != before[part]] == ["data"]
+    assert job("finetune", mode="scratch")._fingerprint()["settings"] != before["settings"]
+
+
+def test_weights_name_the_settings_they_were_trained_with(job):
+    one = job("one", warmup=None, epochs=1)
+    one.run()
+    assert load_network(one.best)[1]["settings"] == one._fingerprint()["settings"]
+    assert job("two", warmup=None, epochs=2)._fingerprint()["settings"] != one._fingerprint()["settings"]

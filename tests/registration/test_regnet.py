@@ -8,8 +8,9 @@ from torch import nn
 
 from regnet.inference import DenseNetwork
 from regnet.network import FIRST_OUTPUT, OUTPUT_STRIDE
-from regnet.registration.regnet import predict_field, register
+from regnet.registration.regnet import Stage, predict_field, register, register_stages
 from regnet.transforms import compose, transform_points
+from regnet.volumes import Grid, resample_ct
 
 WINDOW = (-1000, 400)
 CPU = torch.device("cpu")
@@ -107,3 +108,47 @@ def test_a_further_pass_sees_the_image_warped_so_far(oblique_grid, rng):
     before, after = (tensor[0, 0, 40:60, 40:60, 40:60] for tensor in seen)
     shifted_by_one = seen[0][0, 0, 40:60, 40:60, 41:61]
     assert (after - shifted_by_one).abs().mean() < 0.1 * (after - before).abs().mean()
+
+
+class Stretch(nn.Module):
+    """Stands for a network that found displacements along x which grow along x, by a share of the distance in voxels."""
+
+    def __init__(self, share):
+        super().__init__()
+        self.share = share
+
+    def forward(self, fixed, moving):
+        z, y, x = ((side - 52) // OUTPUT_STRIDE for side in fixed.shape[2:])
+        field = torch.zeros(1, 3, z, y, x)
+        field[:, 0] = self.share * OUTPUT_STRIDE * torch.arange(x, dtype=torch.float32)
+        return field
+
+
+def test_stages_are_composed_coarse_to_fine_each_on_its_own_grid(rng):
+    """A stretch found at 4 mm and then a shift found at 2 mm: x goes to A(y + u(y)) with y = x + v(x)."""
+    grid = Grid((60, 56, 52), (2.0, 2.0, 2.0), (10.0, -20.0, 30.0))
+    fixed, moving = shifted(grid, np.zeros(3), rng)
+    initial = sitk.TranslationTransform(3, (1.0, 0.0, 0.0))
+    coarse = [resample_ct(image, grid.isotropic(4.0)) for image in (fixed, moving)]
+    seen = []
+
+    class Recording(Constant):
+        def forward(self, fixed, moving):
+            seen.append(moving.clone())
+            return super().forward(fixed, moving)
+
+    stages = [Stage(Stretch(0.1), WINDOW, *coarse), Stage(Recording([3.0, 0.0, 0.0]), WINDOW, fixed, moving)]
+    options = {"passes": 1, "device": CPU, "precision": "float32"}
+    transform = register_stages(stages, initial, **options)
+    points = grid.points(rng.uniform(10, 40, (20, 3)))
+    moved = points + np.array([6.0, 0.0, 0.0])
+    # The first output of the coarse stage lies between its first two voxels.
+    start = grid.isotropic(4.0).points(np.full(3, 0.5))[0]
+    stretched = moved + np.outer(0.1 * (moved[:, 0] - start), [1.0, 0.0, 0.0])
+    np.testing.assert_allclose(transform_points(transform, points), stretched + np.array([1.0, 0.0, 0.0]), atol=1e-3)
+    # The fine stage saw the moving image under the affine and the coarse field.
+    alone = register_stages(stages[:1], initial, **options)
+    warped = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, alone, sitk.sitkBSpline, -1024, sitk.sitkFloat32))
+    inner = (slice(10, 40),) * 3
+    expected = (warped[inner].clip(*WINDOW) - WINDOW[0]) / 500
+    assert np.abs(seen[0][0, 0].numpy()[tuple(slice(26 + 10, 26 + 40) for _ in range(3))] - expected).mean() < 0.02

@@ -11,7 +11,9 @@ import pytest
 import yaml
 
 from regnet import comparison, records, summaries
+from regnet.inference import load_network, save_network
 from regnet.tables import COLUMNS
+from regnet.transforms import read_transform
 
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
@@ -92,7 +94,7 @@ def test_every_log_that_a_rule_declares_is_written(run):
     assert (logs / "train" / "regnet.log").read_text(encoding="utf-8").count("validation MAE") == 2
     assert list((logs / "tensorboard" / "regnet").glob("events.out.tfevents.*"))
     assert not list((run / "results" / "test" / "checkpoints").iterdir())
-    assert (logs / "register" / "affine" / "test1.elastix.log").stat().st_size > 0
+    assert (logs / "register" / "affine" / "test1.tool.log").stat().st_size > 0
     assert {path.name for path in logs.iterdir()} >= {"phantom", "resample", "synthesize", "table_2_1.log", "figure_2_3.log"}
 
 
@@ -110,6 +112,38 @@ def test_a_second_run_has_nothing_to_do(run):
     process = snakemake(run, "--cores", "2")
     assert process.returncode == 0
     assert "Nothing to be done" in process.stderr
+
+
+def test_released_weights_are_used_and_nothing_is_trained(run, tmp_path):
+    """The test's own weights in the place of released ones; coarse to fine, with those of a spacing that nothing else uses."""
+    folder = tmp_path / "released"
+    shutil.copytree(run, folder)
+    models = folder / "results" / "test" / "models"
+    network, facts = load_network(models / "regnet" / "model.safetensors")
+    save_network(network, folder / "coarse_3mm.safetensors", **{**facts, "spacing": 3.0})
+    overlay = {
+        "experiment": "released",
+        "training": {"mode": "released", "weights": "results/test/models/{variant}/model.safetensors"},
+        "regnet": {"stages": [3, 1.75], "stage_weights": "coarse_{spacing}mm.safetensors"},
+    }
+    (folder / "released.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
+    config = ["config/test.yaml", "released.yaml"]
+    everything = snakemake(folder, "--cores", "2", "--dry-run", config=config)
+    assert everything.returncode == 0, everything.stderr
+    assert "rule train:" not in everything.stdout
+    assert "synthetic/train1" not in everything.stdout
+    results = folder / "results" / "released"
+    process = snakemake(
+        folder, "--cores", "2", f"{results.relative_to(folder)}/registrations/regnet/test1/transform.h5", config=config
+    )
+    assert process.returncode == 0, process.stderr[-3000:]
+    given = (models / "regnet" / "model.safetensors").read_bytes()
+    assert (results / "models" / "regnet" / "model.safetensors").read_bytes() == given
+    composite = read_transform(results / "registrations" / "regnet" / "test1" / "transform.h5")
+    parts = [composite.GetNthTransform(number).GetName() for number in range(composite.GetNumberOfTransforms())]
+    assert parts == ["AffineTransform", "DisplacementFieldTransform", "DisplacementFieldTransform"]
+    log = (results / "logs" / "register" / "regnet" / "test1.log").read_text(encoding="utf-8")
+    assert log.index("stage 1 of 2: 3 mm") < log.index("stage 2 of 2: 1.75 mm")
 
 
 def test_figures_need_only_the_evaluation(run, tmp_path):
@@ -160,7 +194,7 @@ def test_a_changed_module_reruns_what_uses_it_and_nothing_else(run, tmp_path):
     process = snakemake(folder, "--cores", "2", "--dry-run")
     assert process.returncode == 0
     assert "figure_2_3" in process.stdout
-    for rule in ("table_2_1", "figure_jacobian", "comparison", "train", "register_elastix", "phantom"):
+    for rule in ("table_2_1", "figure_jacobian", "comparison", "train", "register", "phantom"):
         assert f"rule {rule}:" not in process.stdout
 
 

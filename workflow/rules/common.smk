@@ -12,10 +12,13 @@ sys.path.append(str(Path(str(workflow.current_basedir)).parent / "scripts"))
 from regnet.cohort import read_cohort
 from regnet.errors import RegNetError
 from regnet.modules import source_files
+from regnet.registration.methods import check_methods, configured, method_files
 from regnet.schemas import check_config
+from regnet.weights import find_weights
 
 try:
     check_config(config)
+    check_methods(config["methods"])
     cohort = read_cohort(
         config["cohort"],
         config["data_root"],
@@ -30,9 +33,12 @@ RESULTS = f"results/{config['experiment']}"
 SPACING = f"{config['resampling']['spacing']:g}"
 NETWORK_SPACING = f"{config['regnet']['spacing'] or config['resampling']['spacing']:g}"
 
+STAGES = [f"{spacing:g}" for spacing in config["regnet"]["stages"] or []] or [NETWORK_SPACING]
+
 VARIANTS = config["training"]["variants"]
 FREQUENCIES = list(config["synthesis"]["frequencies"])
-METHODS = [*config["elastix"]["methods"], "regnet"]
+SETTINGS = configured(config["methods"])
+METHODS = list(SETTINGS)
 
 SYNTHETIC_PAIRS = [f"{moving}_{frequency}" for moving in ("original", "deformed") for frequency in FREQUENCIES]
 
@@ -45,7 +51,7 @@ wildcard_constraints:
     split="train|validation|test",
     variant="|".join(VARIANTS),
     method="|".join(METHODS),
-    spacing=f"{re.escape(SPACING)}|{re.escape(NETWORK_SPACING)}",
+    spacing="|".join(map(re.escape, dict.fromkeys([SPACING, NETWORK_SPACING, *STAGES]))),
     moving="original|deformed",
     frequency="|".join(FREQUENCIES),
 
@@ -86,6 +92,12 @@ def true_field(pair):
     return f"{DATA_ROOT}/{subject}_dvf.nii.gz" if given == made else None
 
 
+def stage_images(side, suffix=""):
+    """An input function: the same for the spacing of each stage of a registration."""
+    paths = [pair_image(side, spacing, suffix) for spacing in STAGES]
+    return lambda wildcards: [path(wildcards) for path in paths]
+
+
 def given_image(side):
     """An input function: the fixed or moving image of a pair as the cohort gives it."""
     return lambda wildcards: cohort.images.loc[cohort.pairs.loc[wildcards.pair, side], "path"]
@@ -96,8 +108,25 @@ def given_mask(wildcards):
     return cohort.images.loc[wildcards.image, "mask"] or f"{RESULTS}/masks/{wildcards.image}.nii.gz"
 
 
+def given_weights(wildcards):
+    """The weights that the config gives for a variant, by a released name or a path."""
+    return os.path.relpath(find_weights(config["training"]["weights"].format(variant=wildcards.variant)))
+
+
+def stage_weights(wildcards):
+    """The weights of each stage of a registration: those of the experiment at its spacing, at others the config's."""
+    return [
+        (
+            f"{RESULTS}/models/regnet/model.safetensors"
+            if spacing == NETWORK_SPACING
+            else os.path.relpath(find_weights(config["regnet"]["stage_weights"].format(spacing=spacing)))
+        )
+        for spacing in STAGES
+    ]
+
+
 def initial_transform(wildcards):
-    """The affine registration that a B-spline registration starts from; the affine one itself starts from nothing."""
+    """The affine registration that every other method starts from; the affine one itself starts from nothing."""
     return [] if wildcards.method == "affine" else f"{RESULTS}/registrations/affine/{wildcards.pair}/transform.h5"
 
 

@@ -4,7 +4,7 @@ FIGURES = [
     *("figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5", "field_statistics"),
     *("comparison", "accuracy_time", "capture_range", "jacobian"),
     *(["field_error"] if TRUE_FIELDS else []),
-    *(f"training_{variant}" for variant in VARIANTS),
+    *(f"training_{variant}" for variant in VARIANTS if config["training"]["mode"] != "released"),
 ]
 
 
@@ -28,8 +28,8 @@ rule table_2_1:
     input:
         landmarks="results/{experiment}/evaluation/landmarks.csv",
         synthetic="results/{experiment}/evaluation/synthetic.csv",
-        curves=expand("results/{experiment}/models/{variant}/training.csv", variant=VARIANTS, allow_missing=True),
-        code=source_files("tables"),
+        weights=expand("results/{experiment}/models/{variant}/model.safetensors", variant=VARIANTS, allow_missing=True),
+        code=source_files("tables", "inference"),
     output:
         csv="results/{experiment}/tables/table_2_1.csv",
         md=report(

@@ -1,38 +1,62 @@
-# Needs the samples and volumes of the synthetic pairs of the training and validation images. Gives weights and curves.
+# Needs the samples and volumes of the synthetic pairs of the training and validation images, or weights that are there. Gives
+# weights, and the curves of a training.
 
+if config["training"]["mode"] == "released":
 
-rule train:
-    """Train RegNet or one of its variants; a training that was killed goes on from its last checkpoint."""
-    input:
-        training=synthetic_pairs("train", "patches/{image}/{moving}_{frequency}.npz"),
-        training_fixed=synthetic_pairs("train", "synthetic/{image}/{moving}_{frequency}/fixed.npy"),
-        training_moving=synthetic_pairs("train", "synthetic/{image}/{moving}.npy"),
-        validation=synthetic_pairs("validation", "patches/{image}/{moving}_{frequency}.npz"),
-        validation_fixed=synthetic_pairs("validation", "synthetic/{image}/{moving}_{frequency}/fixed.npy"),
-        validation_moving=synthetic_pairs("validation", "synthetic/{image}/{moving}.npy"),
-        code=source_files("training"),
-    output:
-        best="results/{experiment}/models/{variant}/model.safetensors",
-        last="results/{experiment}/models/{variant}/last.safetensors",
-        curves="results/{experiment}/models/{variant}/training.csv",
-    log:
-        "results/{experiment}/logs/train/{variant}.log",
-    benchmark:
-        "results/{experiment}/benchmarks/train/{variant}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: config["training"]["threads"]
-    resources:
-        gpu=config["training"]["gpus"],
-        mem_mb=6000,
-        runtime=1440,
-    params:
-        training=config["training"],
-        synthesis=config["synthesis"],
-        spacing=float(NETWORK_SPACING),
-        window=config["regnet"]["window"],
-        seed=config["seed"],
-        checkpoints="results/{experiment}/checkpoints/{variant}",
-        events="results/{experiment}/logs/tensorboard/{variant}",
-    script:
-        "../scripts/train.py"
+    rule released:
+        """Take the weights that the config names, after a look whether they are of the variant and for the spacing."""
+        input:
+            weights=given_weights,
+            code=source_files("inference"),
+        output:
+            weights="results/{experiment}/models/{variant}/model.safetensors",
+        log:
+            "results/{experiment}/logs/released/{variant}.log",
+        conda:
+            "../../environment.yml"
+        resources:
+            mem_mb=1000,
+            runtime=10,
+        params:
+            spacing=float(NETWORK_SPACING),
+        script:
+            "../scripts/released.py"
+
+else:
+
+    rule train:
+        """Train RegNet or one of its variants; a training that was killed goes on from its last checkpoint."""
+        input:
+            training=synthetic_pairs("train", "patches/{image}/{moving}_{frequency}.npz"),
+            training_fixed=synthetic_pairs("train", "synthetic/{image}/{moving}_{frequency}/fixed.npy"),
+            training_moving=synthetic_pairs("train", "synthetic/{image}/{moving}.npy"),
+            validation=synthetic_pairs("validation", "patches/{image}/{moving}_{frequency}.npz"),
+            validation_fixed=synthetic_pairs("validation", "synthetic/{image}/{moving}_{frequency}/fixed.npy"),
+            validation_moving=synthetic_pairs("validation", "synthetic/{image}/{moving}.npy"),
+            start=given_weights if config["training"]["mode"] == "finetune" else [],
+            code=source_files("training"),
+        output:
+            best="results/{experiment}/models/{variant}/model.safetensors",
+            last="results/{experiment}/models/{variant}/last.safetensors",
+            curves="results/{experiment}/models/{variant}/training.csv",
+        log:
+            "results/{experiment}/logs/train/{variant}.log",
+        benchmark:
+            "results/{experiment}/benchmarks/train/{variant}.tsv"
+        conda:
+            "../../environment.yml"
+        threads: config["training"]["threads"]
+        resources:
+            gpu=config["training"]["gpus"],
+            mem_mb=6000,
+            runtime=1440,
+        params:
+            training=config["training"],
+            synthesis=config["synthesis"],
+            spacing=float(NETWORK_SPACING),
+            window=config["regnet"]["window"],
+            seed=config["seed"],
+            checkpoints="results/{experiment}/checkpoints/{variant}",
+            events="results/{experiment}/logs/tensorboard/{variant}",
+        script:
+            "../scripts/train.py"

@@ -1,10 +1,10 @@
-"""Register a pair with the trained network."""
+"""Register a pair with the trained network, or coarse to fine with several."""
 
 import torch
 
 from regnet.inference import load_network
 from regnet.jobs import log_to
-from regnet.registration.regnet import register
+from regnet.registration.regnet import Stage, register_stages
 from regnet.training import pick_device
 from regnet.transforms import read_transform, write_transform
 from regnet.volumes import Grid, read_ct, read_mask
@@ -12,15 +12,18 @@ from regnet.volumes import Grid, read_ct, read_mask
 with log_to(snakemake.log[0]):
     torch.set_num_threads(snakemake.threads)
     inputs, params = snakemake.input, snakemake.params
-    network, facts = load_network(inputs.weights)
-    fixed = read_ct(inputs.fixed)
-    transform = register(
-        network,
-        fixed,
-        read_ct(inputs.moving),
+    stages = []
+    masks = inputs.fixed_mask or [None] * len(inputs.weights)
+    for weights, spacing, fixed, moving, mask in zip(
+        inputs.weights, params.spacings, inputs.fixed, inputs.moving, masks, strict=True
+    ):
+        network, facts = load_network(weights, spacing=spacing)
+        image = read_ct(fixed)
+        lungs = read_mask(mask, Grid.of(image)) if mask else None
+        stages.append(Stage(network, facts["window"], image, read_ct(moving), lungs))
+    transform = register_stages(
+        stages,
         read_transform(inputs.initial),
-        mask=read_mask(inputs.fixed_mask, Grid.of(fixed)) if inputs.fixed_mask else None,
-        window=facts["window"],
         passes=params.passes,
         stride=params.stride,
         precision=params.precision,

@@ -29,5 +29,6 @@ if __name__ == "__main__":
             best=outputs.best,
             last=outputs.last,
             curves=outputs.curves,
+            start=inputs.start or None,
         )
         job.run(processes=max(1, min(gpus, torch.cuda.device_count())))

@@ -158,11 +158,12 @@ def _add_register(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--moving-landmarks", metavar="FILE", help="the corresponding points of the moving image")
     parser.add_argument(
         "--weights",
-        default=DEFAULT,
+        action="append",
         metavar="FILE|NAME",
-        help="weights of RegNet: a safetensors file, or the name of released ones (default: %(default)s)",
+        help="weights of RegNet: a safetensors file, or the name of released ones; may be given several times, for the stages "
+        f"of a registration from coarse to fine (default: {', '.join(DEFAULT)})",
     )
-    parser.add_argument("--passes", type=_positive, default=1, metavar="N", help="how often RegNet is applied (default: 1)")
+    parser.add_argument("--passes", type=_positive, default=1, metavar="N", help="how often each is applied (default: 1)")
     parser.add_argument(
         "--stride", type=int, choices=(1, 2), default=2, help="a displacement at each voxel, or at every second (default: 2)"
     )
@@ -242,7 +243,7 @@ def _register(arguments: argparse.Namespace) -> str:
     landmarks = arguments.fixed_landmarks, arguments.moving_landmarks
     if any(landmarks) and not all(landmarks):
         raise ConfigError("--fixed-landmarks, --moving-landmarks: found one of them, expected both or neither")
-    weights = find_weights(arguments.weights)
+    weights = [find_weights(name) for name in arguments.weights or DEFAULT]
     from regnet.pair import register_scans  # after the mistakes that can be found without it
 
     _, errors = register_scans(

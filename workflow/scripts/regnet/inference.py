@@ -10,6 +10,7 @@ import logging
 import operator
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ ORIGINAL_NS, LOW_NS, JOINT_NS = 800.0, 1000.0, 4500.0
 """What the layers at original and at low resolution and the joint ones take per voxel of their own grid on a CPU core."""
 
 BYTES_PER_VOXEL = {"float32": 400, "bfloat16": 240}
-"""Memory of the feature maps at their largest, per voxel that the layers at original resolution see. Measured: in float32 299, and
+"""Memory of the feature maps at their largest, per voxel that the layers at original resolution see. Measured: float32 299, and
 373 for the variant of that resolution only; in bfloat16, where some layers stay in float32, 206."""
 
 PROGRAM_GIB = 0.5
@@ -91,13 +92,22 @@ def save_network(network: RegNet, path: str | Path, *, spacing: float, window: t
         save_file(weights, str(partial), {METADATA: json.dumps(metadata)})
 
 
-def load_network(path: str | Path) -> tuple[RegNet, dict]:
+def load_network(
+    path: str | Path, *, variant: str | None = None, spacing: float | None = None
+) -> tuple[RegNet, dict[str, Any]]:
     """Read a network that `save_network` wrote, ready for inference, and its metadata.
+
+    Parameters
+    ----------
+    path
+        The file.
+    variant, spacing
+        What the network has to be: its variant, and its working spacing in mm; any if None.
 
     Raises
     ------
     InputError
-        If the file is not such a file, or its weights do not fit the variant it names.
+        If the file is not such a file, its weights do not fit the variant it names, or it is another network.
     """
     try:
         with safe_open(str(path), framework="pt") as stored:
@@ -107,6 +117,9 @@ def load_network(path: str | Path) -> tuple[RegNet, dict]:
         raise InputError(f"{path}: cannot be read as weights of RegNet in safetensors ({error})") from error
     if metadata.get("variant") not in VARIANTS or not {"spacing", "window"} <= metadata.keys():
         raise InputError(f"{path}: names the variant {metadata.get('variant')!r}, expected one of {', '.join(VARIANTS)}")
+    for name, expected in (("variant", variant), ("spacing", spacing)):
+        if expected is not None and metadata[name] != expected:
+            raise InputError(f"{path}: found weights of the {name} {metadata[name]}, expected {expected}")
     network = RegNet(metadata["variant"])
     try:
         network.load_state_dict(weights)

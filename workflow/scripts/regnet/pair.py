@@ -6,7 +6,7 @@ import logging
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
@@ -28,8 +28,8 @@ from regnet.files import whole_file, whole_folder
 from regnet.inference import load_network
 from regnet.landmarks import read_landmark_pair
 from regnet.lungs import segment_lungs
-from regnet.network import OUTPUT_STRIDE
-from regnet.registration.regnet import register as register_regnet
+from regnet.network import OUTPUT_STRIDE, RegNet
+from regnet.registration.regnet import Stage, register_stages
 from regnet.resources import shipped
 from regnet.slices import overview_slices
 from regnet.training import pick_device
@@ -85,7 +85,7 @@ def register_scans(
     moving: str | Path,
     output: str | Path,
     *,
-    weights: str | Path,
+    weights: Sequence[str | Path],
     fixed_mask: str | Path | None = None,
     moving_mask: str | Path | None = None,
     landmarks: tuple[str | Path, str | Path] | None = None,
@@ -99,8 +99,8 @@ def register_scans(
 ) -> tuple[dict[str, Any], pd.DataFrame | None]:
     """Register two chest CT scans with RegNet and write everything a user may want of it into a folder.
 
-    Both images are resampled to the working spacing of the network; affine registration and RegNet run there. What is written
-    lies on the grid of the fixed image.
+    Both images are resampled to the working spacing of each network, where it runs; the affine registration runs at the finest.
+    What is written lies on the grid of the fixed image.
 
     Parameters
     ----------
@@ -109,7 +109,7 @@ def register_scans(
     output
         The folder to make; it holds the files `RESULTS`. A failure leaves nothing of it.
     weights
-        A safetensors file of RegNet.
+        Safetensors files of RegNet, one for each stage of a coarse-to-fine registration, in their order; or one alone.
     fixed_mask, moving_mask
         Lung masks on the grids of their images; lungs are segmented where there is none. Affine registration and RegNet match
         the fixed lungs, outside the field continues smoothly; the moving mask only says how well the lungs then match.
@@ -118,7 +118,7 @@ def register_scans(
     affine
         Whether an affine registration comes first. Without it the scans have to lie on each other.
     passes
-        How often the network is applied; 1 is the chapter's one shot.
+        How often each network is applied; 1 is the chapter's one shot.
     stride
         Distance of neighbouring displacements in voxels of the working grid, 1 or 2.
     device
@@ -154,13 +154,13 @@ def register_scans(
         "fixed_mask": fixed_mask,
         "moving_mask": moving_mask,
         **dict(zip(("fixed_landmarks", "moving_landmarks"), landmarks or (None, None), strict=True)),
-        "weights": weights,
     }
+    inputs |= {f"weights_{number}": path for number, path in enumerate(weights, 1)}
     _refuse_inputs_in(Path(output), inputs)
     seconds: dict[str, float] = {}
     with whole_folder(output, RESULTS, replace=replace) as folder:
         with _step("reading", seconds):
-            network, facts = load_network(weights)
+            networks = [load_network(path) for path in weights]
             where = _device(device)
             torch.set_num_threads(threads)
             scans = [_read_scan(*paths) for paths in ((fixed, fixed_mask), (moving, moving_mask))]
@@ -172,26 +172,16 @@ def register_scans(
             fixed_scan, moving_scan = (_with_lungs(scan) for scan in scans)
             log.info("lungs of %.2f and %.2f litres", fixed_scan.lung_litres, moving_scan.lung_litres)
         with _step("resampling", seconds):
-            grid = fixed_scan.grid.isotropic(facts["spacing"])
-            working = [resample_ct(scan.image, scan.grid.isotropic(facts["spacing"])) for scan in (fixed_scan, moving_scan)]
-            mask = resample_mask(fixed_scan.mask, grid)
+            stages = [_stage(network, facts, fixed_scan, moving_scan) for network, facts in networks]
+            finest = min(stages, key=lambda stage: stage.fixed.GetSpacing()[0])
         elastix_seed = job_seed(seed, "affine")
         initial = compose(sitk.AffineTransform(3))
         if affine:
             with _step("affine", seconds):
-                initial = _register_affine(*working, mask, threads=threads, seed=elastix_seed)
-        _refuse_little_overlap(fixed_scan, moving_scan, mask, initial, affine)
+                initial = _register_affine(finest.fixed, finest.moving, finest.mask, threads=threads, seed=elastix_seed)
+        _refuse_little_overlap(fixed_scan, moving_scan, finest.mask, initial, affine)
         with _step("regnet", seconds):
-            transform = register_regnet(
-                network,
-                *working,
-                initial,
-                mask=mask,
-                window=tuple(facts["window"]),
-                passes=passes,
-                stride=stride,
-                device=where,
-            )
+            transform = register_stages(stages, initial, passes=passes, stride=stride, device=where)
         transforms = {"before": IDENTITY, **({"affine": initial} if affine else {}), "regnet": transform}
         with _step("writing", seconds):
             dvf = displacement_image(transform, fixed_scan.grid)
@@ -205,7 +195,10 @@ def register_scans(
         report = {
             "versions": _versions(affine),
             "inputs": {name: str(path) for name, path in inputs.items() if path is not None},
-            "weights": {"sha256": hashlib.sha256(Path(weights).read_bytes()).hexdigest(), **facts},
+            "stages": [
+                {"sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(), **facts}
+                for path, (_, facts) in zip(weights, networks, strict=True)
+            ],
             "device": torch.cuda.get_device_name() if where.type == "cuda" else f"CPU ({platform.machine()})",
             "threads": threads,
             "seeds": {"seed": seed, **({"affine": elastix_seed} if affine else {})},
@@ -268,6 +261,13 @@ def _with_lungs(scan: Scan) -> Scan:
     return scan if scan.has_own_mask else Scan(scan.path, scan.image, segment_lungs(scan.image, scan.path), False)
 
 
+def _stage(network: RegNet, facts: Mapping[str, Any], fixed: Scan, moving: Scan) -> Stage:
+    """Both scans at the working spacing of a network."""
+    grids = [scan.grid.isotropic(facts["spacing"]) for scan in (fixed, moving)]
+    images = [resample_ct(scan.image, grid) for scan, grid in zip((fixed, moving), grids, strict=True)]
+    return Stage(network, tuple(facts["window"]), *images, resample_mask(fixed.mask, grids[0]))
+
+
 def _refuse_points_outside(points: np.ndarray, scan: Scan, path: str | Path) -> None:
     index = scan.grid.indices(points)
     outside = ((index < -0.5) | (index > np.array(scan.grid.size) - 0.5)).any(axis=1)
@@ -284,12 +284,12 @@ def _register_affine(
     fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image, *, threads: int, seed: int
 ) -> sitk.CompositeTransform:
     # elastix takes seconds to import, which nobody should wait for without an affine registration.
-    from regnet.registration.elastix import register
+    from regnet.registration.elastix import register_with_file
 
     # The log of a registration that failed stays: the message names it.
     with tempfile.NamedTemporaryFile(prefix="regnet-elastix-", suffix=".log", delete=False) as file:
         elastix_log = Path(file.name)
-    transform = register(
+    transform = register_with_file(
         fixed,
         moving,
         shipped("elastix") / "affine.txt",

@@ -17,8 +17,9 @@ from regnet.patches import CANDIDATES, WINDOW_BEFORE, Samples, balance, output_p
 from regnet.volumes import Grid
 from regnet.warping import Box, RandomField, displacement_in_voxels, draw_field, slabs, spline_coefficients, voxel_axes
 
-SMALLEST_SIZE = 2 * (WINDOW_BEFORE + 1)
-"""Voxels along each axis that an image to learn from must have: the side of the chapter's patch."""
+SMALLEST_SIZE = 29
+"""Voxels along each axis that an image to learn from must have: the side of the chapter's patch at original resolution. The 54
+voxels that are seen at low resolution may leave the image, whose border values continue: at 4 mm a chest is no larger."""
 
 PLANES = 24
 """Thickness, in voxels along z, of the parts of a fixed image that are deformed."""
@@ -150,7 +151,7 @@ def require_room(image: sitk.Image, name: str) -> None:
         size = " x ".join(map(str, image.GetSize()))
         raise InputError(
             f"{name}: found {size} voxels of {image.GetSpacing()[0]:g} mm, expected at least {SMALLEST_SIZE} along each axis, "
-            "the side of a patch"
+            "the side of a patch at original resolution"
         )
 
 

@@ -24,7 +24,7 @@ from regnet.errors import ConfigError, InputError, RegNetError
 from regnet.feeding import NOISE_VALUES, Batch, BatchSource, Feed, Noise, Prefetch
 from regnet.files import whole_file
 from regnet.fresh import FreshPairs
-from regnet.inference import save_network
+from regnet.inference import load_network, save_network
 from regnet.monitoring import EventFiles, Progress
 from regnet.network import OUTPUT_STRIDE, RegNet, parameter_count, window_size
 from regnet.optimizers import StageOptimizer
@@ -452,10 +452,11 @@ def train(
     spacing: float,
     seed: int,
     device: torch.device,
+    start: str | Path | None = None,
     checkpoints: Checkpoints | None = None,
     events: str | Path | None = None,
 ) -> Trainer:
-    """Train one variant from scratch, or from where a checkpoint of the same training left it.
+    """Train one variant from scratch, from the weights of an earlier training, or from where a checkpoint left it.
 
     Parameters
     ----------
@@ -473,6 +474,8 @@ def train(
         Fixes the initial weights and everything that is drawn.
     device
         Where to train.
+    start
+        Weights to start from, of the same variant, for ``training.mode: finetune``; none to start from random ones.
     checkpoints
         Where the state is written after each epoch and every few minutes; none for nowhere.
     events
@@ -485,11 +488,17 @@ def train(
 
     Raises
     ------
+    InputError
+        If the weights to start from cannot be read, or are of another variant.
     RegNetError
         If the loss is not finite.
     """
     torch.manual_seed(seed)
-    network = RegNet(variant).to(device, memory_format=torch.channels_last_3d)
+    network = RegNet(variant)
+    if start:
+        network, facts = load_network(start, variant=variant)
+        log.info("starting from %s, trained at %g mm", start, facts["spacing"])
+    network = network.to(device, memory_format=torch.channels_last_3d)
     bfloat16 = settings["precision"] == "bfloat16" or (settings["precision"] == "auto" and has_fast_bfloat16(device))
     log.info("%s: %d parameters, %s", variant, parameter_count(network), "bfloat16" if bfloat16 else "float32")
     log.info("%d training and %d validation blocks", len(training), len(validation))
@@ -567,6 +576,8 @@ class TrainingJob:
         Folder of TensorBoard's event files.
     best, last, curves
         What is written: the weights with the smallest validation error, those after the last step, and the curves.
+    start
+        Weights to start from, as in `train`.
     """
 
     variant: str
@@ -586,6 +597,7 @@ class TrainingJob:
     best: str
     last: str
     curves: str
+    start: str | None = None
 
     def run(self, processes: int = 1) -> None:
         """Train, in one process or in several that share the work, and write the files.
@@ -612,7 +624,8 @@ class TrainingJob:
         facts |= {"synthesis": self.synthesis, "spacing": self.spacing, "window": self.window}
         splits = (self.training, self.validation)
         volumes = [path for files in splits for path in (*files.fixed, *files.moving)]
-        return fingerprint(facts, [path for files in splits for path in files.samples], volumes, self.code)
+        tables = [path for files in splits for path in files.samples]
+        return fingerprint(facts, [*tables, *([self.start] if self.start else [])], volumes, self.code)
 
 
 def _train_and_write(job: TrainingJob, checkpoints: Checkpoints) -> None:
@@ -626,11 +639,13 @@ def _train_and_write(job: TrainingJob, checkpoints: Checkpoints) -> None:
         spacing=job.spacing,
         seed=job.seed,
         device=pick_device(job.gpus),
+        start=job.start,
         checkpoints=checkpoints,
         events=job.events,
     )
     if process_number() == 0:
         facts = {"spacing": job.spacing, "window": job.window, "blocks_seen": trainer.blocks, "patches_seen": trainer.patches}
+        facts["settings"] = checkpoints.fingerprint["settings"]
         save_network(trainer.network, job.last, **facts, **job.facts)
         best = RegNet(job.variant)
         best.load_state_dict(trainer.best_weights)

@@ -5,11 +5,11 @@ from pathlib import Path
 from regnet.errors import InputError
 from regnet.resources import shipped
 
-DEFAULT = "regnet_2mm"
-"""The released weights that are used if nobody says otherwise."""
+DEFAULT = ("regnet_2mm",)
+"""The released weights that are used if nobody says otherwise: the stages of a registration, coarse to fine."""
 
 
-def find_weights(name: str | Path = DEFAULT) -> Path:
+def find_weights(name: str | Path) -> Path:
     """The safetensors file of released weights, by their name, or of any others, by their path.
 
     Parameters

@@ -1,11 +1,16 @@
 """The curves of a training."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from regnet.figures.style import AXIS_LOOKS, DOUBLE_COLUMN, METHOD_LOOKS, Look, new_figure, panel, styled
+from regnet.figures.style import AXIS_LOOKS, DOUBLE_COLUMN, METHOD_LOOKS, OTHER_LOOKS, Look, new_figure, panel, styled
+
+TRAINING_LOOKS = (METHOD_LOOKS["regnet"], *OTHER_LOOKS)
+"""Looks of trainings beside each other, the first in that of RegNet."""
 
 LOSS_LOOK = Look("#4D4D4D", "D", "--")
 """Look of the loss, which is no method."""
@@ -43,6 +48,28 @@ def training_curves(curves: pd.DataFrame) -> Figure:
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.legend(loc="upper center", bbox_to_anchor=(0.48, -0.2), ncols=2, handlelength=2.8, columnspacing=1.2)
+    return figure
+
+
+@styled
+def compared_trainings(trainings: Mapping[str, pd.DataFrame]) -> Figure:
+    """The validation MAE of several trainings over the patches seen, and the zero field's.
+
+    Parameters
+    ----------
+    trainings
+        For each training what it is called and its curves, columns as in `regnet.training.COLUMNS`, all validated on the same
+        samples. Patches seen before the first validation count.
+    """
+    figure = new_figure(DOUBLE_COLUMN / 2, 2.6)
+    axes = figure.subplots()
+    for (name, curves), (colour, marker, line) in zip(trainings.items(), TRAINING_LOOKS, strict=False):
+        validated = curves.dropna(subset="validation_mae")
+        axes.plot(validated["patches"], validated["validation_mae"], color=colour, ls=line, marker=marker, ms=2.5, label=name)
+    axes.axhline(validated["validation_zero_field"].iloc[0], color="black", lw=0.8, label="zero field")
+    axes.set(xlabel="patches seen", ylabel="validation MAE, sum over x, y, z (mm)", xlim=(0, None), ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.48, -0.2), ncols=2, handlelength=2.8, columnspacing=1.2)
     return figure
 
 

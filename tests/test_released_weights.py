@@ -1,0 +1,82 @@
+"""Every released file: its card, its size, and what it does with a phantom under a displacement that is known."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+import torch
+
+from regnet.inference import load_network
+from regnet.phantom import make_subject
+from regnet.registration.regnet import register
+from regnet.resources import shipped
+from regnet.synthesis import deform, deform_mask, random_dvf
+from regnet.transforms import transform_points
+from regnet.volumes import IDENTITY, Grid, resample_ct, resample_mask
+from regnet.weights import DEFAULT, find_weights
+
+RELEASED = sorted(shipped("weights").glob("*.safetensors"))
+
+LARGEST_FILE = 5e6
+"""Bytes that a released file may have."""
+
+THETA = 4
+"""Largest component of the displacement, in voxels of the working grid: what all networks were trained with, or more."""
+
+SIDE = 64
+"""Voxels along each axis that are registered at most, in the middle of the phantom."""
+
+LEFT = {"regnet": 0.4, "regnet_early": 0.6, "regnet_1scale": 0.6}
+"""The part of the mean displacement in the lungs that a network of each variant may leave."""
+
+
+@pytest.fixture(scope="module")
+def subject():
+    return make_subject(11, spacing=(1.0, 1.0, 1.0), scale=0.6, landmarks=1)
+
+
+def middle(image):
+    """The middle of an image, at most `SIDE` voxels along each axis."""
+    size = np.minimum(image.GetSize(), SIDE)
+    first = (np.array(image.GetSize()) - size) // 2
+    return sitk.RegionOfInterest(image, size.tolist(), first.tolist())
+
+
+@pytest.mark.parametrize("path", RELEASED, ids=lambda path: path.stem)
+def test_released_weights_register_a_phantom(path, subject):
+    network, facts = load_network(path)
+    grid = Grid.of(subject.baseline).isotropic(facts["spacing"])
+    moving, lungs = middle(resample_ct(subject.baseline, grid)), middle(resample_mask(subject.lungs, grid))
+    rng = np.random.default_rng(3)
+    theta = THETA * facts["spacing"]
+    dvf = random_dvf(Grid.of(moving), sigma=2.5 * theta, points=60, theta=theta, border=10, rng=rng)
+    fixed, mask = deform(moving, dvf, noise_sd=5, rng=rng), deform_mask(lungs, dvf)
+    options = {"window": facts["window"], "passes": 1, "device": torch.device("cpu"), "mask": mask}
+    transform = register(network, fixed, moving, IDENTITY, **options)
+    index = np.argwhere(sitk.GetArrayViewFromImage(mask) != 0)[::97, ::-1]
+    points, true = Grid.of(fixed).points(index), dvf.at(index)
+    error = np.linalg.norm(transform_points(transform, points) - points - true, axis=1).mean()
+    zero = np.linalg.norm(true, axis=1).mean()
+    print(path.stem, error, zero)
+    assert zero > 0.3 * theta
+    assert error < LEFT[network.variant] * zero
+
+
+@pytest.mark.parametrize("path", RELEASED, ids=lambda path: path.stem)
+def test_released_weights_have_a_card_and_the_size_they_may_have(path):
+    assert path.stat().st_size < LARGEST_FILE
+    card = path.with_suffix(".md").read_text(encoding="utf-8")
+    assert card.startswith(f"# {path.stem}\n")
+    for word in ("CC BY", "LIDC-IDRI", "seed", "patches", "hours", "config hash", f"{path.stem}.csv"):
+        assert word in card, word
+    assert path.with_suffix(".csv").is_file()
+    spacing = re.search(r"_(\d+)mm", path.stem).group(1)
+    assert load_network(path)[1]["spacing"] == float(spacing)
+
+
+def test_the_default_weights_are_stages_from_coarse_to_fine():
+    spacings = [load_network(find_weights(name))[1]["spacing"] for name in DEFAULT]
+    assert spacings == sorted(spacings, reverse=True)
+    assert Path(find_weights(DEFAULT[-1])).is_file()
