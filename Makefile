@@ -19,7 +19,7 @@ run: $(VENV)/installed  ## Run the workflow: Table 2.1 and all figures
 	$(SNAKEMAKE) --resources gpu=1
 
 figures: $(VENV)/installed  ## Redraw the figures from the tables of the last run
-	$(SNAKEMAKE) --resources gpu=1 figures
+	$(SNAKEMAKE) --resources gpu=1 -- figures
 
 report: $(VENV)/installed  ## Write results/<experiment>/report.html about the last run
 	$(SNAKEMAKE) --report results/$(EXPERIMENT)/report.html --report-html-stylesheet-path workflow/report/report.css

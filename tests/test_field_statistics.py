@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
-from regnet.field_statistics import DISTRIBUTION_COLUMNS, SUMMARY_COLUMNS, field_statistics, wavelengths
-from regnet.figures import figure_field_statistics, save_figure
+from regnet.field_statistics import field_statistics, wavelengths
+from regnet.figures.style import save_figure
+from regnet.figures.synthesis import figure_field_statistics
+from regnet.records import DISTRIBUTION_COLUMNS, SUMMARY_COLUMNS
 from regnet.synthesis import SyntheticDVF, random_dvf
 from regnet.transforms import jacobian_determinant
 from regnet.volumes import Grid
@@ -40,7 +42,7 @@ def test_the_summary_is_that_of_all_voxels_together(fields):
 
 def test_smoother_fields_have_longer_waves(fields):
     _, summary = field_statistics(fields)
-    assert list(summary["kind"]) == ["low", "high"]
+    assert list(summary["kind"]) == ["low frequency", "high frequency"]
     low, high = summary["wavelength_median"]
     assert low > 1.3 * high
 
@@ -71,5 +73,5 @@ def test_the_figure_says_how_much_folds(fields, tmp_path):
     save_figure(figure, tmp_path / "figure.png", tmp_path / "figure.pdf")
     assert (tmp_path / "figure.png").stat().st_size > 10_000
     assert figure.axes[2].get_title(loc="left").endswith("0 % folded")
-    assert [line.get_label() for line in figure.axes[0].lines] == ["low", "high"]
+    assert [line.get_label() for line in figure.axes[0].lines] == ["low frequency", "high frequency"]
     assert all(axes.get_xlabel() and axes.get_ylabel() for axes in figure.axes)

@@ -103,7 +103,21 @@ def test_landmarks_of_a_pair_are_equally_many(tmp_path):
 def test_source_files_follow_imports():
     names = {Path(path).stem for path in source_files("registration.regnet")}
     assert {"regnet", "inference", "network", "patches", "transforms", "volumes", "errors"} <= names
-    assert "figures" not in names
+    assert "style" not in names
+    inside = source_files("figures.chapter")
+    assert {Path(path).stem for path in inside} >= {"chapter", "style", "records", "summaries"}
+    assert not {"training", "volumes", "patches"} & {Path(path).stem for path in inside}
+
+
+@pytest.mark.parametrize("module", ["figures.chapter", "figures.comparison", "figures.fields", "tables", "comparison"])
+def test_tables_and_figures_need_neither_torch_nor_itk(module):
+    """They take seconds to import, and every figure is a process of its own."""
+    heavy = ("torch", "SimpleITK", "itk", "scipy.stats")
+    code = f"import regnet.{module}, sys; print([name for name in {heavy} if name in sys.modules])"
+    process = subprocess.run(
+        [sys.executable, "-c", code], env={"PYTHONPATH": str(PACKAGE)}, capture_output=True, encoding="utf-8"
+    )
+    assert process.stdout == "[]\n", process.stderr
 
 
 @pytest.mark.parametrize("module", ["training", "inference"])

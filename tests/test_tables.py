@@ -8,6 +8,8 @@ import pytest
 import SimpleITK as sitk
 
 from regnet import evaluation, tables
+from regnet.records import LANDMARK_COLUMNS, POINT_COLUMNS, collect
+from regnet.volumes import Grid
 
 CHAPTER_ROWS = [
     *(("MAE", variant, "validation") for variant in ("regnet_1scale", "regnet_early", "regnet")),
@@ -17,18 +19,21 @@ CHAPTER_ROWS = [
 ]
 
 
+GRID = Grid((9, 9, 9), (1.0, 1.0, 1.0))
+
+
 def landmarks(*more_methods):
     """Two pairs. Affine errors 5 (3, 4, 0), 8, 13 mm; RegNet leaves 1, 2 and 10 mm, all along z."""
     fixed = np.zeros((2, 3))
 
     def errors(pair, moving, regnet):
         transforms = {"affine": sitk.Transform(3, sitk.sitkIdentity)}
-        table = evaluation.pair_errors(pair, transforms, fixed[: len(moving)], np.array(moving, float), 8.0)
+        table = evaluation.pair_errors(pair, transforms, fixed[: len(moving)], np.array(moving, float), 8.0, GRID)
         network = table.assign(method="regnet", error=regnet, error_x=0.0, error_y=0.0, error_z=regnet)
         return [table, network, *(network.assign(method=name) for name in more_methods)]
 
     frames = [*errors("p1", [[3, 4, 0], [0, 0, 8]], [1.0, 2.0]), *errors("p2", [[3, 4, 12]], [10.0])]
-    return evaluation.collect(frames, evaluation.LANDMARK_COLUMNS)
+    return collect(frames, LANDMARK_COLUMNS)
 
 
 def synthetic(*keys):
@@ -38,7 +43,7 @@ def synthetic(*keys):
         for image in ("i1", "i2"):
             points = np.zeros((2, 3))
             frames.append(evaluation.point_errors(variant, split, image, "original", "low", points, truth, prediction))
-    return evaluation.collect(frames, evaluation.POINT_COLUMNS)
+    return collect(frames, POINT_COLUMNS)
 
 
 @pytest.fixture
@@ -130,13 +135,25 @@ def test_methods_the_chapter_lacks_come_after_its_rows(tmp_path):
     assert added == [("MAE", "regnet_early", "test"), ("TRE", "my_net", "test"), ("TRE'", "my_net", "test")]
     written = write(table, tmp_path)
     assert "my\\_net" in written["tex"]
-    assert "| TRE′ | my\\_net | test | ours | 1.50 ± 0.71 |" in written["md"]
+    assert "| TRE′ | my\\_net | test | ours | 1.50 ± 0.71† |" in written["md"]
 
 
 def write(table, folder):
     paths = {suffix: folder / f"table_2_1.{suffix}" for suffix in ("csv", "md", "tex")}
     tables.write_table(table, **paths)
     return {suffix: path.read_text(encoding="utf-8") for suffix, path in paths.items()}
+
+
+def test_what_rests_on_fewer_than_ten_landmarks_is_marked(table, tmp_path):
+    written = write(table, tmp_path)
+    assert "8.67 ± 4.04†" in written["md"]
+    assert "| 3†<br>685 |" in written["md"]
+    assert "† rests on fewer than 10 landmarks." in written["md"]
+    assert "8.67 $\\pm$ 4.04$^\\dagger$" in written["tex"]
+    # Points of synthetic pairs are no landmarks.
+    assert "2.00 ± 1.15<br>" in written["md"]
+    many = pd.concat([landmarks()] * 5, ignore_index=True)
+    assert "†" not in write(tables.table_2_1(many, synthetic(), {}), tmp_path)["md"]
 
 
 def test_csv_has_all_digits(table, tmp_path):
@@ -167,7 +184,7 @@ def test_latex_is_well_formed(table, tmp_path):
     rows = [line for line in text.splitlines() if line.endswith("\\\\")]
     assert len(rows) == 1 + 2 * 12
     assert {line.replace("\\&", "").count("&") for line in rows} == {8}
-    assert "TRE$'$ & Affine & test & 6.50 $\\pm$ 2.12 &" in text
+    assert "TRE$'$ & Affine & test & 6.50 $\\pm$ 2.12$^\\dagger$ &" in text
 
 
 def test_latex_escapes_names(tmp_path):

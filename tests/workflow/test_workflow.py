@@ -7,11 +7,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from browser import needs_chromium, opened
 
+from regnet import comparison, records, summaries
 from regnet.inference import load_network, save_network
 from regnet.tables import COLUMNS
 from regnet.transforms import read_transform
@@ -42,16 +44,53 @@ def run(tmp_path_factory):
     return folder
 
 
+FIGURES = [
+    *("figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5", "field_statistics"),
+    *("comparison", "accuracy_time", "capture_range", "jacobian", "field_error"),
+    *("training_regnet", "training_regnet_1scale", "training_regnet_early"),
+]
+
+
 def test_the_run_leaves_the_table_and_all_figures(run):
     results = run / "results" / "test"
     table = pd.read_csv(results / "tables" / "table_2_1.csv")
     assert list(table.columns) == list(COLUMNS)
     assert list(table["evaluation"]) == ["MAE"] * 4 + ["TRE"] * 4 + ["TRE'"] * 4
     assert (table["n"][:8] > 0).all()
-    for figure in ("figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5", "training_regnet", "training_regnet_early"):
-        assert (results / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
-        assert (results / "figures" / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+    for figure in FIGURES:
+        assert (results / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG"), figure
+        pdf = (results / "figures" / f"{figure}.pdf").read_bytes()
+        assert pdf.startswith(b"%PDF")
+        # TrueType, embedded: text stays text in a paper.
+        assert b"/FontFile2" in pdf
+        assert b"/Type3" not in pdf
     assert 3e6 < (results / "viewers" / "test1.html").stat().st_size < 15e6
+
+
+def test_every_number_of_the_comparison_can_be_traced_to_rows(run):
+    evaluation, tables = run / "results" / "test" / "evaluation", run / "results" / "test" / "tables"
+    table = records.read_table(tables / "comparison.csv", comparison.COLUMNS)
+    landmarks = records.read_errors(evaluation / "landmarks.csv", records.LANDMARK_COLUMNS)
+    runs = records.read_errors(evaluation / "runs.csv", records.RUN_COLUMNS)
+    regularity = records.read_errors(evaluation / "regularity.csv", records.REGULARITY_COLUMNS)
+    field_errors = records.read_errors(evaluation / "field_errors.csv", records.FIELD_ERROR_COLUMNS)
+    methods = ["affine", "bspline_1r", "bspline_3r", "regnet"]
+    assert table["method"][:4].tolist() == methods
+    assert table["capture_range"].dropna().unique().tolist() == [8, 4, 12]
+    initial = summaries.initial_distances(landmarks)
+    for _, row in table.iterrows():
+        limit = np.inf if row["evaluation"] == "TRE" else row["capture_range"]
+        errors = landmarks.loc[(landmarks["method"] == row["method"]) & (initial <= limit), "error"]
+        assert row["n"] == len(errors)
+        np.testing.assert_allclose(row[["mean", "median"]].astype(float), [errors.mean(), errors.median()])
+        assert row["seconds"] == runs.set_index("method").loc[row["method"], "seconds"]
+        assert row["jacobian_min"] == regularity.set_index("method").loc[row["method"], "min"]
+        np.testing.assert_allclose(row["field_error_mean"], field_errors.set_index("method").loc[row["method"], "mean"])
+    assert (runs["seconds"] > 0).all()
+    tests = records.read_table(tables / "comparison_tests.csv", ["p", "p_holm"])
+    assert len(tests) == 4 * 2 * 6
+    curve = records.read_table(tables / "capture_range.csv", summaries.CURVE_COLUMNS)
+    assert curve.groupby("method")["n"].sum().tolist() == [30] * 4
 
 
 def test_every_log_that_a_rule_declares_is_written(run):
@@ -147,12 +186,29 @@ def test_released_weights_are_used_and_nothing_is_trained(run, tmp_path):
 def test_figures_need_only_the_evaluation(run, tmp_path):
     folder = tmp_path / "figures"
     shutil.copytree(run, folder)
-    for name in ("registrations", "figures", "images"):
-        shutil.rmtree(folder / "results" / "test" / name)
+    results = folder / "results" / "test"
+    for path in results.iterdir():
+        if path.name not in ("evaluation", "models"):
+            shutil.rmtree(path)
+    for path in results.glob("evaluation/*/"):
+        shutil.rmtree(path)
+    for path in results.glob("models/*/*.safetensors"):
+        path.unlink()
     process = snakemake(folder, "--cores", "2", "figures")
     assert process.returncode == 0, process.stderr[-3000:]
-    assert (folder / "results" / "test" / "figures" / "figure_2_4.pdf").exists()
-    assert not (folder / "results" / "test" / "registrations").exists()
+    for suffix in ("png", "pdf"):
+        assert {path.stem for path in results.glob(f"figures/*.{suffix}")} == {*FIGURES}
+    # Nothing upstream has run: not even its logs are there.
+    assert {path.name for path in results.iterdir()} == {"evaluation", "models", "tables", "figures", "logs"}
+    drawn = {path.name.removesuffix(".log") for path in (results / "logs").iterdir()}
+    assert drawn == {
+        *(f"figure_{name}" for name in FIGURES[4:10]),
+        *FIGURES[:4],
+        "comparison",
+        "capture_range",
+        "training_curves",
+    }
+    assert "Nothing to be done" in snakemake(folder, "--cores", "2", "figures").stderr
 
 
 def test_the_same_seed_gives_identical_tables_with_one_core_too(run, tmp_path):
@@ -170,12 +226,12 @@ def test_the_same_seed_gives_identical_tables_with_one_core_too(run, tmp_path):
 def test_a_changed_module_reruns_what_uses_it_and_nothing_else(run, tmp_path):
     folder = tmp_path / "changed"
     shutil.copytree(run, folder)
-    with open(folder / "workflow" / "scripts" / "regnet" / "figures.py", "a", encoding="utf-8") as module:
+    with open(folder / "workflow" / "scripts" / "regnet" / "figures" / "chapter.py", "a", encoding="utf-8") as module:
         module.write("# changed\n")
     process = snakemake(folder, "--cores", "2", "--dry-run")
     assert process.returncode == 0
     assert "figure_2_3" in process.stdout
-    for rule in ("table_2_1", "train", "register", "phantom"):
+    for rule in ("table_2_1", "figure_jacobian", "comparison", "train", "register", "phantom"):
         assert f"rule {rule}:" not in process.stdout
 
 

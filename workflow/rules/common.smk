@@ -68,6 +68,13 @@ def synthetic_pairs(split, pattern):
     ]
 
 
+def transforms_of(pair):
+    """One transform per method of a pair, in the order of the methods; `pair` may be a wildcard."""
+    return expand(
+        "results/{experiment}/registrations/{method}/{pair}/transform.h5", method=METHODS, pair=pair, allow_missing=True
+    )
+
+
 def pair_image(side, spacing, suffix=""):
     """An input function: the fixed or moving image of a pair, or with a suffix its mask, on the grid of a spacing."""
 
@@ -75,6 +82,16 @@ def pair_image(side, spacing, suffix=""):
         return f"{RESULTS}/images/{spacing}mm/{cohort.pairs.loc[wildcards.pair, side]}{suffix}.nii.gz"
 
     return path
+
+
+def true_field(pair):
+    """The true DVF of a pair, which is known from the baseline to the follow-up scan of a phantom; None for other pairs."""
+    if config["phantom"] is None:
+        return None
+    fixed, moving, subject = cohort.pairs.loc[pair, ["fixed", "moving", "subject"]]
+    made = [f"{DATA_ROOT}/{subject}_{scan}.nii.gz" for scan in ("baseline", "followup")]
+    given = [os.path.normpath(cohort.images.loc[image, "path"]) for image in (fixed, moving)]
+    return f"{DATA_ROOT}/{subject}_dvf.nii.gz" if given == made else None
 
 
 def stage_images(side, suffix=""):

@@ -10,7 +10,7 @@ SHOWN_FIELDS = {
     for frequency in FREQUENCIES
 } | {"moving": [f"{RESULTS}/synthetic/{image}/deformed_dvf.npz" for image in SHOWN]}
 
-EXAMPLE_METHODS = [method for method in ("affine", "bspline_3r", "regnet") if method in METHODS]
+TRUE_FIELDS = {pair: true_field(pair) for pair in cohort.test_pairs() if true_field(pair)}
 
 EVALUATED = [*((variant, "validation") for variant in VARIANTS), ("regnet", "test")]
 
@@ -46,12 +46,12 @@ rule evaluate_synthetic:
 rule evaluate_landmarks:
     """Measure all methods on the landmarks of a pair."""
     input:
-        transforms=expand("results/{experiment}/registrations/{method}/{pair}/transform.h5", method=METHODS, allow_missing=True),
+        transforms=transforms_of("{pair}"),
         fixed_landmarks=lambda wildcards: cohort.pairs.loc[wildcards.pair, "fixed_landmarks"],
         moving_landmarks=lambda wildcards: cohort.pairs.loc[wildcards.pair, "moving_landmarks"],
         fixed=given_image("fixed"),
         moving=given_image("moving"),
-        code=source_files("evaluation", "landmarks"),
+        code=source_files("evaluation", "landmarks", "records"),
     output:
         errors="results/{experiment}/evaluation/landmarks/{pair}.csv",
     log:
@@ -101,11 +101,54 @@ rule evaluate_seeds:
         "../scripts/evaluate_seeds.py"
 
 
+rule evaluate_regularity:
+    """Measure the Jacobian determinants of all methods in the lungs of a pair."""
+    input:
+        transforms=transforms_of("{pair}"),
+        mask=pair_image("fixed", SPACING, "_mask"),
+        code=source_files("fields"),
+    output:
+        regularity="results/{experiment}/evaluation/regularity/{pair}.csv",
+    log:
+        "results/{experiment}/logs/evaluate_regularity/{pair}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        methods=METHODS,
+    script:
+        "../scripts/evaluate_regularity.py"
+
+
+rule evaluate_fields:
+    """Measure all methods everywhere in the lungs of a pair whose true DVF is known."""
+    input:
+        transforms=transforms_of("{pair}"),
+        truth=lambda wildcards: TRUE_FIELDS[wildcards.pair],
+        mask=pair_image("fixed", SPACING, "_mask"),
+        code=source_files("fields"),
+    output:
+        errors="results/{experiment}/evaluation/field_errors/{pair}.csv",
+    log:
+        "results/{experiment}/logs/evaluate_fields/{pair}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        methods=METHODS,
+    script:
+        "../scripts/evaluate_fields.py"
+
+
 rule collect_synthetic:
     """Put the errors on synthetic pairs into one long table."""
     input:
         errors=[f"{RESULTS}/evaluation/synthetic/{variant}_{split}.csv" for variant, split in EVALUATED],
-        code=source_files("evaluation"),
+        code=source_files("records"),
     output:
         errors="results/{experiment}/evaluation/synthetic.csv",
     log:
@@ -125,7 +168,7 @@ rule collect_landmarks:
     """Put the landmark errors of all pairs and methods into one long table."""
     input:
         errors=[f"{RESULTS}/evaluation/landmarks/{pair}.csv" for pair in cohort.pairs_with_landmarks()],
-        code=source_files("evaluation"),
+        code=source_files("records"),
     output:
         errors="results/{experiment}/evaluation/landmarks.csv",
     log:
@@ -141,11 +184,71 @@ rule collect_landmarks:
         "../scripts/collect.py"
 
 
+rule collect_regularity:
+    """Put the Jacobian determinants of all pairs and methods into one long table."""
+    input:
+        errors=[f"{RESULTS}/evaluation/regularity/{pair}.csv" for pair in cohort.test_pairs()],
+        code=source_files("records"),
+    output:
+        errors="results/{experiment}/evaluation/regularity.csv",
+    log:
+        "results/{experiment}/logs/collect_regularity.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        table="regularity",
+    script:
+        "../scripts/collect.py"
+
+
+rule collect_fields:
+    """Put the errors of the whole field of all pairs and methods into one long table."""
+    input:
+        errors=[f"{RESULTS}/evaluation/field_errors/{pair}.csv" for pair in TRUE_FIELDS],
+        code=source_files("records"),
+    output:
+        errors="results/{experiment}/evaluation/field_errors.csv",
+    log:
+        "results/{experiment}/logs/collect_fields.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        table="field_errors",
+    script:
+        "../scripts/collect.py"
+
+
+rule collect_runs:
+    """Put the seconds and the peak memory of all registrations into one long table."""
+    input:
+        benchmarks=expand(f"{RESULTS}/benchmarks/register/{{method}}/{{pair}}.tsv", method=METHODS, pair=cohort.test_pairs()),
+        code=source_files("records"),
+    output:
+        runs="results/{experiment}/evaluation/runs.csv",
+    log:
+        "results/{experiment}/logs/collect_runs.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=1000,
+        runtime=10,
+    params:
+        runs=[(method, pair) for method in METHODS for pair in cohort.test_pairs()],
+    script:
+        "../scripts/collect_runs.py"
+
+
 rule field_statistics:
     """Describe the synthetic DVFs that Figure 2.2 is about: displacement, spectrum, Jacobian determinant, folding."""
     input:
         dvf=[path for paths in SHOWN_FIELDS.values() for path in paths],
-        code=source_files("evaluation", "field_statistics"),
+        code=source_files("field_statistics"),
     output:
         distributions="results/{experiment}/evaluation/field_distributions.csv",
         summary="results/{experiment}/evaluation/field_statistics.csv",
@@ -173,7 +276,7 @@ rule slice_fields:
             frequency=FREQUENCIES,
             allow_missing=True,
         ),
-        code=source_files("evaluation", "synthesis"),
+        code=source_files("slices", "synthesis"),
     output:
         slices="results/{experiment}/evaluation/field_slices.npz",
     log:
@@ -190,20 +293,16 @@ rule slice_fields:
 
 
 rule slice_example:
-    """Keep one slice of a test pair under several transforms for Figure 2.5."""
+    """Keep one slice of a test pair under all transforms for Figure 2.5, and their Jacobian determinants there."""
     input:
         fixed=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[cohort.test_pairs()[0], 'fixed']}.nii.gz",
         mask=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[cohort.test_pairs()[0], 'fixed']}_mask.nii.gz",
         moving=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[cohort.test_pairs()[0], 'moving']}.nii.gz",
-        transforms=expand(
-            "results/{experiment}/registrations/{method}/{pair}/transform.h5",
-            method=EXAMPLE_METHODS,
-            pair=cohort.test_pairs()[0],
-            allow_missing=True,
-        ),
-        code=source_files("evaluation"),
+        transforms=transforms_of(cohort.test_pairs()[0]),
+        code=source_files("slices"),
     output:
         slices="results/{experiment}/evaluation/example_slices.npz",
+        jacobian="results/{experiment}/evaluation/jacobian_slices.npz",
     log:
         "results/{experiment}/logs/slice_example.log",
     conda:
@@ -213,6 +312,32 @@ rule slice_example:
         runtime=10,
     params:
         pair=cohort.test_pairs()[0],
-        methods=EXAMPLE_METHODS,
+        methods=METHODS,
     script:
         "../scripts/slice_example.py"
+
+
+if TRUE_FIELDS:
+
+    rule slice_field_error:
+        """Keep the error of the whole field on one slice of a test pair whose true DVF is known."""
+        input:
+            fixed=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[next(iter(TRUE_FIELDS)), 'fixed']}.nii.gz",
+            mask=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[next(iter(TRUE_FIELDS)), 'fixed']}_mask.nii.gz",
+            truth=next(iter(TRUE_FIELDS.values())),
+            transforms=transforms_of(next(iter(TRUE_FIELDS))),
+            code=source_files("slices"),
+        output:
+            slices="results/{experiment}/evaluation/field_error_slices.npz",
+        log:
+            "results/{experiment}/logs/slice_field_error.log",
+        conda:
+            "../../environment.yml"
+        resources:
+            mem_mb=2000,
+            runtime=10,
+        params:
+            pair=next(iter(TRUE_FIELDS)),
+            methods=METHODS,
+        script:
+            "../scripts/slice_field_error.py"

@@ -1,9 +1,16 @@
 """Put tables of errors into one."""
 
-from regnet.evaluation import LANDMARK_COLUMNS, POINT_COLUMNS, collect, read_errors, write_errors
+from regnet import records
 from regnet.jobs import log_to
 
+TABLES = {
+    "landmarks": records.LANDMARK_COLUMNS,
+    "synthetic": records.POINT_COLUMNS,
+    "regularity": records.REGULARITY_COLUMNS,
+    "field_errors": records.FIELD_ERROR_COLUMNS,
+}
+
 with log_to(snakemake.log[0]):
-    columns = {"landmarks": LANDMARK_COLUMNS, "synthetic": POINT_COLUMNS}[snakemake.params.table]
-    tables = [read_errors(path, columns) for path in snakemake.input.errors]
-    write_errors(collect(tables, columns), snakemake.output.errors)
+    columns = TABLES[snakemake.params.table]
+    tables = [records.read_errors(path, columns) for path in snakemake.input.errors]
+    records.write_errors(records.collect(tables, columns), snakemake.output.errors)

@@ -1,13 +1,16 @@
 """Measure all methods on the landmarks of a pair."""
 
-from regnet.evaluation import pair_errors, write_errors
+from regnet.evaluation import pair_errors
 from regnet.jobs import log_to
 from regnet.landmarks import read_landmark_pair
+from regnet.records import write_errors
 from regnet.transforms import read_transform
+from regnet.volumes import Grid, read_image
 
 with log_to(snakemake.log[0]):
     inputs, params = snakemake.input, snakemake.params
     transforms = {method: read_transform(path) for method, path in zip(params.methods, inputs.transforms, strict=True)}
     fixed, moving = read_landmark_pair(inputs.fixed_landmarks, inputs.moving_landmarks, (inputs.fixed, inputs.moving))
-    errors = pair_errors(snakemake.wildcards.pair, transforms, fixed, moving, params.capture_range)
+    grid = Grid.of(read_image(inputs.moving))
+    errors = pair_errors(snakemake.wildcards.pair, transforms, fixed, moving, params.capture_range, grid)
     write_errors(errors, snakemake.output.errors)

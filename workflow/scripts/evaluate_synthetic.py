@@ -2,10 +2,11 @@
 
 import torch
 
-from regnet.evaluation import sample_errors, write_errors
+from regnet.evaluation import sample_errors
 from regnet.inference import load_network, predict_samples
 from regnet.jobs import log_to
 from regnet.patches import SamplePool
+from regnet.records import write_errors
 from regnet.synthesis import SyntheticDVF
 from regnet.training import pick_device
 

@@ -2,9 +2,9 @@
 
 import torch
 
-from regnet.evaluation import write_errors
 from regnet.field_statistics import field_statistics
 from regnet.jobs import log_to
+from regnet.records import write_errors
 from regnet.synthesis import SyntheticDVF
 
 with log_to(snakemake.log[0]):

@@ -1,8 +1,9 @@
 """Draw Figure 2.4."""
 
-from regnet.evaluation import LANDMARK_COLUMNS, read_errors
-from regnet.figures import figure_2_4, save_figure
+from regnet.figures.chapter import figure_2_4
+from regnet.figures.style import save_figure
 from regnet.jobs import log_to
+from regnet.records import LANDMARK_COLUMNS, read_errors
 
 with log_to(snakemake.log[0]):
     landmarks = read_errors(snakemake.input.landmarks, LANDMARK_COLUMNS)

@@ -1,6 +1,7 @@
 """Draw Figure 2.5."""
 
-from regnet.figures import figure_2_5, save_figure
+from regnet.figures.chapter import figure_2_5
+from regnet.figures.style import save_figure
 from regnet.jobs import log_to
 
 with log_to(snakemake.log[0]):

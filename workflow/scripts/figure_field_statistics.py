@@ -1,9 +1,9 @@
 """Draw the distributions of what synthetic fields are like."""
 
-from regnet.evaluation import read_errors
-from regnet.field_statistics import DISTRIBUTION_COLUMNS, SUMMARY_COLUMNS
-from regnet.figures import figure_field_statistics, save_figure
+from regnet.figures.style import save_figure
+from regnet.figures.synthesis import figure_field_statistics
 from regnet.jobs import log_to
+from regnet.records import DISTRIBUTION_COLUMNS, SUMMARY_COLUMNS, read_errors
 
 with log_to(snakemake.log[0]):
     distributions = read_errors(snakemake.input.distributions, DISTRIBUTION_COLUMNS)

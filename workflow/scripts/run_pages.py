@@ -1,6 +1,6 @@
 """Make the pages of the report about the run: how long it took, what it ran on, and its config."""
 
-from regnet.evaluation import write_errors
+from regnet.records import write_errors
 from regnet.jobs import log_to
 from regnet.report import config_page, run_times, run_times_page, versions, versions_page, write_page
 

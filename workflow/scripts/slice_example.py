@@ -1,12 +1,14 @@
-"""Keep one slice of a test pair under several transforms for Figure 2.5."""
+"""Keep one slice of a test pair under all transforms, and their Jacobian determinants there."""
 
-from regnet.evaluation import example_slices, save_slices
 from regnet.jobs import log_to
+from regnet.records import save_slices
+from regnet.slices import example_slices, jacobian_slices
 from regnet.transforms import read_transform
 from regnet.volumes import read_ct, read_mask
 
 with log_to(snakemake.log[0]):
-    inputs, params = snakemake.input, snakemake.params
-    transforms = {method: read_transform(path) for method, path in zip(params.methods, inputs.transforms, strict=True)}
-    images = read_ct(inputs.fixed), read_mask(inputs.mask), read_ct(inputs.moving)
-    save_slices(snakemake.output.slices, example_slices(params.pair, *images, transforms))
+    inputs, pair = snakemake.input, snakemake.params.pair
+    transforms = dict(zip(snakemake.params.methods, map(read_transform, inputs.transforms), strict=True))
+    fixed, mask, moving = read_ct(inputs.fixed), read_mask(inputs.mask), read_ct(inputs.moving)
+    save_slices(snakemake.output.slices, example_slices(pair, fixed, mask, moving, transforms))
+    save_slices(snakemake.output.jacobian, jacobian_slices(pair, fixed, mask, transforms))

@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from regnet.figures import save_figure, training_curves
+from regnet.figures.style import save_figure
+from regnet.figures.training import training_curves
 from regnet.jobs import log_to
 
 with log_to(snakemake.log[0]):

@@ -1,9 +1,10 @@
 """Make the viewer of a pair, and a picture of it for the report."""
 
-from regnet.evaluation import overview_slices
-from regnet.figures import overview, save_figure
+from regnet.figures.overview import overview
+from regnet.figures.style import save_figure
 from regnet.jobs import log_to
 from regnet.landmarks import read_landmark_pair
+from regnet.slices import overview_slices
 from regnet.transforms import read_transform
 from regnet.viewer import write_viewer
 from regnet.volumes import IDENTITY, read_ct, read_mask

@@ -334,8 +334,9 @@ def _transform_points(arguments: argparse.Namespace) -> str:
 
 def _evaluate(arguments: argparse.Namespace) -> str:
     """Measure transforms; gives the table of their errors."""
-    from regnet.evaluation import landmark_table, transform_errors, write_errors
+    from regnet.evaluation import landmark_table, transform_errors
     from regnet.landmarks import read_landmark_pair
+    from regnet.records import write_errors
     from regnet.transforms import read_transform
     from regnet.volumes import IDENTITY
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from regnet.records import DISTRIBUTION_COLUMNS, SUMMARY_COLUMNS
 from regnet.synthesis import SyntheticDVF
 from regnet.warping import slabs, voxel_axes
 
@@ -28,22 +29,6 @@ LATTICE_PER_SIGMA = 5
 """Points per sigma at which a field is sampled for its spectrum: far more than its wavelengths need."""
 
 QUANTILES = {"p1": 0.01, "p5": 0.05, "median": 0.5, "p95": 0.95, "p99": 0.99}
-
-DISTRIBUTION_COLUMNS = {"kind": str, "quantity": str, "lower": float, "upper": float, "fraction": float}
-"""Columns of the table of distributions: what fraction lies between two limits; those of a kind and quantity add up to 1.
-``magnitude`` is ``||u||`` in mm and ``determinant`` the Jacobian determinant, of all voxels; ``wavelength``, in mm, is that
-of the Fourier components, weighted with their power."""
-
-SUMMARY_COLUMNS = {
-    "kind": str,
-    **dict.fromkeys(("fields", "voxels"), int),
-    **dict.fromkeys((f"magnitude_{name}" for name in ("mean", "median", "p95", "max")), float),
-    **dict.fromkeys((f"wavelength_{name}" for name in ("p5", "median", "p95")), float),
-    **dict.fromkeys((f"determinant_{name}" for name in ("min", "p1", "median", "p99", "max")), float),
-    "folded": float,
-}
-"""Columns of the summary, one row per kind; lengths in mm. ``folded`` is the fraction of voxels whose Jacobian determinant is
-at most 0."""
 
 
 def field_statistics(fields: Iterable[tuple[str, SyntheticDVF]]) -> tuple[pd.DataFrame, pd.DataFrame]:

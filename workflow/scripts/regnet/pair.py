@@ -21,8 +21,9 @@ import torch
 from regnet import __version__
 from regnet.conventions import job_seed
 from regnet.errors import ConfigError, InputError, RegistrationError
-from regnet.evaluation import landmark_table, overview_slices, transform_errors
-from regnet.figures import overview, save_figure
+from regnet.evaluation import landmark_table, transform_errors
+from regnet.figures.overview import overview
+from regnet.figures.style import save_figure
 from regnet.files import whole_file, whole_folder
 from regnet.inference import load_network
 from regnet.landmarks import read_landmark_pair, refuse_points_outside
@@ -30,8 +31,9 @@ from regnet.lungs import segment_lungs
 from regnet.network import OUTPUT_STRIDE, RegNet
 from regnet.registration.regnet import Stage, register_stages
 from regnet.resources import shipped
+from regnet.slices import overview_slices
 from regnet.training import pick_device
-from regnet.transforms import compose, jacobian_determinant, warp, write_transform
+from regnet.transforms import compose, displacement_image, jacobian_determinant, warp, write_transform
 from regnet.volumes import IDENTITY, Grid, read_ct, read_mask, resample_ct, resample_mask, write_image
 
 log = logging.getLogger(__name__)
@@ -215,13 +217,6 @@ def register_scans(
         with whole_file(folder / "report.json") as partial:
             partial.write_text(json.dumps(report, indent=2) + "\n", encoding="utf-8")
     return report, errors
-
-
-def displacement_image(transform: sitk.Transform, grid: Grid) -> sitk.Image:
-    """The displacement field ``T(x) - x`` of any transform at every voxel of a grid: vectors x, y, z in mm (LPS), float32."""
-    return sitk.TransformToDisplacementField(
-        transform, sitk.sitkVectorFloat32, grid.size, grid.origin, grid.spacing, grid.direction
-    )
 
 
 @contextmanager

@@ -23,8 +23,8 @@ from markdown import markdown
 from regnet import __version__
 from regnet.cohort import Cohort
 from regnet.errors import InputError
-from regnet.evaluation import overview_slices
 from regnet.files import whole_file
+from regnet.slices import overview_slices
 
 THUMBNAIL_WINDOW = (-1350, 150)
 """Range of HU from black to white in the small pictures of the images: a lung window."""

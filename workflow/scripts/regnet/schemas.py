@@ -123,6 +123,9 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
     limits = config["patches"]["balance"]
     if limits is not None and any(one >= next_one for one, next_one in pairwise(limits)):
         yield f"patches.balance: found {limits}, expected the smallest limit first, none of them twice"
+    bins = config["evaluation"]["distance_bins"]
+    if any(one >= next_one for one, next_one in pairwise(bins)):
+        yield f"evaluation.distance_bins: found {bins}, expected the smallest distance first, none of them twice"
     stages = [("patches.block", config["patches"]["block"], "training.batch", training["batch"])]
     if warmup is not None:
         stages.append(("training.warmup.block", warmup["block"], "training.warmup.batch", warmup["batch"]))

@@ -6,8 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from regnet.conventions import AXES
-from regnet.evaluation import METHOD_NAMES, summarize, zero_field_mae
 from regnet.files import whole_file
+from regnet.markup import latex, latex_table, markdown, markdown_table
+from regnet.records import METHOD_NAMES
+from regnet.summaries import FEW, summarize, zero_field_mae
 
 MEASURES = ("measure", *AXES)
 """The columns of the chapter's table: MAE or TRE, and its part along each axis."""
@@ -60,9 +62,9 @@ def table_2_1(landmarks: pd.DataFrame, synthetic: pd.DataFrame, seen: Mapping[st
     Parameters
     ----------
     landmarks
-        Errors at the landmarks of the test pairs, columns as in `regnet.evaluation.LANDMARK_COLUMNS`.
+        Errors at the landmarks of the test pairs, columns as in `regnet.records.LANDMARK_COLUMNS`.
     synthetic
-        Errors at points of synthetic pairs, columns as in `regnet.evaluation.POINT_COLUMNS`.
+        Errors at points of synthetic pairs, columns as in `regnet.records.POINT_COLUMNS`.
     seen
         For each network variant, the number of ``blocks`` and of ``patches`` it saw in training, warm-up included. A block of
         k^3 outputs is k^3 overlapping patches.
@@ -122,52 +124,32 @@ def _statistics(evaluation: str, errors: pd.DataFrame) -> dict[str, float]:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    lines = [["Evaluation", "Method", "Data", "", "measure", "x", "y", "z", "median", "n"], ["---"] * 4 + ["---:"] * 6]
+    rows = []
     for _, row in table.iterrows():
         # One row of the table, two lines in each cell: a Markdown cell cannot span rows.
         cells = ["ours", *_ours(row)]
         if pd.notna(row["chapter_measure_mean"]):
             cells = [f"{ours}<br>{chapter}" for ours, chapter in zip(cells, ["chapter", *_chapters(row)], strict=True)]
-        lines.append([_plain(row["evaluation"]), _plain(_name(row)), _plain(row["data"]), *cells])
-    text = "".join(f"| {' | '.join(line)} |\n" for line in lines)
-    notes = "".join(f"- {_plain(note)}\n" for note in _notes(table))
-    return f"**Table 2.1.** {_plain(_CAPTION)}\n\n{text}\n{notes}"
+        rows.append([markdown(row["evaluation"]), markdown(_name(row)), markdown(row["data"]), *cells])
+    text = markdown_table(["Evaluation", "Method", "Data", "", "measure", *AXES, "median", "n"], rows, 4)
+    notes = "".join(f"- {markdown(note)}\n" for note in _notes(table))
+    return f"**Table 2.1.** {markdown(_CAPTION)}\n\n{text}\n{notes}"
 
 
 def _latex(table: pd.DataFrame) -> str:
-    lines, last = [], None
+    rows, last = [], None
     for _, row in table.iterrows():
         evaluation = row["evaluation"]
         if last not in (None, evaluation):
-            lines.append("\\midrule")
+            rows.append([])
         label = ["" if evaluation == last else evaluation, _name(row), row["data"]]
-        lines.append(" & ".join(map(_escape, [*label, *_ours(row)])) + " \\\\")
+        rows.append([latex(cell) for cell in [*label, *_ours(row)]])
         if pd.notna(row["chapter_measure_mean"]):
-            lines.append(" & ".join(["", "\\quad\\textit{chapter}", "", *map(_escape, _chapters(row))]) + " \\\\")
+            rows.append(["", "\\quad\\textit{chapter}", "", *map(latex, _chapters(row))])
         last = evaluation
-    notes = " ".join(_escape(note) for note in _notes(table))
-    return "\n".join(
-        [
-            "% Needs \\usepackage{booktabs}.",
-            "\\begin{table}",
-            "\\centering",
-            f"\\caption{{{_escape(_CAPTION)}}}",
-            "\\label{tab:table_2_1}",
-            "\\footnotesize",
-            "\\setlength{\\tabcolsep}{3.5pt}",
-            "\\begin{tabular}{@{}lllrrrrrr@{}}",
-            "\\toprule",
-            "Evaluation & Method & Data & measure & $x$ & $y$ & $z$ & median & $n$ \\\\",
-            "\\midrule",
-            *lines,
-            "\\bottomrule",
-            "\\end{tabular}",
-            "\\par\\smallskip",
-            f"\\begin{{minipage}}{{\\linewidth}}\\scriptsize {notes}\\end{{minipage}}",
-            "\\end{table}",
-            "",
-        ]
-    )
+    header = ["Evaluation", "Method", "Data", "measure", *(f"${axis}$" for axis in AXES), "median", "$n$"]
+    text = latex_table(header, rows, 3, caption=_CAPTION, label="tab:table_2_1", notes=" ".join(_notes(table)))
+    return f"% Needs \\usepackage{{booktabs}}.\n{text}"
 
 
 def _notes(table: pd.DataFrame) -> list[str]:
@@ -184,6 +166,8 @@ def _notes(table: pd.DataFrame) -> list[str]:
             f"Patches seen in training, texture warm-up included, and the blocks of neighbouring patches they were cut in: "
             f"{'; '.join(counts)}. Sokooti (2021) used about 1 million patches."
         )
+    if (table["evaluation"].str.startswith("TRE") & table["n"].between(1, FEW - 1)).any():
+        notes.append(f"† rests on fewer than {FEW} landmarks.")
     return notes
 
 
@@ -192,9 +176,11 @@ def _name(row: pd.Series) -> str:
 
 
 def _ours(row: pd.Series) -> list[str]:
-    """Our cells: measure, x, y, z, median, n."""
+    """Our cells: measure, x, y, z, median, n; marked where they rest on few landmarks."""
     cells = [_mean_and_sd(row[f"{name}_mean"], row[f"{name}_sd"]) for name in MEASURES]
-    return [*cells, "–" if pd.isna(row["median"]) else f"{row['median']:.2f}", f"{row['n']:,}"]
+    cells += ["–" if pd.isna(row["median"]) else f"{row['median']:.2f}", f"{row['n']:,}"]
+    is_marked = row["evaluation"].startswith("TRE") and 0 < row["n"] < FEW
+    return [f"{cell}†" for cell in cells] if is_marked else cells
 
 
 def _chapters(row: pd.Series) -> list[str]:
@@ -207,23 +193,3 @@ def _mean_and_sd(mean: float, sd: float) -> str:
     if pd.isna(mean):
         return "–"
     return f"{mean:.2f}" if pd.isna(sd) else f"{mean:.2f} ± {sd:.2f}"
-
-
-def _plain(text: str) -> str:
-    """Plain text as Markdown inside a table: special characters escaped, a typographic prime in TRE'."""
-    special = {character: f"\\{character}" for character in "\\`*_|<"} | {"'": "′"}
-    return "".join(special.get(character, character) for character in text)
-
-
-def _escape(text: str) -> str:
-    """Plain text as LaTeX: special characters escaped, ``±`` and the prime of TRE' in math mode, dashes as ``--``."""
-    special = {character: f"\\{character}" for character in "&%$#_{}"}
-    special |= {
-        "\\": "\\textbackslash{}",
-        "~": "\\textasciitilde{}",
-        "^": "\\textasciicircum{}",
-        "±": "$\\pm$",
-        "'": "$'$",
-        "–": "--",
-    }
-    return "".join(special.get(character, character) for character in text)

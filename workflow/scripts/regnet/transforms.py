@@ -24,6 +24,24 @@ def field_transform(field: np.ndarray, grid: Grid) -> sitk.DisplacementFieldTran
     return sitk.DisplacementFieldTransform(sitk.Cast(grid.image(field), sitk.sitkVectorFloat64))
 
 
+def read_field(path: str | Path) -> sitk.DisplacementFieldTransform:
+    """Read a DVF, an image of vectors x, y, z in mm (LPS), as the transform of `field_transform`.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or is no 3D image of vectors with three components.
+    """
+    try:
+        image = sitk.ReadImage(str(path), sitk.sitkVectorFloat64)
+    except RuntimeError as error:
+        raise InputError(f"{path}: cannot be read as a DVF ({str(error).strip().splitlines()[-1]})") from error
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
+        found = f"{image.GetDimension()}D with {image.GetNumberOfComponentsPerPixel()} components"
+        raise InputError(f"{path}: found an image in {found}, expected a 3D image of vectors with 3 components")
+    return sitk.DisplacementFieldTransform(image)
+
+
 def compose(*transforms: sitk.Transform) -> sitk.CompositeTransform:
     """Compose transforms as functions are: ``compose(A, T)(x) = A(T(x))``, the last one is applied first."""
     composite = sitk.CompositeTransform(3)
@@ -144,6 +162,13 @@ def read_transform(path: str | Path) -> sitk.CompositeTransform:
     if transform.GetDimension() != 3:
         raise InputError(f"{path}: found a transform in {transform.GetDimension()}D, expected 3D")
     return compose(transform.Downcast())
+
+
+def displacement_image(transform: sitk.Transform, grid: Grid) -> sitk.Image:
+    """The displacement field ``T(x) - x`` of any transform at every voxel of a grid: vectors x, y, z in mm (LPS), float32."""
+    return sitk.TransformToDisplacementField(
+        transform, sitk.sitkVectorFloat32, grid.size, grid.origin, grid.spacing, grid.direction
+    )
 
 
 def jacobian_determinant(field: np.ndarray, grid: Grid) -> np.ndarray:

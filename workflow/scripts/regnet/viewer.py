@@ -20,8 +20,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from regnet.conventions import AIR_HU
-from regnet.evaluation import METHOD_NAMES, landmark_errors
+from regnet.evaluation import landmark_errors
 from regnet.files import whole_file
+from regnet.records import METHOD_NAMES
 from regnet.resources import shipped
 from regnet.transforms import jacobian_determinant, warp
 from regnet.volumes import IDENTITY, Grid, resample_ct, resample_mask

@@ -1,0 +1,13 @@
+"""Measure the error of all methods against the distance after the affine registration."""
+
+from regnet.comparison import write_capture_curve
+from regnet.jobs import log_to
+from regnet.records import LANDMARK_COLUMNS, read_errors
+from regnet.summaries import capture_curve
+
+with log_to(snakemake.log[0]):
+    settings, output = snakemake.params.evaluation, snakemake.output
+    landmarks = read_errors(snakemake.input.landmarks, LANDMARK_COLUMNS)
+    samples, seed = settings["bootstrap_samples"], snakemake.params.seed
+    curve = capture_curve(landmarks, settings["distance_bins"], samples=samples, seed=seed)
+    write_capture_curve(curve, settings["accurate_within"], csv=output.csv, md=output.md)

@@ -1,0 +1,11 @@
+"""Put the seconds and the memory of all registrations into one long table."""
+
+import pandas as pd
+
+from regnet.jobs import log_to
+from regnet.records import RUN_COLUMNS, read_benchmark, write_errors
+
+with log_to(snakemake.log[0]):
+    rows = zip(snakemake.params.runs, snakemake.input.benchmarks, strict=True)
+    runs = pd.DataFrame([(*run, *read_benchmark(path)) for run, path in rows], columns=list(RUN_COLUMNS))
+    write_errors(runs, snakemake.output.runs)

@@ -1,0 +1,13 @@
+"""Measure all methods everywhere in the lungs of a pair whose true DVF is known."""
+
+from regnet.fields import pair_field_errors
+from regnet.jobs import log_to
+from regnet.records import write_errors
+from regnet.transforms import read_field, read_transform
+from regnet.volumes import read_mask
+
+with log_to(snakemake.log[0]):
+    inputs = snakemake.input
+    transforms = dict(zip(snakemake.params.methods, map(read_transform, inputs.transforms), strict=True))
+    truth, mask = read_field(inputs.truth), read_mask(inputs.mask)
+    write_errors(pair_field_errors(snakemake.wildcards.pair, transforms, truth, mask), snakemake.output.errors)

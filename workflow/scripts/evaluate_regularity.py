@@ -1,0 +1,12 @@
+"""Measure the Jacobian determinants of all methods in the lungs of a pair."""
+
+from regnet.fields import pair_regularity
+from regnet.jobs import log_to
+from regnet.records import write_errors
+from regnet.transforms import read_transform
+from regnet.volumes import read_mask
+
+with log_to(snakemake.log[0]):
+    inputs = snakemake.input
+    transforms = dict(zip(snakemake.params.methods, map(read_transform, inputs.transforms), strict=True))
+    write_errors(pair_regularity(snakemake.wildcards.pair, transforms, read_mask(inputs.mask)), snakemake.output.regularity)

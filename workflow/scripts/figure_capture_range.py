@@ -1,0 +1,12 @@
+"""Draw the error against the distance after the affine registration."""
+
+from regnet.figures.comparison import figure_capture_range
+from regnet.figures.style import save_figure
+from regnet.jobs import log_to
+from regnet.records import read_table
+from regnet.summaries import CURVE_COLUMNS
+
+with log_to(snakemake.log[0]):
+    curve, params = read_table(snakemake.input.curve, CURVE_COLUMNS), snakemake.params
+    figure = figure_capture_range(curve, params.capture_range, params.accurate)
+    save_figure(figure, snakemake.output.png, snakemake.output.pdf)

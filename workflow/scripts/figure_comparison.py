@@ -1,0 +1,12 @@
+"""Draw how close the methods bring how many landmarks."""
+
+from regnet.comparison import COLUMNS
+from regnet.figures.comparison import figure_comparison
+from regnet.figures.style import save_figure
+from regnet.jobs import log_to
+from regnet.records import LANDMARK_COLUMNS, read_errors, read_table
+
+with log_to(snakemake.log[0]):
+    landmarks = read_errors(snakemake.input.landmarks, LANDMARK_COLUMNS)
+    figure = figure_comparison(landmarks, read_table(snakemake.input.comparison, COLUMNS), snakemake.params.capture_range)
+    save_figure(figure, snakemake.output.png, snakemake.output.pdf)

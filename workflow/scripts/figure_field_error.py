@@ -1,0 +1,10 @@
+"""Draw the errors of the whole field."""
+
+from regnet.figures.fields import figure_field_error
+from regnet.figures.style import save_figure
+from regnet.jobs import log_to
+from regnet.records import FIELD_ERROR_COLUMNS, read_errors
+
+with log_to(snakemake.log[0]):
+    figure = figure_field_error(read_errors(snakemake.input.field_errors, FIELD_ERROR_COLUMNS), snakemake.input.slices)
+    save_figure(figure, snakemake.output.png, snakemake.output.pdf)

@@ -1,0 +1,10 @@
+"""Draw the Jacobian determinants of all methods."""
+
+from regnet.figures.fields import figure_jacobian
+from regnet.figures.style import save_figure
+from regnet.jobs import log_to
+from regnet.records import REGULARITY_COLUMNS, read_errors
+
+with log_to(snakemake.log[0]):
+    figure = figure_jacobian(read_errors(snakemake.input.regularity, REGULARITY_COLUMNS), snakemake.input.slices)
+    save_figure(figure, snakemake.output.png, snakemake.output.pdf)

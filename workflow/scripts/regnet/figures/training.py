@@ -1,0 +1,84 @@
+"""The curves of a training."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from regnet.figures.style import AXIS_LOOKS, DOUBLE_COLUMN, METHOD_LOOKS, OTHER_LOOKS, Look, new_figure, panel, styled
+
+TRAINING_LOOKS = (METHOD_LOOKS["regnet"], *OTHER_LOOKS)
+"""Looks of trainings beside each other, the first in that of RegNet."""
+
+LOSS_LOOK = Look("#4D4D4D", "D", "--")
+"""Look of the loss, which is no method."""
+
+
+@styled
+def training_curves(curves: pd.DataFrame) -> Figure:
+    """Loss and validation MAE of a training over the patches seen and over time, and the validation MAE along each axis.
+
+    Parameters
+    ----------
+    curves
+        Columns as in `regnet.training.COLUMNS`, one row per epoch. A stage without validation has its loss alone.
+    """
+    unit, seconds = ("hours", 3600) if curves["seconds"].max() > 2 * 3600 else ("minutes", 60)
+    count, each = ("million", 1e6) if curves["patches"].max() >= 1e6 else ("thousand", 1e3)
+    patches = curves["patches"] / each
+    figure = new_figure(DOUBLE_COLUMN, 2.7)
+    over_patches, over_time, along_axes = figure.subplots(1, 3)
+    panel(over_patches, "a", "error over patches")
+    panel(over_time, "b", "error over time")
+    panel(along_axes, "c", "validation MAE along each axis")
+    _curves(over_patches, curves, patches)
+    _curves(over_time, curves, curves["seconds"] / seconds)
+    for axis, (colour, marker, line) in AXIS_LOOKS.items():
+        style = {"color": colour, "ls": line}
+        error, zero_field = curves[f"validation_mae_{axis}"], curves[f"validation_zero_field_{axis}"]
+        along_axes.plot(patches, error, marker=marker, ms=2.5, label=axis, **style)
+        along_axes.plot(patches, zero_field, lw=0.6, label=f"{axis}, zero field", **style)
+    over_patches.set(xlabel=f"patches seen ({count})", ylabel="error, sum over x, y, z (mm)")
+    over_time.set(xlabel=f"training time ({unit})", ylabel="error, sum over x, y, z (mm)")
+    along_axes.set(xlabel=f"patches seen ({count})", ylabel="error (mm)")
+    for axes in (over_patches, over_time, along_axes):
+        axes.set_ylim(bottom=0)
+        axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.legend(loc="upper center", bbox_to_anchor=(0.48, -0.2), ncols=2, handlelength=2.8, columnspacing=1.2)
+    return figure
+
+
+@styled
+def compared_trainings(trainings: Mapping[str, pd.DataFrame]) -> Figure:
+    """The validation MAE of several trainings over the patches seen, and the zero field's.
+
+    Parameters
+    ----------
+    trainings
+        For each training what it is called and its curves, columns as in `regnet.training.COLUMNS`, all validated on the same
+        samples. Patches seen before the first validation count.
+    """
+    figure = new_figure(DOUBLE_COLUMN / 2, 2.6)
+    axes = figure.subplots()
+    for (name, curves), (colour, marker, line) in zip(trainings.items(), TRAINING_LOOKS, strict=False):
+        validated = curves.dropna(subset="validation_mae")
+        axes.plot(validated["patches"], validated["validation_mae"], color=colour, ls=line, marker=marker, ms=2.5, label=name)
+    axes.axhline(validated["validation_zero_field"].iloc[0], color="black", lw=0.8, label="zero field")
+    axes.set(xlabel="patches seen", ylabel="validation MAE, sum over x, y, z (mm)", xlim=(0, None), ylim=(0, None))
+    axes.xaxis.set_major_locator(MaxNLocator(4))
+    axes.legend(loc="upper center", bbox_to_anchor=(0.48, -0.2), ncols=2, handlelength=2.8, columnspacing=1.2)
+    return figure
+
+
+def _curves(axes: Axes, curves: pd.DataFrame, abscissa: pd.Series) -> None:
+    colour, marker, line = LOSS_LOOK
+    for stage, rows in curves.groupby("stage", sort=False):
+        fill = {} if rows["validation_mae"].notna().any() else {"mfc": "white"}
+        label = f"loss, {stage}"
+        axes.plot(abscissa[rows.index], rows["loss"], color=colour, ls=line, marker=marker, ms=2.5, label=label, **fill)
+    colour, marker, line = METHOD_LOOKS["regnet"]
+    axes.plot(abscissa, curves["validation_mae"], color=colour, ls=line, marker=marker, ms=2.5, label="validation MAE")
+    axes.plot(abscissa, curves["validation_zero_field"], color="black", lw=0.8, label="zero field")
