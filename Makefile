@@ -6,11 +6,11 @@ ARGS ?=
 EXPERIMENT = $(shell sed -n 's/^experiment: *//p' $(CONFIG))
 SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(CONFIG) $(ARGS)
 
-.PHONY: help run figures report test lint bench
+.PHONY: help run figures report peers test lint bench
 
 help:  ## List these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
-	@echo 'All but test, lint and bench take CONFIG=FILE (default: $(CONFIG)) and ARGS="further arguments of snakemake"'
+	@echo 'All but peers, test, lint and bench take CONFIG=FILE (default: $(CONFIG)) and ARGS="further arguments of snakemake"'
 
 run: $(VENV)/installed  ## Run the workflow: Table 2.1 and all figures
 	$(SNAKEMAKE) --resources gpu=1
@@ -20,6 +20,9 @@ figures: $(VENV)/installed  ## Redraw the figures from the tables of the last ru
 
 report: $(VENV)/installed  ## Write results/<experiment>/report.html about the last run
 	$(SNAKEMAKE) --report results/$(EXPERIMENT)/report.html
+
+peers: $(VENV)/installed  ## Install the packages of the methods in config/peers.yaml
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-peers.in -c constraints.txt -c constraints-peers.txt
 
 test: $(VENV)/installed  ## Run the tests
 	$(BIN)/pytest

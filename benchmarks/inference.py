@@ -90,7 +90,7 @@ def prepare(pair: Path, weights: Path, folder: Path) -> None:
         write_image(resample_ct(fixed, grid), folder / f"fixed_{spacing:g}.nii.gz")
         write_image(resample_ct(moving, Grid.of(moving).isotropic(spacing)), folder / f"moving_{spacing:g}.nii.gz")
         write_image(resample_mask(mask, grid), folder / f"mask_{spacing:g}.nii.gz")
-    affine = elastix.register(
+    affine = elastix.register_with_file(
         *prepared(folder, 1.0)[:2],
         ELASTIX / "affine.txt",
         log=folder / "affine.log",
@@ -111,7 +111,9 @@ def register_with_elastix() -> float:
     fixed, moving, mask = prepared(folder, 1.0)
     settings = {"fixed_mask": mask, "initial": read_transform(folder / "affine.h5"), "threads": THREADS}
     return timed(
-        lambda: elastix.register(fixed, moving, ELASTIX / "bspline_3r.txt", log=folder / f"{os.getpid()}.log", **settings)
+        lambda: elastix.register_with_file(
+            fixed, moving, ELASTIX / "bspline_3r.txt", log=folder / f"{os.getpid()}.log", **settings
+        )
     )
 
 

@@ -40,11 +40,10 @@ def message(config):
 
 def schema_keys(schema=None, prefix=""):
     """Every key the schema names, in its order: dotted key, resolved schema."""
-    root = validator(CONFIG_SCHEMA).schema
-    for key, part in (schema or root)["properties"].items():
-        resolved = {**root["$defs"][part["$ref"].rpartition("/")[2]], **part} if "$ref" in part else part
-        yield prefix + key, resolved
-        if "properties" in part:
+    for key, part in (schema or validator(CONFIG_SCHEMA).schema)["properties"].items():
+        yield prefix + key, resolved(part)
+        # Methods have names that users choose, and settings of their modules: `module_rows`.
+        if "properties" in part and prefix + key != "methods":
             yield from schema_keys(part, f"{prefix}{key}.")
 
 
@@ -52,7 +51,7 @@ def config_values(config, prefix=""):
     """Every value of a config by its dotted key; of a group that is null, null."""
     for key, value in config.items():
         if isinstance(value, dict):
-            yield from config_values(value, f"{prefix}{key}.")
+            yield from config_values(value, f"{prefix}{key}.") if prefix + key != "methods" else ()
         else:
             yield prefix + key, value
 
@@ -73,13 +72,34 @@ def readme_rows():
         yield f"| `{key}` | {unit or ''} | {default} | {cell(chapter[key]) if key in chapter else ''} | {meaning} |"
 
 
+def resolved(part):
+    """A part of the schema with what it refers to."""
+    return {**validator(CONFIG_SCHEMA).schema["$defs"][part["$ref"].rpartition("/")[2]], **part} if "$ref" in part else part
+
+
+def module_settings():
+    """The settings of the modules of methods, as the schema has them: module, key, resolved schema."""
+    for name, part in validator(CONFIG_SCHEMA).schema["$defs"].items():
+        module, _, kind = name.rpartition("_")
+        if kind == "method" and module not in ("other", "regnet"):
+            yield from ((module, key, resolved(setting)) for key, setting in part["properties"].items() if key != "module")
+
+
+def module_rows():
+    """The rows of the table of the modules of methods in config/README.md, as they follow from the schema."""
+    for module, key, setting in module_settings():
+        meaning, unit = re.fullmatch(r"(.*?)(?: \[(\w+)\])?", setting["description"]).groups()
+        default = f"`{json.dumps(setting['default'])}`" if "default" in setting else ""
+        yield f"| `{module}` | `{key}` | {unit or ''} | {default} | {meaning} |"
+
+
 @pytest.mark.parametrize("path", sorted(FOLDER.glob("*.yaml")), ids=lambda path: path.name)
 def test_schemas_are_strict_and_described(path):
     schema = yaml.safe_load(path.read_text(encoding="utf-8"))
     Draft202012Validator.check_schema(schema)
 
     def walk(part, where):
-        if "properties" in part:
+        if part.get("properties", {}).keys() - {"affine", "regnet", "module"}:
             assert part["additionalProperties"] is False, where
             optional = set(part["properties"]) - set(part["required"])
             assert optional <= {"resolutions", "iterations", "grid_spacing"}, where
@@ -89,6 +109,9 @@ def test_schemas_are_strict_and_described(path):
             walk(child, f"{where}.{key}")
 
     walk(schema, path.name)
+    for name, part in schema.get("$defs", {}).items():
+        assert part["description"], name
+        walk(part, name)
 
 
 def test_defaults_are_those_of_config_yaml():
@@ -100,15 +123,58 @@ def test_defaults_are_those_of_config_yaml():
 
 def test_readme_has_every_key_as_in_the_schema():
     lines = (CONFIG / "README.md").read_text(encoding="utf-8").partition("## The keys")[2].splitlines()
-    assert [line for line in lines if line.startswith("| `")] == list(readme_rows())
+    rows = [line for line in lines if line.startswith("| `")]
+    settings = [line for line in rows if not re.match(r"\| `[a-z_.]+\.|\| `(experiment|seed|data_root|cohort|phantom)`", line)]
+    assert settings == list(module_rows())
+    assert [line for line in rows if line not in settings] == list(readme_rows())
+
+
+def test_peers_yaml_has_all_settings_as_in_the_schema():
+    peers = yaml.safe_load((CONFIG / "peers.yaml").read_text(encoding="utf-8"))["methods"]
+    assert list(peers) == ["bspline_best", "demons", "syn", "greedy", "convexadam"]
+    for module, key, setting in module_settings():
+        if module != "elastix":
+            assert json.dumps(peers[module][key]) == json.dumps(setting["default"]), f"{module}.{key}"
+
+
+def test_methods_are_the_chapters():
+    assert yaml.safe_load((CONFIG / "chapter.yaml").read_text(encoding="utf-8"))["methods"] == BASE["methods"]
+    assert list(BASE["methods"]) == ["affine", "bspline_1r", "bspline_3r", "regnet"]
+
+
+def with_overlays(*overlays):
+    config = OrderedDict(copy.deepcopy(BASE))
+    for overlay in overlays:
+        update_config(config, yaml.safe_load((CONFIG / overlay).read_text(encoding="utf-8")))
+    return config
 
 
 @pytest.mark.parametrize("overlay", [None, *OVERLAYS])
 def test_shipped_configs_are_valid(overlay):
-    config = OrderedDict(copy.deepcopy(BASE))
-    if overlay:
-        update_config(config, yaml.safe_load((CONFIG / overlay).read_text(encoding="utf-8")))
-    check_config(config)
+    """Those named like another with something added are given after it."""
+    below = [f"{name}.yaml" for name in ("lung_followup", "release") if overlay and overlay.startswith(f"{name}_")]
+    check_config(with_overlays(*below, *([overlay] if overlay else [])))
+
+
+@pytest.mark.parametrize(
+    ("method", "key", "value", "expected"),
+    [
+        ("demons", "window", [400, -1000], "window: found [400, -1000], expected the lowest HU first"),
+        ("syn", "window", [0], "window: found the list [0], expected a list of 2, each a number of at least -32768"),
+        ("demons", "iterations", [10, 5], "iterations: found a list of 2, expected one of 3, as methods.demons.shrink is"),
+        ("greedy", "iterations", "100x50", "iterations: found the text '100x50', expected a list of integers of at least 0"),
+        ("greedy", "radius", 0, "radius: found the number 0, expected an integer of at least 1"),
+        ("convexadam", "grid", 1.5, "grid: found the number 1.5, expected an integer of at least 1"),
+    ],
+)
+def test_wrong_settings_of_a_module_are_one_line(method, key, value, expected):
+    config = with_overlays("peers.yaml")
+    config["methods"][method][key] = value
+    text = message(config)
+    assert text.startswith(f"config: methods.{method}.{expected}")
+    assert "\n" not in text
+    del config["methods"][method][key]
+    assert message(config).startswith(f"config: missing key 'methods.{method}.{key}', expected a")
 
 
 @pytest.mark.parametrize(
@@ -169,14 +235,25 @@ def test_shipped_configs_are_valid(overlay):
         ("regnet.stage_weights", "regnet_4mm", "the text 'regnet_4mm'", "with {spacing} where that of the stage belongs"),
         ("training.warmup.size", 59, "59", "at least 60, the window of a sample with training.warmup.block = 4"),
         ("training.warmup.field_sigma", [36, 18], "[36, 18]", "the smallest first"),
-        ("elastix.methods.bspline_1r.iterations", 0, "the number 0", "an integer of at least 1"),
-        ("elastix.methods.syn", None, "null", "the keys parameters"),
+        ("registration.margin", -1, "the number -1", "a number of at least 0 or null"),
+        ("methods.bspline_1r.iterations", 0, "the number 0", "an integer of at least 1"),
+        ("methods.affine", None, "null", "the keys of a method, module among them"),
+        ("methods.more", 3, "the number 3", "the keys of a method, module among them, or null"),
+        (
+            "methods.more",
+            {"module": "regnet"},
+            "the text 'regnet'",
+            "one of elastix, demons, syn, greedy, convexadam, the path",
+        ),
+        ("methods.more", {"module": "my method"}, "the text 'my method'", "one of elastix, demons, syn, greedy, convexadam"),
+        ("methods.regnet", {"module": "elastix"}, "the text 'elastix'", "regnet"),
         ("data_root", "/data/scans", "'/data/scans'", "a folder in results/"),
     ],
 )
 def test_wrong_values_are_one_line(path, value, found, expected):
     text = message(config_with(path, value))
-    assert re.match(rf"config: {re.escape(path)}(\[\d+\])?: found {re.escape(found)}, expected ", text)
+    field = f"{path}.module" if isinstance(value, dict) else path
+    assert re.match(rf"config: {re.escape(field)}(\[\d+\])?: found {re.escape(found)}, expected ", text)
     assert expected in text
     assert "\n" not in text
 
@@ -193,10 +270,11 @@ def test_number_hint_is_what_yaml_reads_as_a_number():
         ("traning", "did you mean 'training'?"),
         ("training.learning_rat", "did you mean 'training.learning_rate'?"),
         ("training.warmup.Steps", "did you mean 'training.warmup.steps'?"),
-        ("elastix.methods.affine.iteration", "did you mean 'elastix.methods.affine.iterations'?"),
-        ("elastix.methods.affine.grid_spacing", "expected one of parameters, resolutions, iterations"),
-        ("elastix.methods.bspline_1R", "did you mean 'elastix.methods.bspline_1r'?"),
-        ("elastix.methods.regnet", "expected one of affine, bspline_1r, bspline_3r"),
+        ("methods.affine.iteration", "did you mean 'methods.affine.iterations'?"),
+        ("methods.bspline_1r.spacing", "did you mean 'methods.bspline_1r.grid_spacing'?"),
+        ("methods.Affine", "did you mean 'methods.affine'?"),
+        ("methods.1r", "expected one of affine, regnet"),
+        ("methods.regnet.passes", "expected one of module"),
         ("patches.zzz", "expected one of per_pair, block, balance, evaluation_per_pair, evaluation_block"),
     ],
 )
@@ -212,7 +290,12 @@ def test_keys_that_yaml_does_not_read_as_text():
     ("path", "expected"),
     [
         ("training.batch", "an integer of at least 1"),
-        ("elastix.methods.bspline_3r", "the keys parameters"),
+        ("methods.affine", "the keys of a method, module among them"),
+        (
+            "methods.bspline_3r.module",
+            "one of elastix, demons, syn, greedy, convexadam, the path of a .py file, or a module that Python can import",
+        ),
+        ("methods.bspline_3r.parameters", "the path of a file"),
         ("synthesis.moving.sigma", "a number above 0"),
     ],
 )
@@ -239,8 +322,15 @@ def test_all_problems_are_listed_once_each():
 
 
 def test_optional_values():
-    config = config_with("elastix.methods.affine", {"parameters": "mine.txt"})
-    config["elastix"]["methods"]["bspline_1r_ncc"] = {"parameters": "mine.txt", "grid_spacing": 12.5}
+    config = config_with("methods.affine", {"module": "elastix", "parameters": "mine.txt"})
+    config["methods"]["bspline_1r_ncc"] = {"module": "elastix", "parameters": "mine.txt", "grid_spacing": 12.5}
+    config["methods"] |= {
+        "bspline_1r": None,
+        "regnet": None,
+        "mine": {"module": "methods/mine.py", "whatever": {"it": "reads"}},
+    }
+    config["methods"]["installed"] = {"module": "my_package.my_module"}
+    config["registration"]["margin"] = None
     config["training"].update(warmup=None, steps_per_epoch=None)
     config["regnet"]["spacing"] = 1
     check_config(config)

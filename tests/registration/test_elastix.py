@@ -9,7 +9,7 @@ import SimpleITK as sitk
 
 from regnet.errors import ConfigError, RegistrationError
 from regnet.registration import elastix
-from regnet.registration.elastix import register
+from regnet.registration.elastix import register_with_file
 from regnet.transforms import compose, read_transform, transform_points, write_transform
 from regnet.volumes import Grid
 
@@ -76,7 +76,9 @@ def test_affine_recovers_a_translation_of_five_voxels(grid, axis, tmp_path):
     shift = np.reshape(grid.direction, (3, 3))[:, axis] * 5 * grid.spacing[axis]
     fixed = texture(grid)
     moving = moved(fixed, sitk.TranslationTransform(3, shift.tolist()))
-    transform = register(fixed, moving, PARAMETERS / "affine.txt", log=tmp_path / "log", overrides=QUICK, seed=1, threads=2)
+    transform = register_with_file(
+        fixed, moving, PARAMETERS / "affine.txt", log=tmp_path / "log", overrides=QUICK, seed=1, threads=2
+    )
     points = inner_points(grid)
     displacement_in_voxels = grid.indices(transform_points(transform, points)) - grid.indices(points)
     np.testing.assert_allclose(displacement_in_voxels, np.broadcast_to(5 * np.eye(3)[axis], points.shape), atol=0.2)
@@ -87,7 +89,7 @@ def test_bspline_after_an_affine_recovers_the_whole(tmp_path):
     truth.SetTranslation((3.0, -2.0, 3.0))
     moving = moved(fixed, truth)
     points = inner_points(OBLIQUE)
-    transform = register(
+    transform = register_with_file(
         fixed,
         moving,
         PARAMETERS / "bspline_3r.txt",
@@ -109,7 +111,7 @@ def test_points_move_as_in_elastix(name, with_initial, filters, tmp_path):
     fixed, initial = texture(OBLIQUE), turn(OBLIQUE) if with_initial else None
     moving = moved(fixed, sitk.TranslationTransform(3, (3.0, -2.0, 1.0)))
     file, overrides = PARAMETERS / f"{name}.txt", {"MaximumNumberOfIterations": 20}
-    transform = register(fixed, moving, file, log=tmp_path / "log", initial=initial, overrides=overrides, threads=2)
+    transform = register_with_file(fixed, moving, file, log=tmp_path / "log", initial=initial, overrides=overrides, threads=2)
     own = filters[0].GetCombinationTransform()
     # Corners of the image too: a B-spline ends there, and must end at the same place.
     points = np.vstack([inner_points(OBLIQUE), OBLIQUE.points(np.indices((2, 2, 2)).reshape(3, -1).T * OBLIQUE.size)])
@@ -130,7 +132,7 @@ def test_initial_transform_may_be_any_composite_of_linear_ones(filters, tmp_path
     fixed = texture(OBLIQUE)
     initial = compose(turn(OBLIQUE), sitk.TranslationTransform(3, (1.0, 2.0, 3.0)), turn(OBLIQUE))
     file, overrides = PARAMETERS / "affine.txt", {"MaximumNumberOfIterations": 5}
-    transform = register(fixed, fixed, file, log=tmp_path / "log", initial=initial, overrides=overrides)
+    transform = register_with_file(fixed, fixed, file, log=tmp_path / "log", initial=initial, overrides=overrides)
     own, points = filters[0].GetCombinationTransform(), inner_points(OBLIQUE)
     expected = np.array([own.TransformPoint(itk.Point[itk.D, 3](point)) for point in points.tolist()])
     np.testing.assert_allclose(transform_points(transform, points), expected, rtol=0, atol=1e-6)
@@ -142,14 +144,14 @@ def test_initial_transform_takes_the_place_of_the_automatic_one(tmp_path):
     file, initial = PARAMETERS / "affine.txt", sitk.TranslationTransform(3, (30.0, 0.0, 0.0))
     overrides = {"MaximumNumberOfIterations": 1, "NumberOfResolutions": 1}
     for start in (None, initial):
-        transform = register(fixed, moving, file, log=tmp_path / "log", initial=start, overrides=overrides)
+        transform = register_with_file(fixed, moving, file, log=tmp_path / "log", initial=start, overrides=overrides)
         displacement = transform_points(transform, inner_points(PLAIN)) - inner_points(PLAIN)
         np.testing.assert_allclose(displacement.mean(axis=0), (30.0, 0.0, 0.0), atol=1)
 
 
 def test_initial_transform_has_to_be_linear(tmp_path):
     with pytest.raises(ValueError, match="not linear"):
-        register(
+        register_with_file(
             texture(PLAIN),
             texture(PLAIN),
             PARAMETERS / "affine.txt",
@@ -163,7 +165,7 @@ def test_same_seed_and_threads_give_the_same_transform(threads, tmp_path):
     fixed, moving = texture(PLAIN), moved(texture(PLAIN), sitk.TranslationTransform(3, (3.0, -2.0, 1.0)))
 
     def parameters(seed: int) -> tuple[float, ...]:
-        transform = register(
+        transform = register_with_file(
             fixed,
             moving,
             PARAMETERS / "bspline_3r.txt",
@@ -191,7 +193,9 @@ def test_mask_decides_what_is_registered(tmp_path):
     def displacement(fixed_mask: sitk.Image | None) -> np.ndarray:
         overrides = QUICK | {"NumberOfResolutions": 1}
         file, log = PARAMETERS / "affine.txt", tmp_path / "log"
-        transform = register(fixed, moving, file, log=log, fixed_mask=fixed_mask, overrides=overrides, seed=1, threads=2)
+        transform = register_with_file(
+            fixed, moving, file, log=log, fixed_mask=fixed_mask, overrides=overrides, seed=1, threads=2
+        )
         return np.mean(transform_points(transform, inner_points(PLAIN)) - inner_points(PLAIN), axis=0)
 
     np.testing.assert_allclose(displacement(PLAIN.image(mask)), (3.0, 0, 0), atol=0.2)
@@ -202,7 +206,7 @@ def test_mask_decides_what_is_registered(tmp_path):
 def test_number_of_resolutions_can_be_changed_alone(resolutions, tmp_path):
     file, log = PARAMETERS / "bspline_3r.txt", tmp_path / "log"
     overrides = {"NumberOfResolutions": resolutions, "MaximumNumberOfIterations": 3, "FinalGridSpacingInPhysicalUnits": 12}
-    transform = register(texture(PLAIN), texture(PLAIN), file, log=log, overrides=overrides)
+    transform = register_with_file(texture(PLAIN), texture(PLAIN), file, log=log, overrides=overrides)
     assert (
         sum(line.startswith("Time spent in resolution") for line in log.read_text(encoding="utf-8").splitlines()) == resolutions
     )
@@ -215,13 +219,15 @@ def test_own_parameter_file_may_name_another_transform(kind, tmp_path):
     text = (PARAMETERS / "affine.txt").read_text(encoding="utf-8").replace('"AffineTransform"', f'"{kind}"')
     (tmp_path / "own.txt").write_text(text, encoding="utf-8")
     moving = moved(texture(PLAIN), sitk.TranslationTransform(3, (4.0, -3.0, 2.0)))
-    transform = register(texture(PLAIN), moving, tmp_path / "own.txt", log=tmp_path / "log", overrides=QUICK, threads=2)
+    transform = register_with_file(
+        texture(PLAIN), moving, tmp_path / "own.txt", log=tmp_path / "log", overrides=QUICK, threads=2
+    )
     displacement = transform_points(transform, inner_points(PLAIN)) - inner_points(PLAIN)
     np.testing.assert_allclose(displacement.mean(axis=0), (4.0, -3.0, 2.0), atol=0.2)
 
 
 def test_elastix_writes_its_log_and_nothing_else(tmp_path, capfd):
-    register(
+    register_with_file(
         texture(PLAIN),
         texture(PLAIN),
         PARAMETERS / "bspline_1r.txt",
@@ -240,7 +246,7 @@ def test_images_that_do_not_meet_are_a_registration_error(tmp_path):
     fixed, moving = texture(PLAIN), texture(PLAIN)
     moving.SetOrigin((1000.0, 0.0, 0.0))
     with pytest.raises(RegistrationError, match="Too many samples map outside moving image buffer: 0 / ") as caught:
-        register(fixed, moving, PARAMETERS / "bspline_1r.txt", log=tmp_path / "log")
+        register_with_file(fixed, moving, PARAMETERS / "bspline_1r.txt", log=tmp_path / "log")
     message = str(caught.value)
     assert "\n" not in message
     assert "0x" not in message
@@ -251,7 +257,7 @@ def test_images_that_do_not_meet_are_a_registration_error(tmp_path):
 def test_empty_mask_is_a_registration_error(tmp_path):
     mask = PLAIN.image(np.zeros(PLAIN.shape, np.uint8))
     with pytest.raises(RegistrationError, match="No valid voxels"):
-        register(texture(PLAIN), texture(PLAIN), PARAMETERS / "affine.txt", log=tmp_path / "log", fixed_mask=mask)
+        register_with_file(texture(PLAIN), texture(PLAIN), PARAMETERS / "affine.txt", log=tmp_path / "log", fixed_mask=mask)
 
 
 @pytest.mark.parametrize(
@@ -263,12 +269,12 @@ def test_empty_mask_is_a_registration_error(tmp_path):
 )
 def test_override_that_elastix_refuses_is_a_registration_error(overrides, message, tmp_path):
     with pytest.raises(RegistrationError, match=message):
-        register(texture(PLAIN), texture(PLAIN), PARAMETERS / "affine.txt", log=tmp_path / "log", overrides=overrides)
+        register_with_file(texture(PLAIN), texture(PLAIN), PARAMETERS / "affine.txt", log=tmp_path / "log", overrides=overrides)
 
 
 def test_overrides_have_to_be_named_in_the_file(tmp_path):
     with pytest.raises(ConfigError, match="MaximumNumberOfIteration,"):
-        register(
+        register_with_file(
             texture(PLAIN),
             texture(PLAIN),
             PARAMETERS / "affine.txt",
@@ -291,4 +297,4 @@ def test_unusable_parameter_file_is_a_config_error(text, message, tmp_path):
     if text is not None:
         path.write_text(text, encoding="utf-8")
     with pytest.raises(ConfigError, match=message):
-        register(texture(PLAIN), texture(PLAIN), path, log=tmp_path / "log")
+        register_with_file(texture(PLAIN), texture(PLAIN), path, log=tmp_path / "log")

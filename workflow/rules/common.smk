@@ -12,11 +12,13 @@ sys.path.append(str(Path(str(workflow.current_basedir)).parent / "scripts"))
 from regnet.cohort import read_cohort
 from regnet.errors import RegNetError
 from regnet.modules import source_files
+from regnet.registration.methods import check_methods, configured, method_files
 from regnet.schemas import check_config
 from regnet.weights import find_weights
 
 try:
     check_config(config)
+    check_methods(config["methods"])
     cohort = read_cohort(
         config["cohort"],
         config["data_root"],
@@ -35,7 +37,8 @@ STAGES = [f"{spacing:g}" for spacing in config["regnet"]["stages"] or []] or [NE
 
 VARIANTS = config["training"]["variants"]
 FREQUENCIES = list(config["synthesis"]["frequencies"])
-METHODS = [*config["elastix"]["methods"], "regnet"]
+SETTINGS = configured(config["methods"])
+METHODS = list(SETTINGS)
 
 SYNTHETIC_PAIRS = [f"{moving}_{frequency}" for moving in ("original", "deformed") for frequency in FREQUENCIES]
 
@@ -106,7 +109,7 @@ def stage_weights(wildcards):
 
 
 def initial_transform(wildcards):
-    """The affine registration that a B-spline registration starts from; the affine one itself starts from nothing."""
+    """The affine registration that every other method starts from; the affine one itself starts from nothing."""
     return [] if wildcards.method == "affine" else f"{RESULTS}/registrations/affine/{wildcards.pair}/transform.h5"
 
 

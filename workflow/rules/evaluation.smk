@@ -10,6 +10,8 @@ SHOWN_FIELDS = {
     for frequency in FREQUENCIES
 } | {"moving": [f"{RESULTS}/synthetic/{image}/deformed_dvf.npz" for image in SHOWN]}
 
+EXAMPLE_METHODS = [method for method in ("affine", "bspline_3r", "regnet") if method in METHODS]
+
 EVALUATED = [*((variant, "validation") for variant in VARIANTS), ("regnet", "test")]
 
 
@@ -162,7 +164,7 @@ rule slice_example:
         moving=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[cohort.test_pairs()[0], 'moving']}.nii.gz",
         transforms=expand(
             "results/{experiment}/registrations/{method}/{pair}/transform.h5",
-            method=["affine", "bspline_3r", "regnet"],
+            method=EXAMPLE_METHODS,
             pair=cohort.test_pairs()[0],
             allow_missing=True,
         ),
@@ -178,6 +180,6 @@ rule slice_example:
         runtime=10,
     params:
         pair=cohort.test_pairs()[0],
-        methods=["affine", "bspline_3r", "regnet"],
+        methods=EXAMPLE_METHODS,
     script:
         "../scripts/slice_example.py"

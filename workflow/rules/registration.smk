@@ -1,6 +1,4 @@
-# Needs images and lung masks of the test pairs, the elastix parameter files and the weights. Gives one transform per method and pair.
-
-ELASTIX = config["elastix"]["methods"]
+# Needs images and lung masks of the test pairs, the files that methods are made of and the weights. Gives one transform per method and pair.
 
 
 rule registrations:
@@ -9,37 +7,38 @@ rule registrations:
         expand(f"{RESULTS}/registrations/{{method}}/{{pair}}/transform.h5", method=METHODS, pair=cohort.test_pairs()),
 
 
-rule register_elastix:
-    """Register a pair with one of the elastix parameter files."""
+rule register:
+    """Register a pair with a method of the config, after the affine registration and composed with it."""
     input:
         fixed=pair_image("fixed", SPACING),
         moving=pair_image("moving", SPACING),
         fixed_mask=pair_image("fixed", SPACING, "_mask"),
+        moving_mask=pair_image("moving", SPACING, "_mask"),
         initial=initial_transform,
-        parameters=lambda wildcards: ELASTIX[wildcards.method]["parameters"],
-        code=source_files("registration.elastix"),
+        files=lambda wildcards: method_files(SETTINGS[wildcards.method]),
     output:
         transform="results/{experiment}/registrations/{method}/{pair}/transform.h5",
     log:
         job="results/{experiment}/logs/register/{method}/{pair}.log",
-        elastix="results/{experiment}/logs/register/{method}/{pair}.elastix.log",
+        tool="results/{experiment}/logs/register/{method}/{pair}.tool.log",
     benchmark:
         "results/{experiment}/benchmarks/register/{method}/{pair}.tsv"
     wildcard_constraints:
-        method="|".join(ELASTIX),
+        method="|".join(name for name in METHODS if name != "regnet"),
     conda:
         "../../environment.yml"
-    threads: config["elastix"]["threads"]
+    threads: config["registration"]["threads"]
     resources:
         mem_mb=4000,
         runtime=60,
     params:
-        settings=lambda wildcards: ELASTIX[wildcards.method],
+        settings=lambda wildcards: SETTINGS[wildcards.method],
+        margin=config["registration"]["margin"],
         # Not the threads that Snakemake grants: the result depends on their number.
-        threads=config["elastix"]["threads"],
+        threads=config["registration"]["threads"],
         seed=config["seed"],
     script:
-        "../scripts/register_elastix.py"
+        "../scripts/register.py"
 
 
 rule register_regnet:

@@ -39,9 +39,9 @@ SPOTS, SPOT_OUTPUTS, SPOT_SHARE = 8, 8, 0.7
 """bfloat16 is tried at this many spots in the mask, with this many outputs per axis each: 4096 outputs at most. The largest
 change anywhere is larger (0.049 mm where the spots showed 0.035): no more than this share of the limit is allowed there."""
 
-MASK_MARGIN = 4
+MASK_MARGIN = 2
 """Outputs are computed up to this distance from the mask, in voxels along each axis, so that the field between the outputs is
-the network's own right up to the border of the mask."""
+the network's own right up to the border of the mask: a corner of a voxel lies up to 2.5 voxels from the outputs around it."""
 
 RELAXATIONS = 4
 """How often each level of a continued field is averaged with its neighbours."""
@@ -52,9 +52,9 @@ TILE_SIDES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 ORIGINAL_NS, LOW_NS, JOINT_NS = 800.0, 1000.0, 4500.0
 """What the layers at original and at low resolution and the joint ones take per voxel of their own grid on a CPU core."""
 
-BYTES_PER_VOXEL = 400
-"""Memory of the feature maps at their largest, in float32, per voxel that the layers at original resolution see: 299 were
-measured for the network, 373 for its variant of that resolution only."""
+BYTES_PER_VOXEL = {"float32": 400, "bfloat16": 240}
+"""Memory of the feature maps at their largest, per voxel that the layers at original resolution see. Measured: float32 299, and
+373 for the variant of that resolution only; in bfloat16, where some layers stay in float32, 206."""
 
 PROGRAM_GIB = 0.5
 """Memory of the process without images: Python, torch, SimpleITK and the weights."""
@@ -238,9 +238,10 @@ def tile_seconds(outputs: tuple[int, int, int], stride: int) -> float:
     return 1e-9 * float(ORIGINAL_NS * original + repeats * (LOW_NS * low + JOINT_NS * joint))
 
 
-def tile_gib(outputs: tuple[int, int, int]) -> float:
+def tile_gib(outputs: tuple[int, int, int], precision: str) -> float:
     """Memory that the feature maps of a tile take at most, in GiB; `outputs` as in `tile_seconds`."""
-    return BYTES_PER_VOXEL * float(np.prod([window_size(count) - sum(ORIGINAL_MARGIN) for count in outputs])) / 2**30
+    voxels = float(np.prod([window_size(count) - sum(ORIGINAL_MARGIN) for count in outputs]))
+    return BYTES_PER_VOXEL[precision] * voxels / 2**30
 
 
 def tiles(wanted: np.ndarray, side: int) -> list[Box]:
@@ -361,12 +362,11 @@ class DenseNetwork:
         if not wanted.any():
             raise InputError("the mask of the fixed image is empty, expected voxels that are not 0")
         field = torch.zeros(3, *counts)
-        # The images twice: the moving one is held before and after it was warped.
-        boxes = self._plan(wanted, 2 * (fixed.nbytes + moving.nbytes) + field.nbytes)
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             if self.precision == "auto":
                 self.precision = self._choose_precision(fixed, moving, wanted, spacing)
-            for box in boxes:
+            # The images twice: the moving one is held before and after it was warped.
+            for box in self._plan(wanted, 2 * (fixed.nbytes + moving.nbytes) + field.nbytes):
                 field[(slice(None), *box)] = self._outputs(fixed, moving, box, self.precision)
             if mask is not None:
                 # What a tile computes beyond the wanted outputs is dropped, so that tiles do not show in the result.
@@ -381,9 +381,9 @@ class DenseNetwork:
         room = self.max_memory_gib
         if self.device.type == "cpu":
             room -= PROGRAM_GIB + held / 2**30
-        sides = [side for side in TILE_SIDES if tile_gib((side, side, side)) <= room]
+        sides = [side for side in TILE_SIDES if tile_gib((side, side, side), self.precision) <= room]
         if not sides:
-            needed = self.max_memory_gib - room + tile_gib((TILE_SIDES[0],) * 3)
+            needed = self.max_memory_gib - room + tile_gib((TILE_SIDES[0],) * 3, self.precision)
             raise ConfigError(
                 f"regnet.max_memory_gib: found {self.max_memory_gib:g}, expected at least {needed:.1f} for images of this size"
             )

@@ -289,12 +289,12 @@ def _register_affine(
     fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image, *, threads: int, seed: int
 ) -> sitk.CompositeTransform:
     # elastix takes seconds to import, which nobody should wait for without an affine registration.
-    from regnet.registration.elastix import register
+    from regnet.registration.elastix import register_with_file
 
     # The log of a registration that failed stays: the message names it.
     with tempfile.NamedTemporaryFile(prefix="regnet-elastix-", suffix=".log", delete=False) as file:
         elastix_log = Path(file.name)
-    transform = register(
+    transform = register_with_file(
         fixed,
         moving,
         shipped("elastix") / "affine.txt",

@@ -33,6 +33,9 @@ TYPES = {
 }
 """What the types of JSON schema are called in a message."""
 
+OWN_FIELDS = ("demons", "syn", "greedy", "convexadam")
+"""Modules of methods that see a window of HU."""
+
 BOUNDS = {"exclusiveMinimum": "above", "minimum": "of at least", "exclusiveMaximum": "below", "maximum": "of at most"}
 
 
@@ -132,6 +135,15 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
         low, high = warmup["field_sigma"]
         if low > high:
             yield f"training.warmup.field_sigma: found {[low, high]}, expected the smallest first, then the largest"
+    for name, method in config["methods"].items():
+        if method is None or method["module"] not in OWN_FIELDS:
+            continue
+        lower, upper = method["window"]
+        if lower >= upper:
+            yield f"methods.{name}.window: found {[lower, upper]}, expected the lowest HU first, then the highest"
+        if "shrink" in method and len(method["shrink"]) != len(method["iterations"]):
+            count, expected = len(method["iterations"]), len(method["shrink"])
+            yield f"methods.{name}.iterations: found a list of {count}, expected one of {expected}, as methods.{name}.shrink is"
     for block_field, block, batch_field, batch in stages:
         if batch * block == 1:
             # The joint layers end in one value per sample, of which batch normalization cannot take a deviation.
@@ -184,10 +196,10 @@ def _found(value: object) -> str:
 
 def _expected(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
     """What a part of a schema allows, in words."""
-    if "$ref" in schema:
-        return _expected(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
     if "title" in schema:
         return schema["title"]
+    if "$ref" in schema:
+        return _expected(root["$defs"][schema["$ref"].rpartition("/")[2]], root)
     if "enum" in schema:
         return f"one of {', '.join(map(str, schema['enum']))}"
     if "const" in schema:

@@ -33,6 +33,54 @@ def compose(*transforms: sitk.Transform) -> sitk.CompositeTransform:
     return composite
 
 
+def cover(transform: sitk.CompositeTransform, grid: Grid) -> sitk.CompositeTransform:
+    """Continue the fields and B-splines of a transform, which end somewhere, to the borders of an image.
+
+    Beyond its nodes a displacement field or B-spline displaces nothing, and the transform would jump there.
+
+    Parameters
+    ----------
+    transform
+        Maps points of `grid`; its displacement fields and B-splines may have been found on a part of it.
+    grid
+        The fixed image's.
+
+    Returns
+    -------
+    SimpleITK.CompositeTransform
+        The same where `transform` had nodes. Outside, each of its parts keeps the displacement of its border, so that every
+        point of `grid` is moved by all of them.
+    """
+    parts = [transform.GetNthTransform(number).Downcast() for number in range(transform.GetNumberOfTransforms())]
+    points = grid.corners()
+    for number in reversed(range(len(parts))):
+        parts[number] = _covering(parts[number], points)
+        points = transform_points(parts[number], points)
+    return compose(*parts)
+
+
+def _covering(part: sitk.Transform, points: np.ndarray) -> sitk.Transform:
+    """A transform that moves all `points`; the same object if it did so already, or is neither a field nor a B-spline."""
+    if isinstance(part, sitk.DisplacementFieldTransform):
+        nodes, further = [part.GetDisplacementField()], 0
+    elif isinstance(part, sitk.BSplineTransform):
+        # A cubic B-spline needs one control point more on each side.
+        nodes, further = part.GetCoefficientImages(), part.GetOrder() // 2
+    else:
+        return part
+    index = Grid.of(nodes[0]).indices(points)
+    before = np.ceil(further - index.min(axis=0) - 1e-6).astype(int)
+    after = np.ceil(index.max(axis=0) + further - (np.array(nodes[0].GetSize()) - 1) - 1e-6).astype(int)
+    if max(before.max(), after.max()) <= 0:
+        return part
+    # The border is repeated.
+    sides = [np.maximum(count, 0).tolist() for count in (before, after)]
+    padded = [sitk.ZeroFluxNeumannPad(image, *sides) for image in nodes]
+    if isinstance(part, sitk.BSplineTransform):
+        return sitk.BSplineTransform(padded, part.GetOrder())
+    return sitk.DisplacementFieldTransform(padded[0])
+
+
 def transform_points(transform: sitk.Transform, points: np.ndarray) -> np.ndarray:
     """Move points ``(n, 3)``, x, y, z in mm, from fixed to moving, without rounding."""
     return np.array([transform.TransformPoint(point) for point in np.asarray(points, float).tolist()]).reshape(-1, 3)

@@ -86,6 +86,10 @@ class Grid:
         image.SetDirection(self.direction)
         return image
 
+    def corners(self) -> np.ndarray:
+        """Physical points ``(8, 3)``, mm LPS, of the centres of the voxels at the corners."""
+        return self.points(np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(self.size) - 1))
+
     def isotropic(self, spacing: float) -> "Grid":
         """The isotropic grid of `spacing` mm that covers the same box, up to less than a voxel on the far sides.
 
@@ -268,6 +272,27 @@ def resample(image: sitk.Image, transform: sitk.Transform, grid: Grid, interpola
     resampler.SetOutputPixelType(sitk.sitkFloat32)
     resampler.UseNearestNeighborExtrapolatorOn()
     return resampler.Execute(image)
+
+
+def mask_corners(mask: sitk.Image) -> np.ndarray:
+    """Corners ``(8, 3)``, mm LPS, of the smallest box along the axes of the grid that holds all voxels that are not 0."""
+    inside = np.argwhere(sitk.GetArrayViewFromImage(mask))[:, ::-1]
+    box = np.stack([inside.min(axis=0), inside.max(axis=0)])
+    return Grid.of(mask).points(np.stack(np.meshgrid(*box.T, indexing="ij"), axis=-1).reshape(-1, 3))
+
+
+def crop(image: sitk.Image, points: np.ndarray, margin: float) -> sitk.Image:
+    """The part of an image that holds points ``(n, 3)``, mm LPS, and all up to `margin` mm from their box, as far as it goes.
+
+    An image in which less than `MINIMUM_SIZE` voxels along an axis would be left stays whole.
+    """
+    grid = Grid.of(image)
+    # Rounded, so that a point in the middle of a voxel is there on every grid.
+    index, reach = grid.indices(points).round(6), margin / np.array(grid.spacing)
+    first = np.maximum(np.floor(index.min(axis=0) - reach), 0).astype(int)
+    last = np.minimum(np.ceil(index.max(axis=0) + reach), np.array(grid.size) - 1).astype(int)
+    size = last - first + 1
+    return sitk.RegionOfInterest(image, size.tolist(), first.tolist()) if size.min() >= MINIMUM_SIZE else image
 
 
 def resample_ct(image: sitk.Image, grid: Grid) -> sitk.Image:

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import itk
 import numpy as np
@@ -37,7 +38,40 @@ TRANSFORMS: dict[str, Callable[[Mapping[str, Sequence[str]]], sitk.Transform]] =
 """What a parameter file may name as its Transform, with the SimpleITK transform it becomes, given all parameters."""
 
 
+OVERRIDES = {
+    "resolutions": "NumberOfResolutions",
+    "iterations": "MaximumNumberOfIterations",
+    "grid_spacing": "FinalGridSpacingInPhysicalUnits",
+}
+"""What the config may set over a parameter file, and what elastix calls it."""
+
+
 def register(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    fixed_mask: sitk.Image | None,
+    moving_mask: sitk.Image | None,
+    initial: sitk.Transform | None,
+    settings: Mapping[str, Any],
+) -> sitk.CompositeTransform:
+    """Register a pair as the config says (docs/adding-a-method.md): `register_with_file`, with its settings by name.
+
+    `moving_mask` is not used: samples are drawn in the fixed mask, and where they lead is what is looked for.
+    """
+    return register_with_file(
+        fixed,
+        moving,
+        settings["parameters"],
+        log=settings["log"],
+        fixed_mask=fixed_mask,
+        initial=initial,
+        overrides={OVERRIDES[key]: value for key, value in settings.items() if key in OVERRIDES},
+        seed=settings["seed"],
+        threads=settings["threads"],
+    )
+
+
+def register_with_file(
     fixed: sitk.Image,
     moving: sitk.Image,
     parameters: str | Path,

@@ -1,32 +1,27 @@
-"""Register a pair with elastix."""
+"""Register a pair with a method of the config."""
 
 from regnet.conventions import job_seed
 from regnet.errors import RegistrationError
 from regnet.jobs import log_to
-from regnet.registration.elastix import register
+from regnet.registration.door import register_pair
 from regnet.transforms import read_transform, write_transform
 from regnet.volumes import read_ct, read_mask
-
-OVERRIDES = {
-    "resolutions": "NumberOfResolutions",
-    "iterations": "MaximumNumberOfIterations",
-    "grid_spacing": "FinalGridSpacingInPhysicalUnits",
-}
 
 with log_to(snakemake.log.job):
     inputs, params = snakemake.input, snakemake.params
     method, pair = snakemake.wildcards.method, snakemake.wildcards.pair
     try:
-        transform = register(
+        transform = register_pair(
             read_ct(inputs.fixed),
             read_ct(inputs.moving),
-            inputs.parameters,
-            log=snakemake.log.elastix,
+            params.settings,
             fixed_mask=read_mask(inputs.fixed_mask),
+            moving_mask=read_mask(inputs.moving_mask),
             initial=read_transform(inputs.initial) if inputs.initial else None,
-            overrides={OVERRIDES[key]: value for key, value in params.settings.items() if key in OVERRIDES},
+            margin=params.margin,
             seed=job_seed(params.seed, method, pair),
             threads=params.threads,
+            tool_log=snakemake.log.tool,
         )
     except RegistrationError as error:
         raise RegistrationError(f"{pair}, {method}: {error}") from error

@@ -1,0 +1,72 @@
+"""ConvexAdam [Siebert 2024]: coupled convex optimization on MIND features and a grid of displacements, refined by Adam."""
+
+from collections.abc import Mapping
+from math import lcm
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+import torch
+
+from regnet.registration.fields import after, on_one_grid
+from regnet.volumes import Grid
+
+
+def register(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    fixed_mask: sitk.Image | None,
+    moving_mask: sitk.Image | None,
+    initial: sitk.Transform | None,
+    settings: Mapping[str, Any],
+) -> sitk.CompositeTransform:
+    """Register a pair by the self-similarity of its structures, on the CPU (docs/adding-a-method.md has the arguments).
+
+    The masks are not used: the package's own masking extrapolates the images from the lungs, and loses accuracy with it.
+    `settings` holds ``window`` (HU), ``grid``, ``search`` and ``adam_grid`` (voxels), ``iterations``, ``smoothness``,
+    ``mind_radius`` and ``mind_dilation`` (voxels), as the config describes them.
+
+    References
+    ----------
+    H. Siebert, C. Großbröhmer, L. Hansen, M. P. Heinrich, ConvexAdam: self-configuring dual-optimisation-based 3D multitask
+    medical image registration, IEEE Trans. Med. Imaging 44, 2025.
+    """
+    pair = on_one_grid(fixed, moving, initial, window=settings["window"])
+    grid = Grid.of(fixed)
+    return after(initial, _to_field(_convexadam(*map(sitk.GetArrayFromImage, pair), settings), grid), grid)
+
+
+def _convexadam(fixed: np.ndarray, moving: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
+    """The displacements of ConvexAdam, shape ``(z, y, x, 3)``, components z, y, x in voxels."""
+    from convexAdam.convex_adam_MIND import convex_adam_pt
+
+    # Both grids have to fit into the volume; its border is repeated as often as that takes.
+    step = lcm(settings["grid"], settings["adam_grid"])
+    missing = [(0, -side % step) for side in fixed.shape]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(settings["threads"])
+    try:
+        found = convex_adam_pt(
+            *(np.pad(volume, missing, mode="edge") for volume in (fixed, moving)),
+            mind_r=settings["mind_radius"],
+            mind_d=settings["mind_dilation"],
+            lambda_weight=settings["smoothness"],
+            grid_sp=settings["grid"],
+            disp_hw=settings["search"],
+            selected_niter=settings["iterations"],
+            grid_sp_adam=settings["adam_grid"],
+            dtype=torch.float32,
+            verbose=True,
+            device=torch.device("cpu"),
+        )
+    finally:
+        torch.set_num_threads(threads)
+    # The package moves its samples by n / (n - 1) times the displacements it gives, n the nodes of Adam's grid along an axis:
+    # it divides by (n - 1) / 2, while the coordinates of torch's grid_sample, corners not aligned, take n / 2 nodes for 1.
+    nodes = np.array([side // settings["adam_grid"] for side in found.shape[:3]])
+    return (found * nodes / (nodes - 1))[tuple(slice(side) for side in fixed.shape)]
+
+
+def _to_field(voxels: np.ndarray, grid: Grid) -> np.ndarray:
+    """Displacements in voxels, in the order of the array's axes, in mm (LPS) with components x, y, z."""
+    return grid.to_physical(voxels[..., ::-1] * grid.spacing)

@@ -1,0 +1,54 @@
+"""What methods that find a displacement field share: the pair on one grid before, and the composed transform after.
+
+Such a method sees the moving image under the affine registration ``A``, on the grid of the fixed one, and finds ``u`` with
+``I_F(x) = I_M(A(x + u(x)))``.
+"""
+
+import numpy as np
+import SimpleITK as sitk
+
+from regnet.transforms import compose, field_transform
+from regnet.volumes import IDENTITY, Grid, resample
+
+
+def on_one_grid(
+    fixed: sitk.Image,
+    moving: sitk.Image,
+    initial: sitk.Transform | None,
+    *,
+    window: tuple[float, float],
+    fixed_mask: sitk.Image | None = None,
+    moving_mask: sitk.Image | None = None,
+) -> tuple[sitk.Image, sitk.Image]:
+    """The pair on the grid of the fixed image, clipped to a window of HU.
+
+    Parameters
+    ----------
+    fixed, moving
+        HU.
+    initial
+        The affine registration, fixed to moving; None for none.
+    window
+        Lowest and highest HU that are told apart.
+    fixed_mask, moving_mask
+        With both, each image is cut out where its mask is 0: it has the highest HU of `window` there, as the body wall
+        around the lungs, which does not move with them.
+
+    Returns
+    -------
+    fixed, moving : SimpleITK.Image
+        float32; the moving image under `initial`, by cubic B-spline.
+    """
+    grid, transform = Grid.of(fixed), initial or IDENTITY
+    pair = [sitk.Cast(fixed, sitk.sitkFloat32), resample(moving, transform, grid, sitk.sitkBSpline)]
+    pair = [sitk.Clamp(image, sitk.sitkFloat32, *window) for image in pair]
+    if fixed_mask is None or moving_mask is None:
+        return tuple(pair)
+    masks = [fixed_mask, resample(moving_mask, transform, grid, sitk.sitkNearestNeighbor)]
+    return tuple(sitk.Mask(image, mask != 0, window[1]) for image, mask in zip(pair, masks, strict=True))
+
+
+def after(initial: sitk.Transform | None, field: np.ndarray, grid: Grid) -> sitk.CompositeTransform:
+    """The transform ``x -> A(x + u(x))`` of a field ``u``, shape ``(z, y, x, 3)``, components x, y, z in mm (LPS)."""
+    transform = field_transform(field, grid)
+    return compose(transform) if initial is None else compose(initial, transform)

@@ -1,0 +1,129 @@
+"""Which registration methods there are: the module behind each, the package it needs, and the files it is made of.
+
+A method is a module with one function ``register`` (docs/adding-a-method.md), called by its name in `MODULES`, by the path of
+a ``.py`` file, or by the name under which Python imports it. Nothing is imported here before it is used.
+"""
+
+import ast
+import importlib
+import importlib.util
+import os
+from collections.abc import Callable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from regnet.errors import ConfigError
+from regnet.modules import source_files
+
+MODULES = ("elastix", "regnet", "demons", "syn", "greedy", "convexadam")
+"""The modules of this package that hold a method."""
+
+PACKAGES = {"syn": ("ants", "antspyx"), "greedy": ("picsl_greedy", "picsl-greedy"), "convexadam": ("convexAdam", "convexadam")}
+"""Modules whose package is not among those of requirements.in: how Python imports the package, and how pip calls it."""
+
+INSTALL = "pip install -r requirements-peers.in -c constraints.txt -c constraints-peers.txt (or make peers)"
+
+SIGNATURE = "register(fixed, moving, fixed_mask, moving_mask, initial, settings)"
+
+
+def configured(methods: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Mapping[str, Any]]:
+    """The methods of the config by name, in order, without those that an overlay has set to null."""
+    return {name: settings for name, settings in methods.items() if settings is not None}
+
+
+def check_methods(methods: Mapping[str, Mapping[str, Any] | None]) -> None:
+    """Check that the module of each method can be used, without importing it.
+
+    Parameters
+    ----------
+    methods
+        The config's, by name, each with its ``module``.
+
+    Raises
+    ------
+    ConfigError
+        With a line for each problem: a package that is not installed, a file or a module that is not there or holds no
+        function ``register``.
+    """
+    problems = [
+        f"config: methods.{name}.{problem}" for name, settings in configured(methods).items() for problem in _problems(settings)
+    ]
+    if problems:
+        raise ConfigError("\n".join(problems))
+
+
+def _problems(settings: Mapping[str, Any]) -> Iterator[str]:
+    module = settings["module"]
+    if module in PACKAGES and importlib.util.find_spec(PACKAGES[module][0]) is None:
+        yield f"module: found {module}, whose package {PACKAGES[module][1]} is not installed; to install it: {INSTALL}"
+    if module == "elastix" and not Path(settings["parameters"]).is_file():
+        yield f"parameters: found {settings['parameters']}, which is no file, expected an elastix parameter file"
+    if module in MODULES:
+        return
+    path = _path(module)
+    if path is None or not path.is_file():
+        what = "the path of a .py file" if module.endswith(".py") else "a module that Python can import"
+        yield f"module: found {module}, which is not there, expected one of {', '.join(MODULES)}, or {what}"
+    elif path.suffix == ".py" and not _defines_register(path):
+        yield f"module: found {module} without a function register, expected one: {SIGNATURE}"
+
+
+def _path(module: str) -> Path | None:
+    """The file of a module that is not of this package, or None if there is none."""
+    if module.endswith(".py"):
+        return Path(module)
+    try:
+        spec = importlib.util.find_spec(module)
+    except ModuleNotFoundError:  # of a package in front of a dot
+        return None
+    return Path(spec.origin) if spec is not None and spec.origin is not None else None
+
+
+def _defines_register(path: Path) -> bool:
+    try:
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+    except (SyntaxError, UnicodeDecodeError):
+        return False
+    names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
+    # Imported from elsewhere, it is one all the same.
+    names |= {alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return "register" in names
+
+
+def method_files(settings: Mapping[str, Any]) -> list[str]:
+    """The files that decide what a method does: its code, and its parameter file if it has one.
+
+    Parameters
+    ----------
+    settings
+        Of one method, as in the config.
+
+    Returns
+    -------
+    list of str
+        Paths relative to the current folder, or as the config gives them.
+    """
+    module = settings["module"]
+    if module in MODULES:
+        code = source_files("registration.door", f"registration.{module}")
+    else:
+        path = str(_path(module))
+        code = (*source_files("registration.door"), os.path.relpath(path) if os.path.isabs(path) else path)
+    return [*code, *([settings["parameters"]] if module == "elastix" else [])]
+
+
+@cache
+def load(module: str) -> Callable[..., Any]:
+    """The function ``register`` of a method's module."""
+    if module in MODULES:
+        return importlib.import_module(f"regnet.registration.{module}").register
+    return (_load_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)).register
+
+
+def _load_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
