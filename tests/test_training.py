@@ -211,10 +211,12 @@ def test_a_loss_that_is_not_finite_stops_the_training(pool):
 def test_finetuning_starts_from_the_given_weights(pool, tmp_path):
     """A rate of nearly 0 leaves them as they are; frozen normalization too."""
     start = tmp_path / "start.safetensors"
-    save_network(RegNet("regnet_1scale"), start, spacing=4.0, window=(-1000, 400))
+    save_network(RegNet("regnet_1scale"), start, spacing=4.0, window=(-1000, 400), blocks_seen=10, patches_seen=80)
     settings = {**SETTINGS, "learning_rate": 1e-12, "freeze_after": 0}
     options = {"spacing": 2.0, "seed": 1, "device": torch.device("cpu"), "start": start}
-    trained = train("regnet_1scale", pool, pool, settings, SYNTHESIS, **options).network.state_dict()
+    trainer = train("regnet_1scale", pool, pool, settings, SYNTHESIS, **options)
+    assert [(row["blocks"], row["patches"]) for row in trainer.rows] == [(14, 80 + 4 * 2**3), (18, 80 + 8 * 2**3)]
+    trained = trainer.network.state_dict()
     given = load_network(start)[0].state_dict()
     assert all(torch.allclose(trained[name], value, atol=1e-6) for name, value in given.items())
     scratch = train("regnet_1scale", pool, pool, settings, SYNTHESIS, **{**options, "start": None}).network.state_dict()

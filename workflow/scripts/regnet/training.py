@@ -39,7 +39,8 @@ COLUMNS = (
     *(f"{error}{axis}" for error in ("loss", "validation_mae", "validation_zero_field") for axis in ("", "_x", "_y", "_z")),
 )
 """Columns of the curves. Loss and errors are in mm, summed over x, y and z, and for each axis. Blocks are counted over all
-stages, and patches as the outputs in them: a block of k^3 outputs is k^3 overlapping patches."""
+stages, those that given weights had seen before included, and patches as the outputs in them: a block of k^3 outputs is k^3
+overlapping patches."""
 
 UNRELATED = ("variants", "threads", "gpus", "checkpoint_minutes")
 """Keys of the config's ``training`` that do not decide what is computed, but for its last digits: checkpoints outlive them."""
@@ -229,7 +230,7 @@ class Trainer:
     best
         The smallest validation error in mm, and the weights that had it, on the CPU.
     blocks, patches
-        How many the network has seen, over all stages and processes.
+        How many the network has seen, over all stages and processes, and before this training.
     finished
         Names of the stages that are done.
     interrupted
@@ -494,7 +495,7 @@ def train(
         If the loss is not finite.
     """
     torch.manual_seed(seed)
-    network = RegNet(variant)
+    network, facts = RegNet(variant), {}
     if start:
         network, facts = load_network(start, variant=variant)
         log.info("starting from %s, trained at %g mm", start, facts["spacing"])
@@ -504,6 +505,7 @@ def train(
     log.info("%d training and %d validation blocks", len(training), len(validation))
     state = checkpoints.load() if checkpoints else None
     trainer = Trainer(network, device, spacing, bfloat16, checkpoints)
+    trainer.blocks, trainer.patches = facts.get("blocks_seen", 0), facts.get("patches_seen", 0)
     if state:
         trainer.load_state_dict(state)
     if events and process_number() == 0:
