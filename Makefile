@@ -33,7 +33,7 @@ peers: $(VENV)/installed  ## Install the packages of the methods in config/peers
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-peers.in -c constraints.txt -c constraints-peers.txt
 
 test: $(VENV)/installed  ## Run the tests
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: $(VENV)/installed  ## Check format and style of code and workflow
 	$(BIN)/ruff check .
