@@ -4,7 +4,7 @@ FIGURES = [
     *("figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5", "field_statistics"),
     *("comparison", "accuracy_time", "capture_range", "jacobian"),
     *(["field_error"] if TRUE_FIELDS else []),
-    *(f"training_{variant}" for variant in VARIANTS if config["training"]["mode"] != "released"),
+    *(f"training_{variant}" for variant in VARIANTS if TRAINED),
 ]
 
 
@@ -32,12 +32,7 @@ rule table_2_1:
         code=source_files("tables", "inference"),
     output:
         csv="results/{experiment}/tables/table_2_1.csv",
-        md=report(
-            "results/{experiment}/tables/table_2_1.md",
-            caption="../report/table_2_1.rst",
-            category="Results",
-            labels={"result": "Table 2.1"},
-        ),
+        md="results/{experiment}/tables/table_2_1.md",
         tex="results/{experiment}/tables/table_2_1.tex",
     log:
         "results/{experiment}/logs/table_2_1.log",
@@ -61,7 +56,7 @@ rule figure_2_2:
         png=report(
             "results/{experiment}/figures/figure_2_2.png",
             caption="../report/figure_2_2.rst",
-            category="Results",
+            category="2 Synthesis",
             labels={"result": "Figure 2.2: DVFs used for training"},
         ),
         pdf="results/{experiment}/figures/figure_2_2.pdf",
@@ -86,7 +81,7 @@ rule figure_field_statistics:
         png=report(
             "results/{experiment}/figures/field_statistics.png",
             caption="../report/field_statistics.rst",
-            category="Results",
+            category="2 Synthesis",
             labels={"result": "Synthetic DVFs: statistics"},
         ),
         pdf="results/{experiment}/figures/field_statistics.pdf",
@@ -110,7 +105,7 @@ rule figure_2_3:
         png=report(
             "results/{experiment}/figures/figure_2_3.png",
             caption="../report/figure_2_3.rst",
-            category="Results",
+            category="6 Figures",
             labels={"result": "Figure 2.3: All landmarks"},
         ),
         pdf="results/{experiment}/figures/figure_2_3.pdf",
@@ -136,7 +131,7 @@ rule figure_2_4:
         png=report(
             "results/{experiment}/figures/figure_2_4.png",
             caption="../report/figure_2_4.rst",
-            category="Results",
+            category="6 Figures",
             labels={"result": "Figure 2.4: Landmarks in the capture range"},
         ),
         pdf="results/{experiment}/figures/figure_2_4.pdf",
@@ -162,7 +157,7 @@ rule figure_2_5:
         png=report(
             "results/{experiment}/figures/figure_2_5.png",
             caption="../report/figure_2_5.rst",
-            category="Results",
+            category="6 Figures",
             labels={"result": "Figure 2.5: Example registration"},
         ),
         pdf="results/{experiment}/figures/figure_2_5.pdf",
@@ -188,12 +183,7 @@ rule comparison:
     output:
         csv="results/{experiment}/tables/comparison.csv",
         tests="results/{experiment}/tables/comparison_tests.csv",
-        md=report(
-            "results/{experiment}/tables/comparison.md",
-            caption="../report/comparison_table.rst",
-            category="5 Tables",
-            labels={"result": "Comparison of methods: table"},
-        ),
+        md="results/{experiment}/tables/comparison.md",
         tex="results/{experiment}/tables/comparison.tex",
     log:
         "results/{experiment}/logs/comparison.log",
@@ -216,12 +206,7 @@ rule capture_range:
         code=source_files("comparison"),
     output:
         csv="results/{experiment}/tables/capture_range.csv",
-        md=report(
-            "results/{experiment}/tables/capture_range.md",
-            caption="../report/capture_range.rst",
-            category="5 Tables",
-            labels={"result": "Capture range: table"},
-        ),
+        md="results/{experiment}/tables/capture_range.md",
     log:
         "results/{experiment}/logs/capture_range.log",
     conda:
@@ -377,7 +362,7 @@ rule training_curves:
         png=report(
             "results/{experiment}/figures/training_{variant}.png",
             caption="../report/training_curves.rst",
-            category="Training",
+            category="3 Training",
             labels={"result": "Training of {variant}"},
         ),
         pdf="results/{experiment}/figures/training_{variant}.pdf",
