@@ -9,7 +9,11 @@ VIEWER_PARTS = [
 ]
 
 # The tables that have a page in the report, and their titles.
-TABLE_TITLES = {"table_2_1": "Table 2.1", "comparison": "Comparison of methods", "capture_range": "Capture range"}
+TABLE_TITLES = {
+    "table_2_1": "Table 2.1",
+    "comparison": "Comparison of methods: table",
+    "capture_range": "Capture range: table",
+}
 
 # The jobs whose run times the report shows, in the order of the run.
 BENCHMARKS = [
@@ -38,7 +42,7 @@ rule viewer:
         given_fixed=given_image("fixed"),
         given_moving=given_image("moving"),
         parts=[os.path.relpath(shipped("viewer") / part) for part in VIEWER_PARTS],
-        code=source_files("viewer", "figures.overview", "landmarks", "slices"),
+        code=source_files("viewer", "slices", "figures.overview", "landmarks"),
     output:
         page="results/{experiment}/viewers/{pair}.html",
         picture=report(
