@@ -5,7 +5,7 @@ from pathlib import Path
 from regnet.errors import InputError
 from regnet.resources import shipped
 
-DEFAULT = ("regnet_2mm",)
+DEFAULT = ("regnet_4mm", "regnet_2mm", "regnet_1mm")
 """The released weights that are used if nobody says otherwise: the stages of a registration, coarse to fine."""
 
 
