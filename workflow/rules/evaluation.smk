@@ -1,7 +1,7 @@
 # Needs transforms, landmarks, weights and synthetic pairs. Gives long tables of errors, and the slices that figures show.
 
 # The images whose synthetic DVFs are shown: those of the training images are made only where something is trained.
-SHOWN = cohort.images_of("train" if config["training"]["mode"] != "released" else "validation")
+SHOWN = cohort.images_of("train" if TRAINED else "validation")
 
 SHOWN_FIELDS = {
     frequency: [
