@@ -242,6 +242,10 @@ BAD_CONFIGS = {
     "a number read as text": ({"training": {"learning_rate": "1e-4"}}, "training.learning_rate"),
     "a missing cohort": ({"cohort": "config/cohorts/nowhere"}, "config/cohorts/nowhere/images.tsv"),
     "a missing data root": ({"phantom": None, "data_root": "nowhere"}, "data_root: found 'nowhere'"),
+    "a method that is not there": (
+        {"methods": {"mine": {"module": "nowhere/mine.py"}}},
+        "methods.mine.module: found nowhere/mine.py",
+    ),
     "missing images": ({"phantom": None, "data_root": "config"}, "config/train1_baseline.nii.gz"),
 }
 
@@ -298,6 +302,24 @@ def test_a_failing_job_shows_one_line_and_leaves_nothing(run, tmp_path):
     assert process.returncode != 0
     assert "error: results/test/cohort/test1_baseline.txt: starts with 'points', expected 'point'" in process.stderr
     assert not (folder / "results" / "test" / "evaluation" / "landmarks" / "test1.csv").exists()
+
+
+def test_a_failing_registration_names_pair_and_method_and_keeps_the_log(run, tmp_path):
+    folder = tmp_path / "broken"
+    shutil.copytree(run, folder)
+    parameters = folder / "config" / "elastix" / "bspline_1r.txt"
+    text = parameters.read_text(encoding="utf-8").replace('"AdvancedNormalizedCorrelation"', '"NoSuchMetric"')
+    parameters.write_text(text, encoding="utf-8")
+    target = "results/test/registrations/bspline_1r/test1/transform.h5"
+    process = snakemake(folder, "--cores", "1", "--", target)
+    assert process.returncode != 0
+    (line,) = [line for line in process.stderr.splitlines() if line.startswith("error: ")]
+    assert line.startswith("error: test1, bspline_1r: elastix with config/elastix/bspline_1r.txt: ")
+    assert "NoSuchMetric" in line
+    log = folder / "results" / "test" / "logs" / "register" / "bspline_1r" / "test1.tool.log"
+    assert str(log.relative_to(folder)) in line
+    assert "NoSuchMetric" in log.read_text(encoding="utf-8")
+    assert not (folder / target).exists()
 
 
 def test_snakemake_finds_nothing_to_complain_about(tmp_path):
