@@ -1,9 +1,9 @@
 # Needs results/<experiment>/evaluation and the training curves alone. Gives Table 2.1 and the figures.
 
-FIGURES = [
-    *("figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5", "field_statistics"),
-    *(f"training_{variant}" for variant in VARIANTS if config["training"]["mode"] != "released"),
-]
+FIGURES = ["figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5"]
+
+if config["training"]["mode"] != "released":
+    FIGURES += ["field_statistics", *(f"training_{variant}" for variant in VARIANTS)]
 
 
 rule tables:
