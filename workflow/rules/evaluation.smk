@@ -1,14 +1,16 @@
 # Needs transforms, landmarks, weights and synthetic pairs. Gives long tables of errors, and the slices that figures show.
 
-# The images whose synthetic DVFs are shown: those of the training images are made only where something is trained.
-SHOWN = cohort.images_of("train" if TRAINED else "validation")
-
-SHOWN_FIELDS = {
+TRAINING_FIELDS = {
     frequency: [
-        f"{RESULTS}/synthetic/{image}/{moving}_{frequency}/dvf.npz" for image in SHOWN for moving in ("original", "deformed")
+        f"{RESULTS}/synthetic/{image}/{moving}_{frequency}/dvf.npz"
+        for image in cohort.images_of("train")
+        for moving in ("original", "deformed")
     ]
     for frequency in FREQUENCIES
-} | {"moving": [f"{RESULTS}/synthetic/{image}/deformed_dvf.npz" for image in SHOWN]}
+} | {"moving": [f"{RESULTS}/synthetic/{image}/deformed_dvf.npz" for image in cohort.images_of("train")]}
+
+# The image whose DVFs Figure 2.2 shows: those of the training images are made only where something is trained.
+SHOWN = cohort.images_of("train" if TRAINED else "validation")[0]
 
 TRUE_FIELDS = {pair: true_field(pair) for pair in cohort.test_pairs() if true_field(pair)}
 
@@ -245,9 +247,9 @@ rule collect_runs:
 
 
 rule field_statistics:
-    """Describe the synthetic DVFs that Figure 2.2 is about: displacement, spectrum, Jacobian determinant, folding."""
+    """Describe the synthetic DVFs of the training images: displacement, spectrum, Jacobian determinant, folding."""
     input:
-        dvf=[path for paths in SHOWN_FIELDS.values() for path in paths],
+        dvf=[path for paths in TRAINING_FIELDS.values() for path in paths],
         code=source_files("field_statistics"),
     output:
         distributions="results/{experiment}/evaluation/field_distributions.csv",
@@ -260,7 +262,7 @@ rule field_statistics:
         mem_mb=3000,
         runtime=60,
     params:
-        kinds=[kind for kind, paths in SHOWN_FIELDS.items() for _ in paths],
+        kinds=[kind for kind, paths in TRAINING_FIELDS.items() for _ in paths],
     script:
         "../scripts/field_statistics.py"
 
@@ -268,11 +270,11 @@ rule field_statistics:
 rule slice_fields:
     """Keep one slice of three synthetic DVFs for Figure 2.2."""
     input:
-        image=f"{RESULTS}/images/{NETWORK_SPACING}mm/{SHOWN[0]}.nii.gz",
-        mask=f"{RESULTS}/images/{NETWORK_SPACING}mm/{SHOWN[0]}_mask.nii.gz",
+        image=f"{RESULTS}/images/{NETWORK_SPACING}mm/{SHOWN}.nii.gz",
+        mask=f"{RESULTS}/images/{NETWORK_SPACING}mm/{SHOWN}_mask.nii.gz",
         dvf=expand(
             "results/{experiment}/synthetic/{image}/original_{frequency}/dvf.npz",
-            image=SHOWN[0],
+            image=SHOWN,
             frequency=FREQUENCIES,
             allow_missing=True,
         ),

@@ -1,10 +1,10 @@
 # Needs results/<experiment>/evaluation and the training curves alone. Gives the tables and the figures.
 
 FIGURES = [
-    *("figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5", "field_statistics"),
+    *("figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5"),
     *("comparison", "accuracy_time", "capture_range", "jacobian"),
     *(["field_error"] if TRUE_FIELDS else []),
-    *(f"training_{variant}" for variant in VARIANTS if TRAINED),
+    *(["field_statistics", *(f"training_{variant}" for variant in VARIANTS)] if TRAINED else []),
 ]
 
 
