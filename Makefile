@@ -6,7 +6,10 @@ ARGS ?=
 EXPERIMENT = $(shell sed -n 's/^experiment: *//p' $(CONFIG))
 SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(CONFIG) $(ARGS)
 
-.PHONY: help run figures report peers test lint bench
+PAIR ?= test1
+CHROMIUM ?= chromium
+
+.PHONY: help run figures report screenshot peers test lint bench
 
 help:  ## List these commands
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -19,7 +22,12 @@ figures: $(VENV)/installed  ## Redraw the figures from the tables of the last ru
 	$(SNAKEMAKE) --resources gpu=1 figures
 
 report: $(VENV)/installed  ## Write results/<experiment>/report.html about the last run
-	$(SNAKEMAKE) --report results/$(EXPERIMENT)/report.html
+	$(SNAKEMAKE) --report results/$(EXPERIMENT)/report.html --report-html-stylesheet-path workflow/report/report.css
+
+screenshot:  ## Take docs/images/viewer.png of the viewer of PAIR (default: test1) with Chromium
+	$(CHROMIUM) --headless --no-sandbox --use-gl=angle --use-angle=swiftshader --enable-unsafe-swiftshader --hide-scrollbars \
+		--window-size=1400,760 --virtual-time-budget=20000 --screenshot=docs/images/viewer.png \
+		"file://$(CURDIR)/results/$(EXPERIMENT)/viewers/$(PAIR).html"
 
 peers: $(VENV)/installed  ## Install the packages of the methods in config/peers.yaml
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-peers.in -c constraints.txt -c constraints-peers.txt
@@ -34,7 +42,7 @@ lint: $(VENV)/installed  ## Check format and style of code and workflow
 	$(BIN)/snakemake --lint
 
 bench: $(VENV)/installed  ## Measure speed and memory beside the direct ways: results/benchmarks/*.csv
-	@for script in $(filter-out %/harness.py,$(wildcard benchmarks/*.py)); do PYTHONPATH=workflow/scripts:benchmarks $(BIN)/python $$script || exit; done
+	@for script in $(filter-out %/harness.py,$(wildcard benchmarks/*.py)); do PYTHONPATH=workflow/scripts:benchmarks:tests $(BIN)/python $$script || exit; done
 
 $(VENV)/installed: requirements.in constraints.txt
 	python3 -m venv $(VENV)

@@ -16,12 +16,15 @@ include: "workflow/rules/training.smk"
 include: "workflow/rules/registration.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/results.smk"
+include: "workflow/rules/report.smk"
 
 
 rule all:
-    """All registrations, Table 2.1 and Figures 2.2 to 2.5 of the experiment."""
+    """All registrations, tables, figures, viewers and pages of the report of the experiment."""
     default_target: True
     input:
         rules.registrations.input,
         rules.tables.input,
         rules.figures.input,
+        rules.viewers.input,
+        rules.pages.input,

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from dicom_files import write_series
 from safetensors.torch import save_file
 
 from regnet import pair
@@ -264,39 +265,6 @@ def test_evaluate_measures_each_transform(scans, registered, tmp_path, capfd):
     assert len((tmp_path / "errors.csv").read_text(encoding="utf-8").splitlines()) == 1 + 2 * 8
 
 
-def dicom_series(folder: Path, positions: np.ndarray, uid: str) -> None:
-    """Write slices of a DICOM series at positions along z, in mm; the value is 10 HU per slice above -1000."""
-    folder.mkdir(exist_ok=True)
-    writer = sitk.ImageFileWriter()
-    writer.KeepOriginalImageUIDOn()
-    for number, z in enumerate(positions):
-        image = sitk.GetImageFromArray(np.full((20, 24), -1000 + 10 * number, np.int16))
-        tags = {
-            "0008|0016": "1.2.840.10008.5.1.4.1.1.2",
-            "0008|0018": f"{uid}.{number + 1}",
-            "0008|0060": "CT",
-            "0020|000d": f"{uid}.0",
-            "0020|000e": uid,
-            "0020|0032": f"-10\\5\\{z:g}",
-            "0020|0037": "1\\0\\0\\0\\1\\0",
-            "0028|1052": "-1024",
-            "0028|1053": "1",
-        }
-        for tag, value in tags.items():
-            image.SetMetaData(tag, value)
-        image.SetSpacing((0.8, 0.8))
-        writer.SetFileName(f"{folder}/{uid}_{number:02}.dcm")
-        writer.Execute(image)
-
-
-def test_a_dicom_folder_is_one_image_in_hounsfield_units(tmp_path):
-    dicom_series(tmp_path / "series", np.arange(8)[::-1] * 2.5 - 100, "1.2.826.0.1.3680043.2.1125.1")
-    image = read_image(tmp_path / "series")
-    np.testing.assert_allclose(image.GetSpacing(), (0.8, 0.8, 2.5))
-    np.testing.assert_allclose(image.GetOrigin(), (-10, 5, -100))
-    np.testing.assert_array_equal(sitk.GetArrayFromImage(image)[:, 0, 0], -1000 + 10 * np.arange(8)[::-1])
-
-
 def rewritten(source: Path, target: Path, change) -> str:
     """Write the bytes of a file, changed, to another one, and give its path."""
     target.write_bytes(change(source.read_bytes()))
@@ -477,12 +445,12 @@ def no_dicom(folder):
 
 def two_series(folder):
     for number in (1, 2):
-        dicom_series(folder / "two", np.arange(4) * 2.5, f"1.2.826.0.1.3680043.2.1125.{number}")
+        write_series(folder / "two", np.arange(4) * 2.5, f"1.2.826.0.1.3680043.2.1125.{number}")
     return {"fixed": f"{folder}/two"}
 
 
 def missing_slice(folder):
-    dicom_series(folder / "gap", np.array([0, 2.5, 5, 10, 12.5]), "1.2.826.0.1.3680043.2.1125.3")
+    write_series(folder / "gap", np.array([0, 2.5, 5, 10, 12.5]), "1.2.826.0.1.3680043.2.1125.3")
     return {"fixed": f"{folder}/gap"}
 
 
@@ -505,10 +473,10 @@ REFUSED = {
     mri: "mri.nii.gz: found intensities from ",
     zero_spacing: "zero.nii: cannot be read as an image (found a spacing of 1.6 x 1.7 x 0 mm, expected more than 0)",
     no_overlap: "found 0% of the lungs of",
-    foreign_mask: "moving_mask.mha: the mask has size (48, 46, 30)",
+    foreign_mask: "moving_mask.mha: the mask has the size (48, 46, 30), expected (36, 32, 18) of its image",
     empty_mask: "empty.nii.gz: the mask is empty",
     no_lungs: "fixed.nii.gz: found ",
-    landmarks_outside: "outside.txt: found landmark 1 at (",
+    landmarks_outside: "outside.txt: found 8 of 8 landmarks outside ",
     unequal_landmarks: "moving.csv: found 8 landmarks, expected 7 as in",
     one_landmark_file: "--fixed-landmarks, --moving-landmarks: found one of them, expected both or neither",
     table_without_coordinates: "points.csv: lacks the columns x, y, z; found a;b;c",
@@ -524,8 +492,8 @@ REFUSED = {
     pickled_weights: "pickle.safetensors: cannot be read as weights of RegNet in safetensors",
     unknown_weights: "regnet_3mm: no such weights, expected a safetensors file or a released name",
     no_dicom: "empty: found no DICOM files, expected a folder with one DICOM series",
-    two_series: "two: found 2 series, expected a folder with one DICOM series",
-    missing_slice: "gap: found slices 2.50 to 5.00 mm apart",
+    two_series: "two: found 2 series, expected a folder with one DICOM series, or one of these files in place of it: ",
+    missing_slice: "gap: found 5.00 mm between the slices 3_02.dcm and 3_03.dcm, where 2.50 mm is usual",
     seed_in_words: "argument --seed: found 'random', expected an integer of at least 0",
 }
 

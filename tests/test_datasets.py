@@ -284,6 +284,19 @@ def test_splits(tmp_path):
     assert not (tmp_path / "d" / "cohort").exists()
 
 
+@pytest.mark.parametrize(("name", "separator"), [("scans.txt", "\t"), ("pairs.csv", ",")])
+def test_any_list_of_two_columns_will_do(name, separator, tmp_path, training):
+    """Without a header, with tabs or commas, named itself or by its folder."""
+    source = source_of("folder", tmp_path)
+    (source / "pairs.csv").unlink()
+    rows = "".join(f"{case}0.mha{separator}{case}1.nrrd\n" for case in "ab")
+    (source / name).write_text(rows, encoding="utf-8")
+    make_cohort("folder", source if name == "pairs.csv" else source / name, tmp_path / "cohort", training=training)
+    cohort = read_cohort(tmp_path / "cohort", tmp_path / "cohort")
+    assert cohort.test_pairs() == ["folder_01", "folder_02"]
+    assert cohort.pairs_with_landmarks() == []
+
+
 @pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"folder", "lung_followup"}))
 def test_each_set_has_an_overlay(name):
     overlay = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -293,9 +306,14 @@ def test_each_set_has_an_overlay(name):
 
 def test_the_workflow_takes_a_cohort_with_its_overlay(tmp_path):
     """The jobs are planned, the affine registration of the test pair and its evaluation among them."""
-    made("dirlab_4dct", tmp_path)
+    large = dict.fromkeys(DATASETS["dirlab_4dct"].raw, (SIZE, (5.0, 6.0, 7.0)))
+    dataset, folder = replace(DATASETS["dirlab_4dct"], raw=large), tmp_path / "cohort"
+    source = source_of("dirlab_4dct", tmp_path)
+    for number, path in enumerate(path for path in source.rglob("*") if path.suffix.lower() == ".img"):
+        # No two images are the same.
+        path.write_bytes(path.read_bytes()[:-2] + number.to_bytes(2, "little"))
+    make_cohort("dirlab_4dct", source, folder, dataset=dataset)
     command = [sys.executable, "-m", "snakemake", "-n", "--configfile", "config/dirlab_4dct.yaml", "--config"]
-    folder = tmp_path / "cohort"
     process = subprocess.run(
         [*command, f"cohort={folder}", f"data_root={folder}"], cwd=ROOT, capture_output=True, encoding="utf-8"
     )
@@ -334,7 +352,13 @@ def test_command_makes_and_checks_a_cohort_once(tmp_path, capsys):
         ("dirlab_copd", lambda folder: write_raw(folder / "copy/copd1_iBHCT.img", marked(VOXELS)), "expected one of them"),
         ("dirlab_copd", lambda folder: [path.unlink() for path in folder.rglob("*.img")], "no images of DIR-Lab COPDgene"),
         ("folder", lambda folder: (folder / "b1.nrrd").unlink(), "row 3: moving: found 'b1.nrrd', expected a file"),
-        ("folder", lambda folder: (folder / "pairs.csv").write_text("a,b\nc,d\n", encoding="utf-8"), "found the columns a, b"),
+        (
+            "folder",
+            lambda folder: (folder / "pairs.csv").write_text("fixed,b\nc,d\n", encoding="utf-8"),
+            "the columns fixed, b",
+        ),
+        ("folder", lambda folder: (folder / "pairs.csv").write_text("a0.mha\n", encoding="utf-8"), "row 1: found 1 cells"),
+        ("folder", lambda folder: (folder / "pairs.csv").write_text("\n", encoding="utf-8"), "found no pairs"),
     ],
 )
 def test_bad_folders_leave_nothing(name, damage, reason, tmp_path):

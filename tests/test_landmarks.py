@@ -8,7 +8,8 @@ import SimpleITK as sitk
 
 from regnet.cli import main
 from regnet.errors import InputError
-from regnet.landmarks import KINDS, VOXEL_KINDS, landmark_kind, read_landmark_pair, read_landmarks, write_landmarks
+from regnet.landmarks import landmark_kind, read_landmark_pair, read_landmarks, write_landmarks
+from regnet.point_kinds import KINDS, SLICER_KINDS, VOXEL_KINDS
 from regnet.volumes import Grid
 
 NAMES = {
@@ -29,14 +30,60 @@ def mirrored(grid):
     return Grid(grid.size, grid.spacing, tuple(grid.points([0, 0, grid.size[2] - 1])), tuple(direction.ravel()))
 
 
-@pytest.mark.parametrize("kind", KINDS)
+def oriented(grid, name):
+    """The same size and spacing in the orientation of a file: LPS is ITK's identity, RAS nibabel's, oblique turned in space."""
+    signs = {"LPS": (1, 1, 1), "RAS": (-1, -1, 1), "LAS": (1, -1, 1)}.get(name)
+    return grid if signs is None else Grid(grid.size, (0.8, 0.9, 2.5), grid.origin, tuple(np.diag(signs).ravel().tolist()))
+
+
+FRAMES = [(kind, "LPS") for kind in KINDS] + [(kind, "RAS") for kind in SLICER_KINDS]
+"""The kinds of files, and the axes that 3D Slicer's may have."""
+
+
+@pytest.mark.parametrize("orientation", ["LPS", "RAS", "LAS", "oblique"])
 @pytest.mark.parametrize("turned", [False, True], ids=["first slice below", "first slice on top"])
-def test_every_kind_there_and_back(kind, turned, oblique_grid, tmp_path):
-    grid = mirrored(oblique_grid) if turned else oblique_grid
+@pytest.mark.parametrize(("kind", "system"), FRAMES, ids="-".join)
+def test_every_kind_there_and_back(kind, system, turned, orientation, oblique_grid, tmp_path):
+    grid = oriented(oblique_grid, orientation)
+    grid = mirrored(grid) if turned else grid
     points, path = grid.points(INDICES), tmp_path / NAMES[kind]
-    write_landmarks(points, path, kind, grid)
+    write_landmarks(points, path, kind, grid, system)
     assert landmark_kind(path) == kind
     np.testing.assert_allclose(read_landmarks(path, grid), points, atol=2e-4)
+    # Written again from what was read, the file is the same.
+    again = tmp_path / f"again_{NAMES[kind]}"
+    write_landmarks(read_landmarks(path, grid), again, kind, grid, system)
+    assert again.read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("kind", SLICER_KINDS)
+def test_what_is_written_in_ras(kind, tmp_path):
+    """Not only read back by ourselves: the numbers in the file have x and y of the other sign, and it says so."""
+    write_landmarks(np.array([[1.5, -2.0, 30.0]]), tmp_path / NAMES[kind], kind, system="RAS")
+    text = (tmp_path / NAMES[kind]).read_text(encoding="utf-8")
+    if kind == "fcsv":
+        assert "# CoordinateSystem = RAS\n" in text
+        assert text.splitlines()[-1].startswith("1,-1.5000,2.0000,30.0000,")
+    else:
+        (markup,) = json.loads(text)["markups"]
+        assert (markup["coordinateSystem"], markup["controlPoints"][0]["position"]) == ("RAS", [-1.5, 2.0, 30.0])
+    with pytest.raises(ValueError, match="expected 'LPS' for landmarks of the kind 'point'"):
+        write_landmarks(np.zeros((1, 3)), tmp_path / "points.txt", "point", system="RAS")
+
+
+def test_points_are_converted_from_kind_to_kind(oblique_grid, tmp_path, capfd):
+    """Through every kind in turn, back to the first: the same points, whatever the numbers in the files were."""
+    sitk.WriteImage(oblique_grid.image(np.zeros(oblique_grid.shape, np.int16)), tmp_path / "image.nii.gz")
+    path, points = tmp_path / "0.txt", oblique_grid.points(INDICES)
+    write_landmarks(points, path)
+    for number, (kind, system) in enumerate(FRAMES, start=1):
+        target = tmp_path / f"{number}_{NAMES[kind]}"
+        options = ["--image", str(tmp_path / "image.nii.gz"), "--kind", kind, "--system", system, "--output", str(target)]
+        assert main(["convert-points", str(path), *options]) == 0
+        assert landmark_kind(target) == kind
+        path = target
+    np.testing.assert_allclose(read_landmarks(path, oblique_grid), points, atol=2e-3)
+    assert capfd.readouterr().out.count("3 points: ") == len(FRAMES)
 
 
 def test_what_the_voxel_numbers_are(oblique_grid, tmp_path):
@@ -101,16 +148,16 @@ def test_voxels_outside_the_image_and_no_image(kind, oblique_grid, tmp_path):
         ("a.fcsv", "1,2,3,4\n", "no line '# CoordinateSystem = '"),
         ("a.fcsv", "# CoordinateSystem = 2\n1,2,3,4\n", "coordinate system '2', expected LPS or RAS"),
         ("a.fcsv", "# CoordinateSystem = LPS\n1,2,x,4\n", "expected id,x,y,z"),
-        ("a.fcsv", "# CoordinateSystem = LPS\n", "expected finite points"),
+        ("a.fcsv", "# CoordinateSystem = LPS\n", "found no points"),
         ("a.mrk.json", "{", "JSONDecodeError"),
         ("a.mrk.json", '{"markups": []}', "expected one list of control points"),
         ("a.mrk.json", '{"markups": [{"coordinateSystem": "LPS", "controlPoints": [{}]}]}', "KeyError: 'position'"),
-        ("a.pts", "#X Y Z\n", "expected finite points"),
+        ("a.pts", "#X Y Z\n", "found no points"),
         ("a.csv", "1,2,3\n1,2\n", "expected three numbers"),
         ("a.csv", "1,2,3,4,5,6\n", "found 6 numbers in each row"),
         ("a.txt", "1 2 3\nnan 2 3\n", "expected finite points"),
         ("a.txt", "1 2\n", "starts with '1 2'"),
-        ("a.txt", "point\n", "array of"),
+        ("a.txt", "point\n", "found no points"),
     ],
 )
 def test_what_is_refused(name, text, reason, tmp_path):

@@ -175,12 +175,13 @@ def test_windows_in_the_lungs_see_only_what_was_deformed(rng):
 
 
 def test_an_image_without_room_for_a_patch_is_named():
-    require_room(GRID.image(np.zeros(GRID.shape, np.int16)), "case_1")
-    small = Grid((54, 28, 80), (2.5, 2.5, 2.5))
+    small = Grid((54, 53, 80), (2.5, 2.5, 2.5))
+    image = small.image(np.zeros(small.shape, np.int16))
+    require_room(image, "case_1", 53)
     with pytest.raises(
-        InputError, match=r"^case_1: found 54 x 28 x 80 voxels of 2\.5 mm, expected at least 29 along each axis"
+        InputError, match=r"^case_1: found 54 x 53 x 80 voxels of 2\.5 mm, expected at least 54 along each axis"
     ):
-        require_room(small.image(np.zeros(small.shape, np.int16)), "case_1")
+        require_room(image, "case_1", 54)
 
 
 def test_noise_has_the_standard_deviation_asked_for(rng):

@@ -108,5 +108,7 @@ def test_masks_are_checked_against_their_image(tmp_path):
     assert sitk.GetArrayFromImage(read_mask(tmp_path / "mask.mha", ANISOTROPIC)).max() == 1
     flipped = Grid(ANISOTROPIC.size, ANISOTROPIC.spacing, ANISOTROPIC.origin, (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0))
     for other in (ANISOTROPIC.isotropic(1.0), flipped):
-        with pytest.raises(InputError, match=r"mask\.mha: the mask has size"):
+        with pytest.raises(
+            InputError, match=r"mask\.mha: the mask has the (size|origin|direction) .*, expected .* of its image"
+        ):
             read_mask(tmp_path / "mask.mha", other)

@@ -1,5 +1,7 @@
 """The workflow as users run it: end to end at a reduced size, again with nothing to do, and refusing bad configs."""
 
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -8,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from browser import needs_chromium, opened
 
 from regnet.inference import load_network, save_network
 from regnet.tables import COLUMNS
@@ -48,6 +51,7 @@ def test_the_run_leaves_the_table_and_all_figures(run):
     for figure in ("figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5", "training_regnet", "training_regnet_early"):
         assert (results / "figures" / f"{figure}.png").read_bytes().startswith(b"\x89PNG")
         assert (results / "figures" / f"{figure}.pdf").read_bytes().startswith(b"%PDF")
+    assert 3e6 < (results / "viewers" / "test1.html").stat().st_size < 15e6
 
 
 def test_every_log_that_a_rule_declares_is_written(run):
@@ -59,14 +63,47 @@ def test_every_log_that_a_rule_declares_is_written(run):
     assert {path.name for path in logs.iterdir()} >= {"phantom", "resample", "synthesize", "table_2_1.log", "figure_2_3.log"}
 
 
-def test_the_report_holds_the_results_and_their_captions(run, tmp_path):
-    process = snakemake(run, "--cores", "1", "--report", str(tmp_path / "report.html"))
+@pytest.fixture(scope="module")
+def report(run):
+    """The report of the run, where `make report` writes it."""
+    path = run / "results" / "test" / "report.html"
+    process = snakemake(run, "--cores", "1", "--report", str(path))
     assert process.returncode == 0, process.stderr[-3000:]
-    report = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "Docutils System Messages" not in report
-    figures = ("Figure 2.2", "Figure 2.3", "Figure 2.4", "Figure 2.5", "Training of regnet_early")
-    for text in ("Table 2.1", *figures, "RegNet (Sokooti et al., MICCAI 2017)"):
-        assert text in report
+    return path
+
+
+def test_the_report_tells_the_run_in_order(report):
+    text = report.read_text(encoding="utf-8")
+    assert "Docutils System Messages" not in text
+    (categories,) = re.findall(r"var categories = (\{.*\});", text)
+    names = ["1 Data", "2 Synthesis", "3 Training", "4 Registration", "5 Tables", "6 Figures", "7 Run"]
+    assert sorted(json.loads(categories)) == names
+    (results,) = re.findall(r"var results = (\{.*\});", text)
+    results = json.loads(results)
+    assert all(result["labels"] and len(result["caption"]) > 100 for result in results.values())
+    labels = {" ".join(result["labels"].values()) for result in results.values()}
+    assert labels >= {"Images and pairs", "Table 2.1", "test1", "Training of regnet_early", "Run times", "Versions", "Config"}
+
+
+def test_the_report_knows_how_long_the_jobs_of_each_step_took(run):
+    times = pd.read_csv(run / "results" / "test" / "report" / "run_times.csv").set_index("step")
+    assert times.loc["synthesize", "jobs"] == 6
+    assert times.loc["register regnet", "seconds_mean"] > 0
+    assert (times["seconds_total"] > 0).all()
+
+
+@needs_chromium
+def test_the_report_opens_offline_and_leads_to_the_viewers(report):
+    with opened(report) as page:
+        page.wait_for("document.querySelector('#app a[href^=viewers]') !== null")
+        assert "RegNet (Sokooti et al., MICCAI 2017)" in page.run("document.querySelector('#app').textContent")
+        page.run("app.showCategory('5 Tables')")
+        page.wait_for("document.querySelector('#app').textContent.includes('Table 2.1')")
+        assert [text for text in page.messages() if "tailwindcss" not in text] == []
+        assert page.requests() == []
+        page.run("document.querySelector('#app a[href^=viewers]').click()")
+        page.wait_for("document.body.dataset.ready === 'true'")
+        assert page.run("document.title") == "test1 - test"
 
 
 def test_a_second_run_has_nothing_to_do(run):

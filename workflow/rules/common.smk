@@ -9,21 +9,16 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.append(str(Path(str(workflow.current_basedir)).parent / "scripts"))
 
-from regnet.cohort import read_cohort
+from regnet.checking import checked_cohort
 from regnet.errors import RegNetError
 from regnet.modules import source_files
-from regnet.registration.methods import check_methods, configured, method_files
-from regnet.schemas import check_config
+from regnet.registration.methods import configured, method_files
+from regnet.resources import shipped
 from regnet.weights import find_weights
 
 try:
-    check_config(config)
-    check_methods(config["methods"])
-    cohort = read_cohort(
-        config["cohort"],
-        config["data_root"],
-        made_by_workflow=config["phantom"] is not None,
-    )
+    # Jobs read this file again, each in a process of its own: there nobody has to look into the images once more.
+    cohort = checked_cohort(config, files=workflow.is_main_process)
 except RegNetError as error:
     raise WorkflowError(str(error)) from None
 
@@ -36,6 +31,7 @@ NETWORK_SPACING = f"{config['regnet']['spacing'] or config['resampling']['spacin
 STAGES = [f"{spacing:g}" for spacing in config["regnet"]["stages"] or []] or [NETWORK_SPACING]
 
 VARIANTS = config["training"]["variants"]
+TRAINED = config["training"]["mode"] != "released"
 FREQUENCIES = list(config["synthesis"]["frequencies"])
 SETTINGS = configured(config["methods"])
 METHODS = list(SETTINGS)
@@ -84,6 +80,11 @@ def stage_images(side, suffix=""):
 def given_image(side):
     """An input function: the fixed or moving image of a pair as the cohort gives it."""
     return lambda wildcards: cohort.images.loc[cohort.pairs.loc[wildcards.pair, side], "path"]
+
+
+def landmarks_of(side):
+    """An input function: the fixed or moving landmarks of a pair, or none where the cohort has none."""
+    return lambda wildcards: cohort.pairs.loc[wildcards.pair, f"{side}_landmarks"] or []
 
 
 def given_mask(wildcards):

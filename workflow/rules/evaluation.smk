@@ -10,7 +10,7 @@ TRAINING_FIELDS = {
 } | {"moving": [f"{RESULTS}/synthetic/{image}/deformed_dvf.npz" for image in cohort.images_of("train")]}
 
 # The image whose DVFs Figure 2.2 shows: those of the training images are made only where something is trained.
-SHOWN = cohort.images_of("validation" if config["training"]["mode"] == "released" else "train")[0]
+SHOWN = cohort.images_of("train" if TRAINED else "validation")[0]
 
 EXAMPLE_METHODS = [method for method in ("affine", "bspline_3r", "regnet") if method in METHODS]
 

@@ -2,7 +2,7 @@
 
 FIGURES = ["figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5"]
 
-if config["training"]["mode"] != "released":
+if TRAINED:
     FIGURES += ["field_statistics", *(f"training_{variant}" for variant in VARIANTS)]
 
 
@@ -27,12 +27,7 @@ rule table_2_1:
         code=source_files("tables", "inference"),
     output:
         csv="results/{experiment}/tables/table_2_1.csv",
-        md=report(
-            "results/{experiment}/tables/table_2_1.md",
-            caption="../report/table_2_1.rst",
-            category="Results",
-            labels={"result": "Table 2.1"},
-        ),
+        md="results/{experiment}/tables/table_2_1.md",
         tex="results/{experiment}/tables/table_2_1.tex",
     log:
         "results/{experiment}/logs/table_2_1.log",
@@ -56,7 +51,7 @@ rule figure_2_2:
         png=report(
             "results/{experiment}/figures/figure_2_2.png",
             caption="../report/figure_2_2.rst",
-            category="Results",
+            category="2 Synthesis",
             labels={"result": "Figure 2.2: DVFs used for training"},
         ),
         pdf="results/{experiment}/figures/figure_2_2.pdf",
@@ -81,7 +76,7 @@ rule figure_field_statistics:
         png=report(
             "results/{experiment}/figures/field_statistics.png",
             caption="../report/field_statistics.rst",
-            category="Results",
+            category="2 Synthesis",
             labels={"result": "Synthetic DVFs: statistics"},
         ),
         pdf="results/{experiment}/figures/field_statistics.pdf",
@@ -105,7 +100,7 @@ rule figure_2_3:
         png=report(
             "results/{experiment}/figures/figure_2_3.png",
             caption="../report/figure_2_3.rst",
-            category="Results",
+            category="6 Figures",
             labels={"result": "Figure 2.3: All landmarks"},
         ),
         pdf="results/{experiment}/figures/figure_2_3.pdf",
@@ -131,7 +126,7 @@ rule figure_2_4:
         png=report(
             "results/{experiment}/figures/figure_2_4.png",
             caption="../report/figure_2_4.rst",
-            category="Results",
+            category="6 Figures",
             labels={"result": "Figure 2.4: Landmarks in the capture range"},
         ),
         pdf="results/{experiment}/figures/figure_2_4.pdf",
@@ -157,7 +152,7 @@ rule figure_2_5:
         png=report(
             "results/{experiment}/figures/figure_2_5.png",
             caption="../report/figure_2_5.rst",
-            category="Results",
+            category="6 Figures",
             labels={"result": "Figure 2.5: Example registration"},
         ),
         pdf="results/{experiment}/figures/figure_2_5.pdf",
@@ -181,7 +176,7 @@ rule training_curves:
         png=report(
             "results/{experiment}/figures/training_{variant}.png",
             caption="../report/training_curves.rst",
-            category="Training",
+            category="3 Training",
             labels={"result": "Training of {variant}"},
         ),
         pdf="results/{experiment}/figures/training_{variant}.pdf",

@@ -1,28 +1,7 @@
 # Needs the samples and volumes of the synthetic pairs of the training and validation images, or weights that are there. Gives
 # weights, and the curves of a training.
 
-if config["training"]["mode"] == "released":
-
-    rule released:
-        """Take the weights that the config names, after a look whether they are of the variant and for the spacing."""
-        input:
-            weights=given_weights,
-            code=source_files("inference"),
-        output:
-            weights="results/{experiment}/models/{variant}/model.safetensors",
-        log:
-            "results/{experiment}/logs/released/{variant}.log",
-        conda:
-            "../../environment.yml"
-        resources:
-            mem_mb=1000,
-            runtime=10,
-        params:
-            spacing=float(NETWORK_SPACING),
-        script:
-            "../scripts/released.py"
-
-else:
+if TRAINED:
 
     rule train:
         """Train RegNet or one of its variants; a training that was killed goes on from its last checkpoint."""
@@ -60,3 +39,24 @@ else:
             events="results/{experiment}/logs/tensorboard/{variant}",
         script:
             "../scripts/train.py"
+
+else:
+
+    rule released:
+        """Take the weights that the config names, after a look whether they are of the variant and for the spacing."""
+        input:
+            weights=given_weights,
+            code=source_files("inference"),
+        output:
+            weights="results/{experiment}/models/{variant}/model.safetensors",
+        log:
+            "results/{experiment}/logs/released/{variant}.log",
+        conda:
+            "../../environment.yml"
+        resources:
+            mem_mb=1000,
+            runtime=10,
+        params:
+            spacing=float(NETWORK_SPACING),
+        script:
+            "../scripts/released.py"

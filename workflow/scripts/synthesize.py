@@ -23,7 +23,7 @@ with log_to(snakemake.log[0]):
     border = settings["border"]
     rng = np.random.default_rng(job_seed(snakemake.params.seed, "synthesize", snakemake.wildcards.image))
     original = read_ct(snakemake.input.image)
-    require_room(original, snakemake.wildcards.image)
+    require_room(original, snakemake.wildcards.image, settings["smallest_size"])
     grid = Grid.of(original)
 
     deformation = dict(settings["moving"])

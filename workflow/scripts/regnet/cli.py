@@ -1,4 +1,4 @@
-"""The command ``regnet``: registers two scans without Snakemake, moves points, measures landmarks (docs/register.md).
+"""The command ``regnet``: registers two scans, moves and measures points, makes cohorts, checks experiments (docs/register.md).
 
 Every problem with what the user gave is one line on stderr and exit status 2. Modules that take seconds to import are imported
 by the commands that need them, so that ``--help`` and mistakes in arguments answer at once.
@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 from regnet import __version__
 from regnet.errors import ConfigError, RegNetError
 from regnet.jobs import output_to
+from regnet.point_kinds import KINDS, SLICER_KINDS, SUFFIXES, VOXEL_KINDS
 from regnet.public_sets import DATASETS
 from regnet.weights import DEFAULT, find_weights
 
@@ -83,6 +84,29 @@ What each set is and where to get it: docs/datasets.md.
 """
 
 
+CHECK_EXAMPLES = """\
+examples:
+  regnet check --configfile config/mine.yaml
+      what snakemake checks before it starts: the config, the tables, and the images, masks and landmarks they name
+
+  regnet check --configfile config/lung_followup.yaml --config data_root=/data/ct --voxels
+      reads every voxel too, and so finds files that are cut off
+
+Run it in the folder of the workflow. One line on stderr for each problem.
+"""
+
+CONVERT_EXAMPLES = """\
+examples:
+  regnet convert-points case1_300_T00_xyz.txt --image case1_T00.mha --kind fcsv --system RAS --output case1_T00.fcsv
+      DIR-Lab's voxel numbers to points of 3D Slicer
+
+  regnet convert-points points.mrk.json --image fixed.nii.gz --kind index --output fixed.txt
+      points of 3D Slicer to an elastix index file
+
+kinds of files:
+"""
+
+
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
 
@@ -109,7 +133,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         with open(os.devnull, "w", encoding="utf-8") as nowhere, output_to(nowhere) as (_, terminal), _progress(terminal):
             results = arguments.run(arguments)
     except (RegNetError, OSError) as error:
-        sys.stderr.write(f"regnet: error: {' '.join(str(error).split())}\n")
+        # One line for each problem; only some of what was checked as a whole has several.
+        sys.stderr.writelines(f"regnet: error: {' '.join(line.split())}\n" for line in str(error).splitlines())
         return REFUSED
     except KeyboardInterrupt:
         sys.stderr.write("regnet: interrupted\n")
@@ -142,7 +167,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_register(commands)
     _add_transform_points(commands)
     _add_evaluate(commands)
+    _add_convert_points(commands)
     _add_dataset(commands)
+    _add_check(commands)
     return parser
 
 
@@ -212,6 +239,25 @@ def _add_dataset(commands: argparse._SubParsersAction) -> None:
         )
     check = _command(sets, "check", _check_dataset, "Compare a cohort with what is published of its data set.", "")
     check.add_argument("folder", help="the folder of the cohort")
+
+
+def _add_convert_points(commands: argparse._SubParsersAction) -> None:
+    kinds = "".join(f"  {name:<10} {meaning}\n" for name, meaning in KINDS.items())
+    parser = _command(
+        commands, "convert-points", _convert_points, "Write landmarks as another kind of file.", CONVERT_EXAMPLES + kinds
+    )
+    parser.add_argument("points", help="landmarks of any kind; the file says which")
+    parser.add_argument("--output", "-o", required=True, metavar="FILE", help="where to write them")
+    parser.add_argument("--kind", choices=KINDS, required=True, help="the kind of file to write")
+    parser.add_argument("--image", metavar="FILE", help="the image they are in, for kinds with voxel numbers")
+    parser.add_argument("--system", choices=("LPS", "RAS"), default="LPS", help="axes of 3D Slicer's files (default: LPS)")
+
+
+def _add_check(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "check", _check, "Check an experiment before it is run.", CHECK_EXAMPLES)
+    parser.add_argument("--configfile", nargs="+", default=(), metavar="FILE", help="as for snakemake; merged in this order")
+    parser.add_argument("--config", nargs="+", default=(), metavar="KEY=VALUE", help="as for snakemake")
+    parser.add_argument("--voxels", action="store_true", help="read all voxels of all images and masks: about a second each")
 
 
 def _command(
@@ -321,6 +367,34 @@ def _check_dataset(arguments: argparse.Namespace) -> str:
     from regnet.datasets import check_cohort
 
     return _table(check_cohort(arguments.folder))
+
+
+def _convert_points(arguments: argparse.Namespace) -> str:
+    """Write landmarks as another kind of file; gives what was done."""
+    from regnet.landmarks import read_landmarks, write_landmarks
+    from regnet.volumes import read_grid
+
+    kind, name = arguments.kind, arguments.output.lower()
+    suffix = SUFFIXES.get(kind)
+    if not name.endswith(suffix) if suffix else name.endswith((*SUFFIXES.values(), ".json")):
+        expected = f"a name that ends in {suffix}" if suffix else "a name that ends in .txt"
+        raise ConfigError(f"--output: found {arguments.output!r}, expected {expected} for the kind {kind}")
+    if arguments.system != "LPS" and kind not in SLICER_KINDS:
+        raise ConfigError(f"--system: found {arguments.system}, expected LPS for the kind {kind}, which has no other")
+    if kind in VOXEL_KINDS and arguments.image is None:
+        raise ConfigError(f"--image: found none, expected that of the points: the kind {kind} holds voxel numbers")
+    grid = None if arguments.image is None else read_grid(arguments.image)
+    points = read_landmarks(arguments.points, grid)
+    write_landmarks(points, arguments.output, kind, grid, arguments.system)
+    return f"{len(points)} points: {arguments.output}\n"
+
+
+def _check(arguments: argparse.Namespace) -> str:
+    """Check an experiment; gives how much there is in it."""
+    from regnet.checking import checked_cohort, describe, read_config
+
+    cohort = checked_cohort(read_config(arguments.configfile, arguments.config), voxels=arguments.voxels)
+    return f"nothing wrong: {describe(cohort)}\n"
 
 
 def _table(table: "pd.DataFrame") -> str:

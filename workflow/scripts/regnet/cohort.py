@@ -1,6 +1,7 @@
 """The cohort: the tables ``images.tsv`` and ``pairs.tsv`` of a folder, checked as a whole before any work begins."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -47,7 +48,13 @@ class Cohort:
         return self.pairs.index[chosen].tolist()
 
 
-def read_cohort(folder: str | Path, data_root: str | Path, made_by_workflow: bool = False) -> Cohort:
+Inspect = Callable[[pd.DataFrame, pd.DataFrame], list[str]]
+"""What looks into the files of images and pairs, which are as in `Cohort` but may have problems, and gives a line for each."""
+
+
+def read_cohort(
+    folder: str | Path, data_root: str | Path, made_by_workflow: bool = False, inspect: Inspect | None = None
+) -> Cohort:
     """Read and check the tables of a cohort.
 
     Parameters
@@ -58,6 +65,9 @@ def read_cohort(folder: str | Path, data_root: str | Path, made_by_workflow: boo
         Folder to which the paths in the tables are relative.
     made_by_workflow
         The workflow makes the files, so that they need not be there yet.
+    inspect
+        Looks into the files, such as `regnet.inspection.file_problems`, so that the problems of tables and of files are listed
+        together.
 
     Raises
     ------
@@ -75,11 +85,11 @@ def read_cohort(folder: str | Path, data_root: str | Path, made_by_workflow: boo
     _check_images(images, data_root, must_exist)
     if images.rows:
         _check_pairs(pairs, images, data_root, must_exist)
-    if images.problems or pairs.problems:
-        raise InputError("\n".join(images.problems + pairs.problems))
-
     image_frame = _frame(images, data_root, ("path", "mask"))
     pair_frame = _frame(pairs, data_root, ("fixed_landmarks", "moving_landmarks"))
+    found = images.problems + pairs.problems + (inspect(image_frame, pair_frame) if inspect else [])
+    if found:
+        raise InputError("\n".join(found))
     for column in ("split", "subject"):
         pair_frame[column] = image_frame.loc[pair_frame["fixed"], column].to_numpy()
     return Cohort(image_frame, pair_frame)
@@ -241,7 +251,9 @@ def _refuse_missing(table: _Table, number: int, name: str, data_root: str | Path
     value = table.rows[number][name]
     path = os.path.join(data_root, value)
     # Of a path with spaces around it the schema has said what is wrong.
-    if must_exist and value and value == value.strip() and not os.path.isfile(path):
+    # An image may be a folder, of DICOM files.
+    is_there = os.path.exists(path) if name == "path" else os.path.isfile(path)
+    if must_exist and value and value == value.strip() and not is_there:
         table.refuse(number, name, repr(value), f"a file, and there is none at {path}")
 
 

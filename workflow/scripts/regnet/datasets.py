@@ -29,9 +29,10 @@ CONTENTS = ("images", "masks", "landmarks", "images.tsv", "pairs.tsv", "README.m
 """What the folder of a cohort holds."""
 
 LIST = "pairs.csv"
-"""The list of files of the set ``folder``, and the columns it may have."""
+"""What the list of files of the set ``folder`` is called if only its folder is named."""
 
 LIST_COLUMNS = ("fixed", "moving", "fixed_landmarks", "moving_landmarks", "fixed_mask", "moving_mask")
+"""The columns that the list may have."""
 
 RAW_AIR = 1024
 """What raw DIR-Lab images have to be lowered by to be in HU."""
@@ -136,6 +137,8 @@ def initial_distances(folder: str | Path) -> pd.DataFrame:
         Indexed by pair: ``landmarks`` (their number), ``mean`` and ``sd`` (of the population, as the sets publish it) and
         ``expected``, the mean that `DATASETS` has for a pair of this name, in mm; NaN where there is none.
     """
+    if not Path(folder).is_dir():
+        raise InputError(f"{folder}: found no folder, expected that of a cohort")
     expected = {f"{name}_{case}": mean for name, dataset in DATASETS.items() for case, mean in dataset.expected.items()}
     cohort, rows = read_cohort(folder, folder), {}
     for pair, row in cohort.pairs.iterrows():
@@ -186,50 +189,68 @@ def find_cases(dataset: DataSet, source: str | Path) -> dict[str, tuple[Scan, Sc
     paths = sorted(path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file())
     sides = [_find_scans(files, source, paths) for files in (dataset.fixed, dataset.moving)]
     if not any(sides):
-        raise InputError(f"{source}: found no images of {dataset.title}, expected files like {dataset.fixed.image}")
+        raise InputError(f"{source}: found no images of {dataset.title}, expected files like {_example(dataset.fixed.image)}")
     for side, name, files in zip(sides, ("fixed", "moving"), (dataset.fixed, dataset.moving), strict=True):
         missing = sorted({*sides[0], *sides[1]} - set(side))
         if missing:
-            raise InputError(f"{source}: found no {name} image of case {missing[0]}, expected a file like {files.image}")
+            raise InputError(
+                f"{source}: found no {name} image of case {missing[0]}, expected a file like {_example(files.image)}"
+            )
     cases = {case: (sides[0][case], sides[1][case]) for case in sorted(sides[0])}
     for case, (fixed, moving) in cases.items():
         if bool(fixed.landmarks) != bool(moving.landmarks):
             lacking, files = ("moving", dataset.moving) if fixed.landmarks else ("fixed", dataset.fixed)
-            raise InputError(f"{source}: found no {lacking} landmarks of case {case}, expected a file like {files.landmarks}")
+            wanted = _example(files.landmarks)
+            raise InputError(f"{source}: found no {lacking} landmarks of case {case}, expected a file like {wanted}")
     return cases
 
 
 def read_list(source: str | Path) -> dict[str, tuple[Scan, Scan]]:
-    """The scans that a list of files names, a pair in each row: two columns, or more, of paths relative to its folder.
+    """The scans that a list of files names, a pair in each row: paths relative to its folder, between commas or tabs.
+
+    Parameters
+    ----------
+    source
+        The list, or a folder that holds it as `LIST`. Without a header there are two columns, fixed and moving.
 
     Raises
     ------
     InputError
-        If there is no such list, it has other columns than `LIST_COLUMNS` or lacks the first two, or files are missing.
+        If there is no such list or it is empty, has other columns than `LIST_COLUMNS` or lacks the first two, or files are
+        missing.
     """
-    path = Path(source) / LIST
+    path = Path(source) if Path(source).is_file() else Path(source) / LIST
     try:
-        table = pd.read_csv(path, dtype=str, na_filter=False, encoding="utf-8-sig", index_col=False)
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as a CSV table ({error})") from error
-    if not set(LIST_COLUMNS[:2]) <= set(table.columns) <= set(LIST_COLUMNS):
-        found = ", ".join(map(str, table.columns))
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a list of files ({error})") from error
+    rows = [re.split("[\t,]", line) for line in lines if line.strip()]
+    has_header = bool(rows) and any(name in LIST_COLUMNS for name in rows[0])
+    columns, rows = (rows[0], rows[1:]) if has_header else (list(LIST_COLUMNS[:2]), rows)
+    if not set(LIST_COLUMNS[:2]) <= set(columns) <= set(LIST_COLUMNS) or len(set(columns)) < len(columns):
         raise InputError(
-            f"{path}: found the columns {found}, expected fixed, moving and possibly {', '.join(LIST_COLUMNS[2:])}"
+            f"{path}: found the columns {', '.join(columns)}, expected fixed, moving and possibly {', '.join(LIST_COLUMNS[2:])}"
         )
+    first = 2 if has_header else 1
+    for number, cells in enumerate(rows, start=first):
+        if len(cells) != len(columns):
+            raise InputError(f"{path}, row {number}: found {len(cells)} cells, expected {len(columns)}: {', '.join(columns)}")
+    if not rows:
+        raise InputError(f"{path}: found no pairs, expected one in each row")
     cases = {}
-    for number, row in enumerate(table.to_dict("records"), start=1):
+    for case, cells in enumerate(rows, start=1):
+        row, number = dict(zip(columns, map(str.strip, cells), strict=True)), case + first - 1
         for column in LIST_COLUMNS:
             value = row.get(column, "")
             if not (path.parent / value).exists() or (column in LIST_COLUMNS[:2] and not value):
-                raise InputError(f"{path}, row {number + 1}: {column}: found {value!r}, expected a file")
+                raise InputError(f"{path}, row {number}: {column}: found {value!r}, expected a file")
         if bool(row.get("fixed_landmarks")) != bool(row.get("moving_landmarks")):
-            raise InputError(f"{path}, row {number + 1}: found landmarks of one image, expected those of both or of neither")
+            raise InputError(f"{path}, row {number}: found landmarks of one image, expected those of both or of neither")
         scans = []
         for side in ("fixed", "moving"):
             extra = (row.get(f"{side}_{what}") for what in ("landmarks", "mask"))
             scans.append(Scan(path.parent / row[side], *(path.parent / value if value else None for value in extra)))
-        cases[f"{number:02d}"] = (scans[0], scans[1])
+        cases[f"{case:02d}"] = (scans[0], scans[1])
     return cases
 
 
@@ -305,7 +326,7 @@ def _source(dataset: DataSet, source: str | Path | None) -> Iterator[Path]:
             fetch(dataset.download, Path(folder))
             yield Path(folder)
         return
-    if not Path(source).is_dir():
+    if not Path(source).is_dir() and not (dataset.fixed is None and Path(source).is_file()):
         raise InputError(f"{source}: found no folder, expected that of {dataset.title} ({dataset.access})")
     if dataset.download is not None:
         verify(dataset.download, Path(source))
@@ -332,6 +353,13 @@ def _match(pattern: str, source: Path, paths: Sequence[str]) -> dict[str, Path]:
                 f"{source}: found {path} and {found[case].relative_to(source)} for case {case}, expected one of them"
             )
     return found
+
+
+def _example(pattern: str) -> str:
+    """A pattern of `Files` as people write a name: the case in capitals, of several spellings the first."""
+    text = re.sub(r"\(\?P<case>[^)]*\)", "CASE", pattern)
+    text = re.sub(r"\(\?:([^|)]*)[^)]*\)\??", r"\1", text)
+    return text.replace("[^/]*", "*").replace("\\", "")
 
 
 def _splits(dataset: DataSet, cases: Sequence[str], source: Path, test: Sequence[str], training: int) -> dict[str, str]:

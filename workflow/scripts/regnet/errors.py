@@ -4,6 +4,11 @@
 class RegNetError(Exception):
     """Base of all errors that a script or the command line shows as one line, without a traceback."""
 
+    def __str__(self) -> str:
+        # Messages quote what files hold; a control character among it would garble the terminal.
+        text = super().__str__()
+        return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+
 
 class InputError(RegNetError):
     """A file, table or image of the user's is not what it has to be: which file and field, what was found, what expected."""

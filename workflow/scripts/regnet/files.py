@@ -14,13 +14,26 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, and move it to `path` once the block has ended without an error.
 
     The temporary name keeps the suffixes (``.nii.gz``), by which most writers choose the format. Parent folders are made.
+
+    Raises
+    ------
+    OutputError
+        If the file, or a folder for it, cannot be made.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{path}: cannot be written ({error.strerror}: {error.filename})") from error
     try:
         yield partial
         os.replace(partial, path)
+    except OSError as error:
+        if str(partial) not in (error.filename, error.filename2):
+            raise
+        # Nobody finds the temporary file that the message names.
+        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
     finally:
         partial.unlink(missing_ok=True)
 

@@ -10,31 +10,19 @@ import pandas as pd
 from regnet.conventions import AXES
 from regnet.errors import InputError
 from regnet.files import whole_file
+from regnet.point_kinds import KINDS, SLICER_KINDS, VOXEL_KINDS
 from regnet.volumes import Grid, read_image
-
-KINDS = {
-    "point": "elastix point file, mm (LPS)",
-    "index": "elastix point file, voxel numbers from 0",
-    "table": "CSV table with the columns x, y and z, mm (LPS)",
-    "fcsv": "3D Slicer .fcsv, mm (LPS or RAS)",
-    "markups": "3D Slicer .mrk.json, mm (LPS or RAS)",
-    "pts": "POPI .pts, mm (LPS)",
-    "dirlab": "DIR-Lab text, voxel numbers from 1, the topmost slice first",
-    "learn2reg": "Learn2Reg CSV without a header, voxel numbers from 0",
-}
-"""The kinds of landmark files. Those with voxel numbers are read and written together with the image they belong to."""
-
-VOXEL_KINDS = ("index", "dirlab", "learn2reg")
-"""The kinds that hold voxel numbers."""
 
 MARKUPS_SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"
     "markups-schema-v1.0.3.json#"
 )
 
+NO_POINTS = "found no points, expected at least one"
+
 FCSV_HEADER = (
     "# Markups fiducial file version = 4.11\n"
-    "# CoordinateSystem = LPS\n"
+    "# CoordinateSystem = {system}\n"
     "# columns = id,x,y,z,ow,ox,oy,oz,vis,sel,lock,label,desc,associatedNodeID\n"
 )
 
@@ -80,7 +68,8 @@ def read_landmarks(path: str | Path, image: str | Path | Grid | None = None) -> 
         raise InputError(f"{path}: found voxel numbers ({KINDS[kind]}), expected points in mm, as no image goes with them here")
     grid = image if isinstance(image, Grid) else Grid.of(read_image(image))
     indices = _dirlab_indices(numbers, grid) if kind == "dirlab" else numbers
-    outside = ((indices < -0.5) | (indices > np.subtract(grid.size, 0.5))).any(axis=1)
+    points = grid.points(indices)
+    outside = grid.distances_outside(points) > 0
     if outside.any():
         row = int(np.flatnonzero(outside)[0])
         found = ", ".join(f"{number:g}" for number in numbers[row])
@@ -88,7 +77,22 @@ def read_landmarks(path: str | Path, image: str | Path | Grid | None = None) -> 
             f"{path}: found landmark {row + 1} at ({found}), expected voxel numbers in an image of {grid.size} voxels "
             f"({KINDS[kind]})"
         )
-    return grid.points(indices)
+    return points
+
+
+def refuse_points_outside(points: np.ndarray, grid: Grid, path: str | Path, image: str | Path) -> None:
+    """Raise `InputError` if landmarks ``(n, 3)`` in mm (LPS), read from `path`, lie outside the image that `grid` is of."""
+    distances = grid.distances_outside(points)
+    outside = np.flatnonzero(distances > 0)
+    if not len(outside):
+        return
+    farthest = int(np.argmax(distances))
+    named = ", ".join(str(row + 1) for row in outside[:5]) + (", ..." if len(outside) > 5 else "")
+    point = ", ".join(f"{value:g}" for value in points[farthest])
+    raise InputError(
+        f"{path}: found {len(outside)} of {len(points)} landmarks outside {image} (rows {named}), row {farthest + 1} "
+        f"by {distances[farthest]:.1f} mm, at ({point}); expected points in that image, in mm (LPS), not voxels"
+    )
 
 
 def landmark_kind(path: str | Path) -> str:
@@ -141,6 +145,8 @@ def read_numbers(path: str | Path) -> np.ndarray:
         numbers = np.array(rows, float)
     except ValueError as error:
         raise InputError(f"{path}: expected three numbers x y z for each point ({error})") from error
+    if not len(rows):
+        raise InputError(f"{path}: {NO_POINTS}")
     is_wrong = numbers.ndim != 2 or not np.isfinite(numbers).all()
     if is_wrong or (count is not None and (count != str(len(numbers)) or numbers.shape[1] != 3)):
         wanted = "finite points" if count is None else f"{count} finite points"
@@ -172,7 +178,7 @@ def read_point_table(path: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
         raise InputError(f"{path}: found rows with more cells than the header's {len(table.columns)}, expected as many")
     missing = [axis for axis in AXES if axis not in table.columns]
     if missing:
-        found = ", ".join(map(str, table.columns))
+        found = ", ".join(" ".join(str(column).split()) for column in table.columns)
         raise InputError(f"{path}: lacks the columns {', '.join(missing)}; found {found}, expected x, y and z in mm (LPS)")
     try:
         points = table[list(AXES)].to_numpy(float)
@@ -181,6 +187,8 @@ def read_point_table(path: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
     if not np.isfinite(points).all():
         row = int(np.flatnonzero(~np.isfinite(points).all(axis=1))[0])
         raise InputError(f"{path}, row {row + 2}: found {', '.join(table.loc[row, list(AXES)])}, expected finite numbers")
+    if not len(points):
+        raise InputError(f"{path}: {NO_POINTS}")
     return table, points
 
 
@@ -207,13 +215,16 @@ def read_landmark_pair(
     return points
 
 
-def write_landmarks(points: np.ndarray, path: str | Path, kind: str = "point", grid: Grid | None = None) -> None:
-    """Write points ``(n, 3)``, x, y, z in mm (LPS), as a file of a kind of `KINDS`; `grid` as in `format_landmarks`."""
+def write_landmarks(
+    points: np.ndarray, path: str | Path, kind: str = "point", grid: Grid | None = None, system: str = "LPS"
+) -> None:
+    """Write points ``(n, 3)``, x, y, z in mm (LPS), as a file of a kind of `KINDS`; the rest as in `format_landmarks`."""
+    text = format_landmarks(points, kind, grid, system)
     with whole_file(path) as partial:
-        partial.write_text(format_landmarks(points, kind, grid), encoding="utf-8", newline="")
+        partial.write_text(text, encoding="utf-8", newline="")
 
 
-def format_landmarks(points: np.ndarray, kind: str = "point", grid: Grid | None = None) -> str:
+def format_landmarks(points: np.ndarray, kind: str = "point", grid: Grid | None = None, system: str = "LPS") -> str:
     """The text of a landmark file.
 
     Parameters
@@ -221,29 +232,36 @@ def format_landmarks(points: np.ndarray, kind: str = "point", grid: Grid | None 
     points
         Shape ``(n, 3)``, x, y, z in mm (LPS).
     kind
-        One of `KINDS`. 3D Slicer's files are written in LPS.
+        One of `KINDS`.
     grid
         The grid of the image the points are in; kinds with voxel numbers need it.
+    system
+        The axes of 3D Slicer's files, ``LPS`` or ``RAS``; they say which, and every reader puts it right. Other kinds have
+        only one.
 
     Raises
     ------
     ValueError
-        If a kind with voxel numbers comes without a grid.
+        If a kind with voxel numbers comes without a grid, or one that is not 3D Slicer's in RAS.
     """
+    if system != "LPS" and kind not in SLICER_KINDS:
+        raise ValueError(f"system: found {system!r}, expected 'LPS' for landmarks of the kind {kind!r}")
+    points = np.asarray(points, float) * TO_LPS[system]
     if kind in VOXEL_KINDS:
         if grid is None:
             raise ValueError(f"grid: found none, expected that of the image for landmarks of the kind {kind!r}")
         points = grid.indices(points)
         if kind == "dirlab":
             points = _dirlab_numbers(points, grid)
+    points = np.round(points, 4) + 0.0  # no -0.0000
     if kind == "markups":
-        control = [{"label": f"{i}", "position": np.round(point, 4).tolist()} for i, point in enumerate(points, start=1)]
-        markups = [{"type": "Fiducial", "coordinateSystem": "LPS", "coordinateUnits": "mm", "controlPoints": control}]
+        control = [{"label": f"{i}", "position": point} for i, point in enumerate(points.tolist(), start=1)]
+        markups = [{"type": "Fiducial", "coordinateSystem": system, "coordinateUnits": "mm", "controlPoints": control}]
         return json.dumps({"@schema": MARKUPS_SCHEMA, "markups": markups}, indent=1) + "\n"
     text = [[f"{value:.4f}" for value in point] for point in points]
     if kind == "fcsv":
         rows = [f"{i},{','.join(point)},0,0,0,1,1,1,0,{i},,\n" for i, point in enumerate(text, start=1)]
-        return FCSV_HEADER + "".join(rows)
+        return FCSV_HEADER.format(system=system) + "".join(rows)
     separator, end = {"table": (",", "\n"), "learn2reg": (",", "\n"), "dirlab": ("\t", "\r\n")}.get(kind, (" ", "\n"))
     header = {"table": "x,y,z\n", "pts": "#X Y Z\n", "point": f"point\n{len(text)}\n", "index": f"index\n{len(text)}\n"}
     return header.get(kind, "") + "".join(separator.join(point) + end for point in text)
@@ -286,6 +304,8 @@ def _to_lps(points: np.ndarray, system: str, path: Path) -> np.ndarray:
     """Points of 3D Slicer in LPS."""
     if system not in TO_LPS:
         raise InputError(f"{path}: found the coordinate system {system!r}, expected LPS or RAS")
+    if not len(points):
+        raise InputError(f"{path}: {NO_POINTS}")
     if points.ndim != 2 or points.shape[1] != 3 or not np.isfinite(points).all():
         raise InputError(f"{path}: found an array of {points.shape} numbers, expected finite points of 3 coordinates")
     return points * TO_LPS[system]

@@ -25,7 +25,7 @@ from regnet.evaluation import landmark_table, overview_slices, transform_errors
 from regnet.figures import overview, save_figure
 from regnet.files import whole_file, whole_folder
 from regnet.inference import load_network
-from regnet.landmarks import read_landmark_pair
+from regnet.landmarks import read_landmark_pair, refuse_points_outside
 from regnet.lungs import segment_lungs
 from regnet.network import OUTPUT_STRIDE, RegNet
 from regnet.registration.regnet import Stage, register_stages
@@ -38,9 +38,6 @@ log = logging.getLogger(__name__)
 
 RESULTS = ("transform.h5", "dvf.nii.gz", "warped.nii.gz", "report.json", "overview.png")
 """The files of a registered pair."""
-
-LUNG_BELOW_HU = -500
-"""A chest CT in HU has voxels below this: lung is at -900 to -600, air at -1000."""
 
 MINIMUM_OVERLAP = 0.25
 """The smallest part of the fixed lungs that has to lie in the moving image when RegNet begins."""
@@ -165,7 +162,7 @@ def register_scans(
             points = read_landmark_pair(*landmarks, [scan.grid for scan in scans]) if landmarks else None
             if points:
                 for scan, array, path in zip(scans, points, landmarks, strict=True):
-                    _refuse_points_outside(array, scan, path)
+                    refuse_points_outside(array, scan.grid, path, scan.path)
         with _step("lungs", seconds):
             fixed_scan, moving_scan = (_with_lungs(scan) for scan in scans)
             log.info("lungs of %.2f and %.2f litres", fixed_scan.lung_litres, moving_scan.lung_litres)
@@ -251,13 +248,8 @@ def _device(name: str) -> torch.device:
 def _read_scan(path: str | Path, mask_path: str | Path | None) -> Scan:
     """Read an image, and its mask if there is one; else the mask is empty so far."""
     image = read_ct(path)
-    values = sitk.GetArrayViewFromImage(image)
-    if values.min() > LUNG_BELOW_HU:
-        raise InputError(
-            f"{path}: found intensities from {values.min()} to {values.max()}, expected a chest CT in HU "
-            "(air -1000, lung about -800)"
-        )
-    mask = read_mask(mask_path, Grid.of(image)) if mask_path else Grid.of(image).image(np.zeros(values.shape, np.uint8))
+    grid = Grid.of(image)
+    mask = read_mask(mask_path, grid) if mask_path else grid.image(np.zeros(grid.shape, np.uint8))
     return Scan(str(path), image, mask, mask_path is not None)
 
 
@@ -271,18 +263,6 @@ def _stage(network: RegNet, facts: Mapping[str, Any], fixed: Scan, moving: Scan)
     grids = [scan.grid.isotropic(facts["spacing"]) for scan in (fixed, moving)]
     images = [resample_ct(scan.image, grid) for scan, grid in zip((fixed, moving), grids, strict=True)]
     return Stage(network, tuple(facts["window"]), *images, resample_mask(fixed.mask, grids[0]))
-
-
-def _refuse_points_outside(points: np.ndarray, scan: Scan, path: str | Path) -> None:
-    index = scan.grid.indices(points)
-    outside = ((index < -0.5) | (index > np.array(scan.grid.size) - 0.5)).any(axis=1)
-    if outside.any():
-        number = int(np.flatnonzero(outside)[0])
-        point = ", ".join(f"{value:g}" for value in points[number])
-        raise InputError(
-            f"{path}: found landmark {number + 1} at ({point}), outside {scan.path}, expected points in that image, "
-            "in mm (LPS), not voxels"
-        )
 
 
 def _register_affine(

@@ -216,7 +216,7 @@ DATASETS = {
         access="Your own.",
         fixed=None,
         moving=None,
-        notes="The pairs of the list pairs.csv.",
+        notes="The pairs of a list: a file of two columns, or the file pairs.csv in a folder.",
     ),
 }
 """The sets by the names that the command takes."""

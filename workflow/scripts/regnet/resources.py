@@ -6,7 +6,12 @@ PACKAGE = Path(__file__).resolve().parent
 
 REPOSITORY = PACKAGE.parents[2]
 
-FOLDERS = {"elastix": "config/elastix", "schemas": "workflow/schemas", "weights": "resources/weights"}
+FOLDERS = {
+    "elastix": "config/elastix",
+    "schemas": "workflow/schemas",
+    "viewer": "workflow/viewer",
+    "weights": "resources/weights",
+}
 """Where the files are in the repository; pyproject.toml installs each of these folders as ``regnet/data/<name>``."""
 
 

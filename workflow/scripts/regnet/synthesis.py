@@ -17,10 +17,6 @@ from regnet.patches import CANDIDATES, WINDOW_BEFORE, Samples, balance, output_p
 from regnet.volumes import Grid
 from regnet.warping import Box, RandomField, displacement_in_voxels, draw_field, slabs, spline_coefficients, voxel_axes
 
-SMALLEST_SIZE = 29
-"""Voxels along each axis that an image to learn from must have: the side of the chapter's patch at original resolution. The 54
-voxels that are seen at low resolution may leave the image, whose border values continue: at 4 mm a chest is no larger."""
-
 PLANES = 24
 """Thickness, in voxels along z, of the parts of a fixed image that are deformed."""
 
@@ -139,19 +135,19 @@ def random_dvf(grid: Grid, *, sigma: float, points: int, theta: float, border: f
     return SyntheticDVF(field.points.numpy(), field.vectors.numpy(), sigma, field.scale.numpy(), grid)
 
 
-def require_room(image: sitk.Image, name: str) -> None:
-    """Refuse an image that is smaller than a patch.
+def require_room(image: sitk.Image, name: str, smallest: int) -> None:
+    """Refuse an image that is smaller than the config allows, which by default is the chapter's patch of 54^3.
 
     Raises
     ------
     InputError
-        If `image`, called `name` in the message, has fewer voxels than `SMALLEST_SIZE` along an axis.
+        If `image`, called `name` in the message, has fewer than `smallest` voxels along an axis.
     """
-    if min(image.GetSize()) < SMALLEST_SIZE:
+    if min(image.GetSize()) < smallest:
         size = " x ".join(map(str, image.GetSize()))
         raise InputError(
-            f"{name}: found {size} voxels of {image.GetSpacing()[0]:g} mm, expected at least {SMALLEST_SIZE} along each axis, "
-            "the side of a patch at original resolution"
+            f"{name}: found {size} voxels of {image.GetSpacing()[0]:g} mm, expected at least {smallest} along each axis "
+            "(synthesis.smallest_size)"
         )
 
 

@@ -135,10 +135,12 @@ def read_transform(path: str | Path) -> sitk.CompositeTransform:
     InputError
         If the file is missing or cannot be read as a transform of 3D points.
     """
+    if not Path(path).is_file():
+        raise InputError(f"{path}: no such file, expected an ITK transform")
     try:
         transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
-        raise InputError(f"{path}: cannot be read as an ITK transform ({str(error).strip().splitlines()[-1]})") from error
+        raise InputError(f"{path}: cannot be read as an ITK transform, expected a file such as transform.h5") from error
     if transform.GetDimension() != 3:
         raise InputError(f"{path}: found a transform in {transform.GetDimension()}D, expected 3D")
     return compose(transform.Downcast())

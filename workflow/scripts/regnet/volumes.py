@@ -2,9 +2,12 @@
 
 import gzip
 import math
+import os
 import re
 import struct
 import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,14 +15,15 @@ import numpy as np
 import SimpleITK as sitk
 
 from regnet.conventions import AIR_HU
+from regnet.dicom import is_slice, series_files
 from regnet.errors import InputError, OutputError
 from regnet.files import whole_file
 
 MINIMUM_SIZE = 4
 """Fewer voxels along an axis are no volume: neither smoothing nor cubic splines are defined."""
 
-UNEVEN_SLICES = 0.1
-"""Largest deviation of a distance between neighbouring DICOM slices from the median, relative to it; a missing slice has 1."""
+LUNG_BELOW_HU = -500
+"""A chest CT in HU has voxels below this: lung is at -900 to -600, air at -1000."""
 
 NIFTI_FLOATS = {16: "f4", 64: "f8"}
 """Floating-point types of NIfTI voxels: their code in the header, and what numpy calls them."""
@@ -68,6 +72,12 @@ class Grid:
         matrix = np.reshape(self.direction, (3, 3)) * self.spacing
         return (np.asarray(points, float) - self.origin) @ np.linalg.inv(matrix).T
 
+    def distances_outside(self, points: np.ndarray) -> np.ndarray:
+        """How far, in mm, physical points ``(n, 3)`` lie outside the box of the voxels: ``(n,)``, 0 inside."""
+        index = self.indices(points)
+        nearest = np.clip(index, -0.5, np.subtract(self.size, 0.5))
+        return np.linalg.norm((index - nearest) * self.spacing, axis=-1)
+
     def to_physical(self, displacement: np.ndarray) -> np.ndarray:
         """Turn displacements ``(..., 3)`` in mm along the axes x, y, z of the grid into physical ones, mm LPS."""
         return np.asarray(displacement) @ np.reshape(self.direction, (3, 3)).T
@@ -102,61 +112,119 @@ class Grid:
 
 
 def read_image(path: str | Path) -> sitk.Image:
-    """Read a scalar 3D image in any format that ITK reads, or the one series in a folder of DICOM files.
+    """Read a scalar 3D image in any format that ITK reads, or a series of DICOM files.
+
+    Parameters
+    ----------
+    path
+        A file; a folder with one DICOM series; or any slice of a series, which stands for all of it.
 
     Raises
     ------
     InputError
-        If the file is missing, cannot be read or is cut off, or is not one scalar 3D image; if a folder does not hold exactly
-        one DICOM series, without missing slices.
+        If the file is missing, cannot be read or is cut off, or is not one scalar 3D image; if its spacing is not above 0 or
+        its axes are not at right angles; as `regnet.dicom.series_files`.
     """
     path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file")
+    names = _image_files(path)
+    _header_grid(path, names)
     problem = _nifti_problem(path) if path.is_file() else None
     if problem:
         raise InputError(f"{path}: cannot be read as an image ({problem})")
-    try:
-        image = _read_dicom(path) if path.is_dir() else sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        raise InputError(f"{path}: cannot be read as an image ({_itk_reason(error)})") from error
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
-        found = f"{image.GetDimension()}D with {image.GetNumberOfComponentsPerPixel()} components"
+    with _itk_errors(path):
+        return sitk.ReadImage(names if len(names) > 1 else names[0])
+
+
+def read_grid(path: str | Path) -> Grid:
+    """The grid of an image, from its header alone.
+
+    Parameters
+    ----------
+    path
+        As of `read_image`.
+
+    Raises
+    ------
+    InputError
+        As `read_image`, as far as headers and sizes of files tell.
+    """
+    path = Path(path)
+    grid = _header_grid(path, _image_files(path))
+    problem = _nifti_problem(path, voxels=False) if path.is_file() else None
+    if problem:
+        raise InputError(f"{path}: cannot be read as an image ({problem})")
+    return grid
+
+
+def read_slice(path: str | Path, grid: Grid, number: int) -> np.ndarray:
+    """Voxels ``(y, x)`` of one slice of an image, whose grid is known; the lower, the less of a compressed file is read.
+
+    Raises
+    ------
+    InputError
+        As `read_image`, as far as this slice tells.
+    """
+    path = Path(path)
+    names = _image_files(path)
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(names[number] if len(names) > 1 else names[0])
+    reader.SetExtractIndex((0, 0, 0 if len(names) > 1 else number))
+    reader.SetExtractSize((*grid.size[:2], 1))
+    with _itk_errors(path):
+        return sitk.GetArrayFromImage(reader.Execute())[0]
+
+
+def _image_files(path: Path) -> list[str]:
+    """The files of an image: one, or the slices of a DICOM series in order."""
+    if not path.exists():
+        raise InputError(f"{path}: no such file")
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path}: cannot be read as an image (Permission denied)")
+    with _itk_errors(path):
+        return series_files(path) if path.is_dir() or is_slice(path) else [str(path)]
+
+
+def _header_grid(path: Path, names: list[str]) -> Grid:
+    """The checked grid of an image from the headers of its files."""
+    with _itk_errors(path):
+        header = _header(names[0])
+        size, spacing = header.GetSize(), header.GetSpacing()
+        if len(names) > 1:
+            step = np.subtract(_header(names[1]).GetOrigin(), header.GetOrigin())
+            size, spacing = (*size[:2], len(names)), (*spacing[:2], float(np.linalg.norm(step)))
+    if header.GetDimension() != 3 or header.GetNumberOfComponents() != 1:
+        found = f"{header.GetDimension()}D with {header.GetNumberOfComponents()} components"
         raise InputError(f"{path}: found an image in {found}, expected a scalar 3D image")
-    return image
+    if not all(0 < side < math.inf for side in spacing):
+        raise InputError(f"{path}: found a spacing of {_times(spacing)} mm, expected more than 0")
+    axes = np.reshape(header.GetDirection(), (3, 3))
+    if not np.allclose(axes @ axes.T, np.eye(3), atol=1e-3):
+        found = ", ".join(f"{value:g}" for value in axes.ravel())
+        raise InputError(f"{path}: found the direction {found}, expected axes of length 1 at right angles")
+    return Grid(size, spacing, header.GetOrigin(), header.GetDirection())
 
 
-def _read_dicom(folder: Path) -> sitk.Image:
-    """The image of the only DICOM series in a folder."""
-    series = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if len(series) != 1:
-        found = f"{len(series)} series" if series else "no DICOM files"
-        raise InputError(f"{folder}: found {found}, expected a folder with one DICOM series")
-    names = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), series[0])
-    if len(names) == 1:
-        return sitk.ReadImage(names[0])
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(names)
-    reader.MetaDataDictionaryArrayUpdateOn()
-    image = reader.Execute()
-    positions = np.array([reader.GetMetaData(slice_, "0020|0032").split("\\") for slice_ in range(len(names))], float)
-    steps = np.linalg.norm(np.diff(positions, axis=0), axis=1)
-    if np.abs(steps - np.median(steps)).max() > UNEVEN_SLICES * np.median(steps):
-        found = f"slices {steps.min():.2f} to {steps.max():.2f} mm apart"
-        raise InputError(f"{folder}: found {found}, expected a DICOM series without missing or doubled slices")
-    return image
+def _header(name: str) -> sitk.ImageFileReader:
+    """A reader that knows the header of a file."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(name)
+    reader.ReadImageInformation()
+    return reader
 
 
-def _nifti_problem(path: Path) -> str | None:
+def _nifti_problem(path: Path, voxels: bool = True) -> str | None:
     """What is wrong with a NIfTI file that ITK passes over.
 
     ITK reads zeros where a file ends too soon and in the place of NaN, and takes a spacing of 0 for 1 mm. Looks at NIfTI-1 in
-    one file, compressed or not, and says nothing of any other file.
+    one file, compressed or not, and says nothing of any other file. Without `voxels` only the header and the length are looked
+    at; a compressed file ends with its length.
     """
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         return None
     with open(path, "rb") as file:
         is_compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(max(0, os.fstat(file.fileno()).st_size - 4))
+        ending = int.from_bytes(file.read(), "little")
     try:
         with (gzip.open if is_compressed else open)(path, "rb") as file:
             header = file.read(348)
@@ -166,6 +234,13 @@ def _nifti_problem(path: Path) -> str | None:
             dimensions, *sizes = struct.unpack_from(f"{order}8h", header, 40)
             kind, bits, _, _, *spacing = struct.unpack_from(f"{order}3h4f", header, 70)
             (offset,) = struct.unpack_from(f"{order}f", header, 108)
+            if not all(0 < side < math.inf for side in spacing[:dimensions]):
+                return f"found a spacing of {_times(spacing)} mm, expected more than 0"
+            expected = int(offset) + math.prod(sizes[:dimensions]) * bits // 8
+            if not voxels:
+                length = ending if is_compressed else path.stat().st_size
+                if length == expected % 2**32 or (not is_compressed and length > expected):
+                    return None
             length = len(header) + len(file.read(int(offset) - len(header)))
             while chunk := file.read(2**20):
                 length += len(chunk)
@@ -175,12 +250,22 @@ def _nifti_problem(path: Path) -> str | None:
                         return "found voxels that are not finite numbers"
     except (OSError, EOFError, zlib.error) as error:
         return str(error)
-    expected = int(offset) + math.prod(sizes[:dimensions]) * bits // 8
-    if length < expected:
-        return f"found {length} bytes of header and voxels, expected {expected}"
-    if not all(0 < side < math.inf for side in spacing[:dimensions]):
-        return f"found a spacing of {' x '.join(f'{side:g}' for side in spacing)} mm, expected more than 0"
-    return None
+    except (ValueError, OverflowError) as error:
+        return f"damaged header: {error}"
+    return f"found {length} bytes of header and voxels, expected {expected}" if length < expected else None
+
+
+def _times(spacing: Sequence[float]) -> str:
+    return " x ".join(f"{side:g}" for side in spacing)
+
+
+@contextmanager
+def _itk_errors(path: Path) -> Iterator[None]:
+    """Turn what ITK raises while the block reads `path` into one line."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise InputError(f"{path}: cannot be read as an image ({_itk_reason(error)})") from error
 
 
 def _itk_reason(error: RuntimeError) -> str:
@@ -194,7 +279,8 @@ def read_ct(path: str | Path) -> sitk.Image:
     Raises
     ------
     InputError
-        As `read_image`; if the image is smaller than `MINIMUM_SIZE`, has values that are not finite, or none above air.
+        As `read_image`; if the image is smaller than `MINIMUM_SIZE`, has values that are not finite, none above air, or none
+        below `LUNG_BELOW_HU`.
     """
     image = sitk.Cast(read_image(path), sitk.sitkFloat32)
     if min(image.GetSize()) < MINIMUM_SIZE:
@@ -204,6 +290,9 @@ def read_ct(path: str | Path) -> sitk.Image:
         raise InputError(f"{path}: found voxels that are not finite numbers, expected HU")
     if values.max() <= AIR_HU:
         raise InputError(f"{path}: no voxel above {AIR_HU} HU, expected a CT image in HU")
+    if values.min() > LUNG_BELOW_HU:
+        found = f"{values.min():g} to {values.max():g}"
+        raise InputError(f"{path}: found intensities from {found}, expected a chest CT in HU (air -1000, lung about -800)")
     return sitk.Cast(sitk.Clamp(sitk.Round(image), sitk.sitkFloat32, AIR_HU, 32767), sitk.sitkInt16)
 
 
@@ -219,14 +308,17 @@ def read_mask(path: str | Path, grid: Grid | None = None) -> sitk.Image:
     if not sitk.GetArrayViewFromImage(mask).any():
         raise InputError(f"{path}: the mask is empty, expected voxels that are not 0")
     if grid is not None:
-        found = Grid.of(mask)
-        geometry = [one.spacing + one.origin + one.direction for one in (found, grid)]
-        if found.size != grid.size or not np.allclose(*geometry, atol=1e-3):
-            raise InputError(
-                f"{path}: the mask has size {found.size}, spacing, origin and direction {geometry[0]}; "
-                f"expected those of its image: {grid.size}, {geometry[1]}"
-            )
+        refuse_other_grid(path, Grid.of(mask), grid)
     return mask
+
+
+def refuse_other_grid(path: str | Path, found: Grid, grid: Grid) -> None:
+    """Raise `InputError` if a mask lies on another grid than its image."""
+    for name in ("size", "spacing", "origin", "direction"):
+        here, there = getattr(found, name), getattr(grid, name)
+        if not np.allclose(here, there, atol=1e-3):
+            here, there = (f"({', '.join(f'{value:.6g}' for value in values)})" for values in (here, there))
+            raise InputError(f"{path}: the mask has the {name} {here}, expected {there} of its image")
 
 
 def write_image(image: sitk.Image, path: str | Path) -> None:

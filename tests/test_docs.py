@@ -1,0 +1,187 @@
+"""What README and docs say to type is run, in a copy of the repository; what needs data or hours is parsed.
+
+A block of commands is run unless ``<!-- not run: reason -->`` stands before it; ``<!-- file: path -->`` makes a file of the
+next block. Blocks are indented or fenced; those in Python are run too.
+"""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+from snakemake.cli import get_argument_parser
+
+from regnet import cli
+from regnet.checking import read_config
+from regnet.landmarks import write_landmarks
+from regnet.schemas import check_config
+from regnet.volumes import Grid
+
+ROOT = Path(__file__).parents[1]
+
+PAGES = sorted(
+    path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/*.md"))
+)
+
+COMMANDS = ("make", "pip", "python", "regnet", "snakemake", ".venv/bin/snakemake", ".venv/bin/python")
+
+GRID = Grid((16, 16, 16), (8.0, 8.0, 8.0), (-60.0, -50.0, -40.0))
+
+
+def blocks(page):
+    """The blocks of a page: language ("" if indented), text, and the comment before it as (kind, value)."""
+    comment, found, lines = None, [], (ROOT / page).read_text(encoding="utf-8").split("\n")
+    number = 0
+    while number < len(lines):
+        line = lines[number]
+        indent = re.match(" *", line).group()
+        fence = re.match(r" *```(\w*)$", line)
+        marked = re.match(r" *<!-- (not run|file): (.+) -->$", line)
+        if fence:
+            end = lines.index(f"{indent}```", number + 1)
+            body, after, language = lines[number + 1 : end], end + 1, fence.group(1) or "text"
+        elif len(indent) >= 4 and line.strip() and not lines[number - 1].strip():
+            end = number
+            while end < len(lines) and (lines[end].startswith(indent) or not lines[end].strip()):
+                end += 1
+            body, after, language = lines[number:end], end, ""
+        else:
+            if marked:
+                comment = marked.groups()
+            elif line.strip():
+                assert comment is None, f"{page}: a comment without a block before {line!r}"
+            number += 1
+            continue
+        found.append((language, "\n".join(one.removeprefix(indent) for one in body).strip() + "\n", comment))
+        comment, number = None, after
+    return found
+
+
+def commands(text):
+    """The commands of a block as lists of words; none if it is no block of commands."""
+    lines = text.replace("\\\n", " ").splitlines()
+    words = [shlex.split(line, comments=True) for line in lines]
+    return words if words and all(line and line[0] in COMMANDS for line in words) else []
+
+
+def is_shell(language, text):
+    return language in ("bash", "sh", "console") or (language == "" and bool(commands(text)))
+
+
+@pytest.fixture(scope="module")
+def sandbox(tmp_path_factory):
+    """A copy of the repository with the files that the docs name, and `regnet`, `snakemake` and `python` on the path."""
+    folder = tmp_path_factory.mktemp("sandbox")
+    for name in ("workflow", "config", "profiles"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Snakefile", "environment.yml"):
+        shutil.copy(ROOT / name, folder)
+    for seed, name in enumerate(["baseline", "followup", *(f"scans/{one}" for one in SCANS)]):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        array = np.random.default_rng(seed).integers(-900, 60, GRID.shape).astype(np.int16)
+        sitk.WriteImage(GRID.image(array), folder / f"{name}.nii.gz")
+    points = GRID.points(np.array([[4, 5, 6], [9, 8, 7], [10, 3, 12]]))
+    write_landmarks(points, folder / "fixed.txt")
+    write_landmarks(points + 2.5, folder / "moving.txt")
+    write_landmarks(points, folder / "points.csv", "table")
+    (folder / "numbers.txt").write_text("index\n1\n1 2 3\n", encoding="utf-8")
+    (folder / "out").mkdir()
+    shift = sitk.TranslationTransform(3, (2.5, 2.5, 2.5))
+    sitk.WriteTransform(shift, folder / "out" / "transform.h5")
+    field = np.full((*GRID.shape, 3), 2.5, np.float32)
+    sitk.WriteImage(GRID.image(field), folder / "out" / "dvf.nii.gz")
+    (folder / "bin").mkdir()
+    for name, module in (("regnet", "regnet"), ("snakemake", "snakemake"), ("python", "")):
+        script = folder / "bin" / name
+        script.write_text(
+            f'#!/bin/sh\nexec {shlex.quote(sys.executable)} {f"-m {module} " if module else ""}"$@"\n', encoding="utf-8"
+        )
+        script.chmod(0o755)
+    return folder
+
+
+SCANS = ("anna/2019", "anna/2021", "bert/2018", "bert/2020", "cleo/2019", "cleo/2020")
+
+
+def run(command, folder):
+    environment = os.environ | {
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder / "workflow" / "scripts"),
+    }
+    process = subprocess.run(command, cwd=folder, env=environment, capture_output=True, encoding="utf-8")
+    assert process.returncode == 0, process.stdout[-2000:] + process.stderr[-2000:]
+
+
+def understand(words):
+    """Check that a command that is not run could be: options, config files, config keys, targets."""
+    program, arguments = words[0], words[1:]
+    if program == "regnet":
+        cli._parser().parse_args(arguments)
+    elif program.endswith("snakemake"):
+        parsed = get_argument_parser().parse_args(arguments)
+        config = read_config(parsed.configfile or (), [])
+        for entry in parsed.config or ():
+            key, _, value = entry.partition("=")
+            assert key in config, entry
+            config[key] = value
+        check_config(config)
+    elif program == "make":
+        targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+        assert {word for word in arguments if "=" not in word} <= set(targets)
+    elif program == "pip":
+        assert arguments == ["install", "."]
+    else:
+        scripts = [word for word in arguments if word.endswith(".py")]
+        assert scripts, words
+        assert all((ROOT / script).is_file() for script in scripts)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_what_a_page_says_to_type(page, sandbox, monkeypatch):
+    monkeypatch.chdir(sandbox)
+    for language, text, comment in blocks(page):
+        kind, value = comment or ("", "")
+        if kind == "file":
+            path = sandbox / value
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        elif is_shell(language, text) and kind:
+            for words in commands(text):
+                understand(words)
+        elif is_shell(language, text):
+            run(["bash", "-euo", "pipefail", "-c", text], sandbox)
+        elif language == "python" and not kind:
+            run([sys.executable, "-W", "error", "-c", text], sandbox)
+
+
+def test_no_block_of_commands_is_overlooked():
+    """Every indented or fenced line that begins with one of our commands is in a block that the test above takes."""
+    for page in PAGES:
+        taken = "".join(text for language, text, _ in blocks(page) if is_shell(language, text))
+        for line in (ROOT / page).read_text(encoding="utf-8").splitlines():
+            if re.match(r" {4,}(regnet|snakemake|make|pip|\.venv/bin/snakemake) ", line):
+                assert line.strip() in taken, f"{page}: {line.strip()}"
+
+
+def test_pages_lead_to_files_that_are_there():
+    for page in PAGES:
+        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)", (ROOT / page).read_text(encoding="utf-8")):
+            assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
+
+
+def test_vectors_stay_in_lps_on_disk(tmp_path):
+    """What docs/faq.md says of dvf.nii.gz for those who read it without ITK."""
+    field = np.zeros((*GRID.shape, 3), np.float32)
+    field[...] = (1.0, 2.0, 3.0)
+    sitk.WriteImage(GRID.image(field), tmp_path / "dvf.nii")
+    raw = (tmp_path / "dvf.nii").read_bytes()
+    assert np.frombuffer(raw[40:56], "<i2")[:6].tolist() == [5, 16, 16, 16, 1, 3]
+    components = np.frombuffer(raw[352:], "<f4").reshape(3, -1)
+    np.testing.assert_array_equal(components[:, 0], (1, 2, 3))
+    assert np.frombuffer(raw[280:284], "<f4") == -8.0, "the affine is in RAS"

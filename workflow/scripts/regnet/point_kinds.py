@@ -1,0 +1,22 @@
+"""The kinds of landmark files that `regnet.landmarks` reads and writes."""
+
+KINDS = {
+    "point": "elastix point file, mm (LPS)",
+    "index": "elastix point file, voxel numbers from 0",
+    "table": "CSV table with the columns x, y and z, mm (LPS)",
+    "fcsv": "3D Slicer .fcsv, mm (LPS or RAS)",
+    "markups": "3D Slicer .mrk.json, mm (LPS or RAS)",
+    "pts": "POPI .pts, mm (LPS)",
+    "dirlab": "DIR-Lab text, voxel numbers from 1, the topmost slice first",
+    "learn2reg": "Learn2Reg CSV without a header, voxel numbers from 0",
+}
+"""The kinds of landmark files. Those with voxel numbers are read and written together with the image they belong to."""
+
+VOXEL_KINDS = ("index", "dirlab", "learn2reg")
+"""The kinds that hold voxel numbers."""
+
+SLICER_KINDS = ("fcsv", "markups")
+"""The kinds that say themselves whether they are in LPS or RAS."""
+
+SUFFIXES = {"fcsv": ".fcsv", "markups": ".mrk.json", "pts": ".pts", "table": ".csv", "learn2reg": ".csv"}
+"""How the names of the kinds have to end to be told apart; of the others any way but these."""

@@ -1,0 +1,253 @@
+"""The pages of the report that are neither figures nor viewers: the images, tables, run times, versions and the config.
+
+Each is one HTML file with nothing outside it, since the report shows it in a frame of its own.
+"""
+
+import base64
+import html
+import io
+import platform
+import subprocess
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import matplotlib.image
+import numpy as np
+import pandas as pd
+import SimpleITK as sitk
+import yaml
+from markdown import markdown
+
+from regnet import __version__
+from regnet.cohort import Cohort
+from regnet.errors import InputError
+from regnet.evaluation import overview_slices
+from regnet.files import whole_file
+
+THUMBNAIL_WINDOW = (-1350, 150)
+"""Range of HU from black to white in the small pictures of the images: a lung window."""
+
+THUMBNAILS = 60
+"""A page has pictures of at most so many images."""
+
+PACKAGES = ("snakemake", "torch", "SimpleITK", "itk-elastix", "numpy", "scipy", "pandas", "matplotlib", "safetensors")
+"""What results depend on, apart from this package."""
+
+BENCHMARK_COLUMNS = ("s", "max_rss", "cpu_time")
+"""Columns of Snakemake's benchmark files that are used: seconds, MiB, seconds."""
+
+RUN_TIME_COLUMNS = ("step", "jobs", "seconds_mean", "seconds_max", "seconds_total", "cpu_seconds_total", "memory_mib_max")
+"""Columns of the table of run times."""
+
+_STYLE = """
+body { font: 14px/1.5 system-ui, "Segoe UI", Roboto, "DejaVu Sans", sans-serif; color: #1f2933; margin: 24px; }
+h1 { font-size: 20px; } h2 { font-size: 16px; margin-top: 1.6em; } p, li { max-width: 62em; }
+table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
+th, td { padding: 3px 1em 3px 0; text-align: left; vertical-align: top; border-bottom: 1px solid #d9e2ec; }
+th, td { white-space: nowrap; } th { color: #52606d; font-weight: 600; border-bottom: 1px solid #829ab1; }
+pre { background: #f5f7fa; padding: 12px 16px; border-radius: 4px; font-size: 13px; overflow-x: auto; }
+img { background: #000; vertical-align: middle; }
+"""
+
+
+def write_page(path: str | Path, title: str, body: str) -> None:
+    """Write a page; never leaves half a file.
+
+    Parameters
+    ----------
+    path
+        The HTML file to make.
+    title
+        Its title, as text.
+    body
+        What follows the title, in Markdown with tables; HTML in it stays.
+    """
+    content = markdown(body, extensions=["tables"], output_format="html")
+    title = html.escape(title)
+    with whole_file(path) as partial:
+        partial.write_text(
+            f'<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n<title>{title}</title>\n'
+            f"<style>{_STYLE}</style>\n</head>\n<body>\n<h1>{title}</h1>\n{content}\n</body>\n</html>\n",
+            encoding="utf-8",
+        )
+
+
+def cohort_page(cohort: Cohort, resampled: Sequence[str | Path], masks: Sequence[str | Path]) -> str:
+    """Which images there are, with a coronal slice of each, and which pairs: the body of a page.
+
+    Parameters
+    ----------
+    cohort
+        Images and pairs; the files of the images are there.
+    resampled, masks
+        The resampled image and lung mask of each image.
+    """
+    images, rows = cohort.images, []
+    for number, (name, image) in enumerate(images.iterrows()):
+        size, spacing = _header(image["path"])
+        mask = sitk.ReadImage(str(masks[number]))
+        litres = np.count_nonzero(sitk.GetArrayViewFromImage(mask)) * np.prod(mask.GetSpacing()) / 1e6
+        picture = _thumbnail(sitk.ReadImage(str(resampled[number])), mask) if number < THUMBNAILS else ""
+        voxels = " x ".join(f"{side:g}" for side in size), " x ".join(f"{side:.4g}" for side in spacing)
+        rows.append([picture, str(name), image["subject"], image["split"], *voxels, f"{litres:.2f}"])
+    header = ["", "image", "subject", "used for", "voxels", "voxel size (mm)", "lungs (litres)"]
+    pairs = cohort.pairs[["fixed", "moving", "split"]].reset_index()
+    pairs["landmarks"] = np.where(cohort.pairs["fixed_landmarks"] == "", "none", "yes")
+    counts = ", ".join(f"{(images['split'] == split).sum()} for {split}" for split in images["split"].unique())
+    return "\n\n".join(
+        [
+            f"{len(images)} images of {images['subject'].nunique()} subjects: {counts}. No subject is in two of these.",
+            _table(header, rows),
+            "## Pairs",
+            _table(["pair", "fixed", "moving", "used for", "landmarks"], pairs.to_numpy().tolist()),
+        ]
+    )
+
+
+def run_times(benchmarks: Sequence[str | Path]) -> pd.DataFrame:
+    """Run times of the jobs of each step.
+
+    Parameters
+    ----------
+    benchmarks
+        Snakemake's benchmark files, one per job, in a folder ``benchmarks``. A step is what is in one folder in there, such as
+        all pairs of a method, but each network is one of its own.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per step, in the order of their first files, columns `RUN_TIME_COLUMNS`.
+
+    Raises
+    ------
+    InputError
+        If a file is no benchmark file.
+    """
+    jobs = pd.DataFrame([_benchmark(path) for path in benchmarks], columns=list(BENCHMARK_COLUMNS))
+    by_step = jobs.assign(step=[_step(path) for path in benchmarks]).groupby("step", sort=False)
+    table = by_step.agg(
+        jobs=("s", "size"),
+        seconds_mean=("s", "mean"),
+        seconds_max=("s", "max"),
+        seconds_total=("s", "sum"),
+        cpu_seconds_total=("cpu_time", "sum"),
+        memory_mib_max=("max_rss", "max"),
+    )
+    return table.reset_index()[list(RUN_TIME_COLUMNS)]
+
+
+def run_times_page(table: pd.DataFrame) -> str:
+    """The table of `run_times` for people: the body of a page."""
+    rows = [
+        [
+            row.step,
+            str(row.jobs),
+            *(_duration(seconds) for seconds in (row.seconds_mean, row.seconds_max, row.seconds_total)),
+            _duration(row.cpu_seconds_total),
+            "-" if np.isnan(row.memory_mib_max) else f"{row.memory_mib_max / 1024:.1f} GiB",
+        ]
+        for row in table.itertuples()
+    ]
+    header = ["step", "jobs", "mean", "longest", "all together", "CPU time", "most memory"]
+    return (
+        _table(header, rows)
+        + "\n\nTimes are those of the wall clock, except the CPU time. Jobs of a step may run beside each other."
+    )
+
+
+def versions() -> dict[str, str]:
+    """What this process runs on: this package and its commit, Python, the packages `PACKAGES`, and the machine."""
+    return {
+        "regnet": f"{__version__} ({_commit()})",
+        "Python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+        "system": platform.platform(),
+        "processor": _processor(),
+    }
+
+
+def versions_page(found: Mapping[str, str]) -> str:
+    """The result of `versions`: the body of a page."""
+    return _table(["what", "version"], [[name, text] for name, text in found.items()])
+
+
+def config_page(config: Mapping[str, Any]) -> str:
+    """The whole config of a run, defaults included: the body of a page."""
+    text = yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
+    return f"<pre>{html.escape(text)}</pre>"
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in HTML; its cells are text, but for pictures."""
+
+    def cell(text: str) -> str:
+        return text if text.startswith("<img ") else html.escape(text)
+
+    lines = ["".join(f"<th>{html.escape(name)}</th>" for name in header)]
+    lines += ["".join(f"<td>{cell(text)}</td>" for text in row) for row in rows]
+    return "<table>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
+
+
+def _header(path: str | Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Size and spacing, x, y, z, of an image file; its voxels are not read."""
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    reader.ReadImageInformation()
+    return reader.GetSize(), reader.GetSpacing()
+
+
+def _thumbnail(image: sitk.Image, mask: sitk.Image) -> str:
+    """The coronal slice of an image with the largest part of the lungs, as a small picture in HTML."""
+    arrays = overview_slices(image, mask, image, {})["coronal"]
+    png = io.BytesIO()
+    low, high = THUMBNAIL_WINDOW
+    matplotlib.image.imsave(png, arrays["fixed"], cmap="gray", vmin=low, vmax=high, format="png")
+    rows, columns = arrays["fixed"].shape * arrays["spacing"]
+    packed = base64.b64encode(png.getvalue()).decode()
+    return f'<img alt="" height="96" width="{96 * columns / rows:.0f}" src="data:image/png;base64,{packed}">'
+
+
+def _step(path: str | Path) -> str:
+    parts = Path(path).with_suffix("").parts
+    *folders, name = parts[parts.index("benchmarks") + 1 :]
+    return " ".join([*folders, name] if folders == ["train"] else folders)
+
+
+def _benchmark(path: str | Path) -> dict[str, float]:
+    """The numbers of a benchmark file; those of a job too short to be measured are missing."""
+    table = pd.read_csv(path, sep="\t", na_values="-")
+    missing = [column for column in BENCHMARK_COLUMNS if column not in table]
+    if missing or len(table) == 0:
+        found = ", ".join(table.columns) or "nothing"
+        raise InputError(f"{path}: found {found}, expected a benchmark file of Snakemake with {', '.join(BENCHMARK_COLUMNS)}")
+    return table.iloc[-1][list(BENCHMARK_COLUMNS)].astype(float).to_dict()
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def _commit() -> str:
+    """The commit of the checkout that this package is in, with a mark if files were changed since."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        process = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "not in a git checkout"
+    return f"commit {process.stdout.strip()}"
+
+
+def _processor() -> str:
+    """The name of the processor where Linux tells it, else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} processors" if names else platform.machine()

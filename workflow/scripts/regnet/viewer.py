@@ -1,0 +1,241 @@
+"""A page to look at the registrations of a pair: one HTML file with images, fields, landmarks and NiiVue inside, offline.
+
+The parts of the page are in ``workflow/viewer``; what they show is prepared here. Everything is 8-bit: images in steps of
+`HU_STEP` from air up, which is finer than the noise of a CT and half as large a file. Fields are smooth: their maps have voxels
+of twice the size.
+"""
+
+import base64
+import gzip
+import html
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+import SimpleITK as sitk
+
+from regnet.conventions import AIR_HU
+from regnet.evaluation import METHOD_NAMES, landmark_errors
+from regnet.files import whole_file
+from regnet.resources import shipped
+from regnet.transforms import jacobian_determinant, warp
+from regnet.volumes import IDENTITY, Grid, resample_ct, resample_mask
+
+log = logging.getLogger(__name__)
+
+SPACING = 2.0
+"""Voxel size of the images of a page, in mm, unless its file would become too large."""
+
+MARGIN = 15.0
+"""How far the images of a page reach beyond the lungs and the landmarks, in mm."""
+
+LARGEST_PAGE = 14_500_000
+"""A page has at most so many bytes; where 2 mm would make it larger, its voxels are larger."""
+
+HU_STEP = 6
+"""Distance of neighbouring grey values, in HU; 255 of them reach from air to 506 HU."""
+
+DETERMINANT_STEP = 0.01
+"""Distance of neighbouring values of the Jacobian determinant; they reach to 2.55, and the first means folded."""
+
+
+@dataclass(frozen=True)
+class _Coded:
+    """An 8-bit volume ``(z, y, x)`` and what its values mean: ``intercept + slope * code``.
+
+    Its voxels are `scale` times as large as those of the images.
+    """
+
+    codes: np.ndarray
+    slope: float
+    intercept: float = 0.0
+    scale: int = 1
+
+
+def write_viewer(
+    path: str | Path,
+    pair: str,
+    fixed: sitk.Image,
+    mask: sitk.Image,
+    moving: sitk.Image,
+    transforms: Mapping[str, sitk.Transform],
+    landmarks: tuple[np.ndarray, np.ndarray] | None = None,
+    *,
+    experiment: str = "",
+) -> None:
+    """Write the page of a pair; never leaves half a file.
+
+    Parameters
+    ----------
+    path
+        The HTML file to make, at most `LARGEST_PAGE` bytes.
+    pair, experiment
+        What the page is called.
+    fixed, moving
+        CT images, HU, on any grids.
+    mask
+        Lung mask on the grid of the fixed image.
+    transforms
+        Transform of each method, fixed to moving, in the order in which the page shows them. Where ``affine`` is among them,
+        the page shows too what the other methods add to it.
+    landmarks
+        Corresponding points of both images, ``(n, 3)`` each, x, y, z in mm (LPS).
+    """
+    spacing = SPACING
+    while True:
+        page, volumes = _page(pair, experiment, spacing, fixed, mask, moving, transforms, landmarks)
+        if len(page) <= LARGEST_PAGE:
+            break
+        # Only the volumes become smaller.
+        spacing *= 1.02 * (volumes / (volumes + LARGEST_PAGE - len(page))) ** (1 / 3)
+    log.info("%.1f MB with voxels of %.2f mm", len(page) / 1e6, spacing)
+    with whole_file(path) as partial:
+        partial.write_bytes(page)
+
+
+def _page(
+    pair: str,
+    experiment: str,
+    spacing: float,
+    fixed: sitk.Image,
+    mask: sitk.Image,
+    moving: sitk.Image,
+    transforms: Mapping[str, sitk.Transform],
+    landmarks: tuple[np.ndarray, np.ndarray] | None,
+) -> tuple[bytes, int]:
+    """The page with voxels of `spacing` mm, and how many of its bytes are volumes."""
+    image, lungs = _cropped(fixed, mask, spacing, landmarks[0] if landmarks else np.empty((0, 3)))
+    grid = Grid.of(image)
+    volumes = {"fixed": _coded_ct(image), "moving": _coded_ct(warp(moving, IDENTITY, grid))}
+    fields = {method: _field(transform, grid) for method, transform in transforms.items()}
+    inside = sitk.GetArrayViewFromImage(lungs) != 0
+    lengths = {f"{method}/displacement": np.linalg.norm(field, axis=-1) for method, field in fields.items()}
+    if "affine" in fields:
+        others = {method: field - fields["affine"] for method, field in fields.items() if method != "affine"}
+        lengths |= {f"{method}/nonrigid": np.linalg.norm(field, axis=-1) for method, field in others.items()}
+    volumes |= _coded_lengths(lengths)
+    methods = [{"id": "moving", "name": "Moving", "errors": _errors(IDENTITY, landmarks, grid)}]
+    for method, transform in transforms.items():
+        volumes[method] = _coded_ct(warp(moving, transform, grid))
+        determinant = jacobian_determinant(fields[method], grid)
+        volumes[f"{method}/jacobian"] = _coded_determinant(determinant)
+        facts = {
+            "id": method,
+            "name": METHOD_NAMES.get(method, method),
+            "errors": _errors(transform, landmarks, grid),
+            "folded": float(np.mean(determinant[inside] <= 0)),
+            "jacobian": [float(value) for value in np.percentile(determinant[inside], [1, 99])],
+        }
+        methods.append(facts)
+    data = {
+        "pair": pair,
+        "experiment": experiment,
+        "grid": {
+            "size": grid.size,
+            "spacing": grid.spacing,
+            "origin": grid.origin,
+            "direction": grid.direction,
+        },
+        "start": _start(inside).tolist(),
+        "methods": methods,
+        "landmarks": grid.indices(landmarks[0]).tolist() if landmarks else [],
+        "volumes": {
+            name: {"slope": volume.slope, "intercept": volume.intercept, "scale": volume.scale}
+            for name, volume in volumes.items()
+        },
+    }
+    folder = shipped("viewer")
+    parts = {name: (folder / name).read_text(encoding="utf-8") for name in ("viewer.css", "niivue.umd.js", "viewer.js")}
+    packed = "\n".join(_element(name, volume) for name, volume in volumes.items())
+    page = Template((folder / "viewer.html").read_text(encoding="utf-8")).substitute(
+        title=html.escape(f"{pair} - {experiment}" if experiment else pair),
+        licence=(folder / "LICENSE.niivue").read_text(encoding="utf-8"),
+        style=parts["viewer.css"],
+        niivue=parts["niivue.umd.js"],
+        script=parts["viewer.js"],
+        # No "<" in the data, so that nothing in a name can end the element that holds them.
+        data=json.dumps(data).replace("<", "\\u003c"),
+        volumes=packed,
+    )
+    return page.encode(), len(packed)
+
+
+def _cropped(fixed: sitk.Image, mask: sitk.Image, spacing: float, points: np.ndarray) -> tuple[sitk.Image, sitk.Image]:
+    """Fixed image and lung mask around the lungs and some points, with voxels of `spacing` mm and axes towards R, A, S.
+
+    Their sizes are even, so that maps can have voxels of twice the size.
+    """
+    fixed, mask = sitk.DICOMOrient(fixed, "RAS"), sitk.DICOMOrient(mask, "RAS")
+    grid = Grid.of(fixed).isotropic(spacing)
+    lungs = resample_mask(mask, grid)
+    corners = np.concatenate([np.argwhere(sitk.GetArrayViewFromImage(lungs))[:, ::-1], grid.indices(points)])
+    margin = MARGIN / spacing
+    first = np.maximum(np.floor(corners.min(axis=0) - margin), 0).astype(int)
+    last = np.minimum(np.ceil(corners.max(axis=0) + margin), np.array(grid.size) - 1).astype(int)
+    size = np.maximum((last + 1 - first) // 2 * 2, 2)
+    box = tuple(slice(low, low + count) for low, count in zip(first.tolist(), size.tolist(), strict=True))
+    lungs = lungs[box]
+    return resample_ct(fixed, Grid.of(lungs)), lungs
+
+
+def _start(lungs: np.ndarray) -> np.ndarray:
+    """The voxel ``(x, y, z)`` to show first: the middle of the part of the lungs that is on the patient's left."""
+    voxels = np.argwhere(lungs)[:, ::-1]
+    return voxels[voxels[:, 0] <= voxels[:, 0].mean()].mean(axis=0)
+
+
+def _field(transform: sitk.Transform, grid: Grid) -> np.ndarray:
+    """The displacements ``T(x) - x`` at the voxels of a grid, ``(z, y, x, 3)``, in mm (LPS)."""
+    image = sitk.TransformToDisplacementField(
+        transform, sitk.sitkVectorFloat32, grid.size, grid.origin, grid.spacing, grid.direction
+    )
+    return sitk.GetArrayFromImage(image)
+
+
+def _coded_ct(image: sitk.Image) -> _Coded:
+    codes = (sitk.GetArrayViewFromImage(image).astype(np.float32) - AIR_HU) / HU_STEP
+    return _Coded(np.clip(np.rint(codes), 0, 255).astype(np.uint8), HU_STEP, AIR_HU)
+
+
+def _coded_lengths(lengths: Mapping[str, np.ndarray]) -> dict[str, _Coded]:
+    """Lengths in mm, all in the same steps, so that they can be compared."""
+    largest = max((float(length.max()) for length in lengths.values()), default=0.0)
+    step = max(largest, 1.0) / 255
+    return {
+        name: _Coded(np.rint(_blocks(length).mean(0) / step).astype(np.uint8), step, 0.0, 2) for name, length in lengths.items()
+    }
+
+
+def _coded_determinant(determinant: np.ndarray) -> _Coded:
+    """Jacobian determinants; 0 means that one of the voxels is folded, and nothing else is 0."""
+    blocks = _blocks(determinant)
+    codes = np.clip(np.rint(blocks.mean(axis=0) / DETERMINANT_STEP), 1, 255)
+    return _Coded(np.where(blocks.min(axis=0) > 0, codes, 0).astype(np.uint8), DETERMINANT_STEP, 0.0, 2)
+
+
+def _blocks(array: np.ndarray) -> np.ndarray:
+    """The voxels of each 2 x 2 x 2 block of an array of even shape, on a new first axis: ``(8, z / 2, y / 2, x / 2)``."""
+    return np.stack([array[z::2, y::2, x::2] for z in (0, 1) for y in (0, 1) for x in (0, 1)])
+
+
+def _errors(
+    transform: sitk.Transform, landmarks: tuple[np.ndarray, np.ndarray] | None, grid: Grid
+) -> dict[str, list[Any]] | None:
+    """What is still missing at each landmark, ``x_M - T(x_F)``: its length in mm, and the vector in voxels of the grid."""
+    if landmarks is None:
+        return None
+    table = landmark_errors("", "", transform, *landmarks)
+    missing = table[[f"moving_{axis}" for axis in "xyz"]].to_numpy() - table[[f"mapped_{axis}" for axis in "xyz"]].to_numpy()
+    return {"length": table["error"].tolist(), "missing": grid.to_voxels(missing).tolist()}
+
+
+def _element(name: str, volume: _Coded) -> str:
+    """The element that holds the codes of a volume, as differences along x (modulo 256): these pack better."""
+    differences = np.diff(volume.codes, axis=2, prepend=np.uint8(0))
+    packed = base64.b64encode(gzip.compress(differences.tobytes(), 6, mtime=0)).decode()
+    return f'<script type="text/plain" data-volume="{html.escape(name)}">{packed}</script>'
