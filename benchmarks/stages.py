@@ -1,7 +1,7 @@
 """What the stages of a coarse-to-fine registration are worth, on a synthetic pair with large displacements.
 
-With ``--volume FILE``, a chest CT that the released networks were not trained on: its right half is deformed with a field of at most
-16 mm per axis, and registered with several sequences of released weights. It measures errors, not time.
+With ``--volume FILE``, a chest CT that the released networks were not trained on: its right half is deformed with a field of at
+most 16 mm per axis, and registered with several sequences of released weights. It measures errors, not time.
 """
 
 import argparse
