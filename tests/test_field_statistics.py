@@ -42,7 +42,7 @@ def test_the_summary_is_that_of_all_voxels_together(fields):
 
 def test_smoother_fields_have_longer_waves(fields):
     _, summary = field_statistics(fields)
-    assert list(summary["kind"]) == ["low frequency", "high frequency"]
+    assert list(summary["kind"]) == ["low", "high"]
     low, high = summary["wavelength_median"]
     assert low > 1.3 * high
 
