@@ -15,10 +15,15 @@ TABLE_TITLES = {
     "capture_range": "Capture range: table",
 }
 
+# The images with synthetic pairs: those to train with only where something is trained.
+SYNTHESIZED = [
+    image for split in ("train", "validation", "test") for image in cohort.images_of(split) if TRAINED or split != "train"
+]
+
 # The jobs whose run times the report shows, in the order of the run.
 BENCHMARKS = [
     *(expand(rules.phantom.benchmark, subject=cohort.images["subject"].unique()) if config["phantom"] else []),
-    *expand(rules.synthesize.benchmark, experiment=config["experiment"], image=cohort.images.index),
+    *expand(rules.synthesize.benchmark, experiment=config["experiment"], image=SYNTHESIZED),
     *(expand(rules.train.benchmark, experiment=config["experiment"], variant=VARIANTS) if TRAINED else []),
     *expand(rules.register.benchmark, experiment=config["experiment"], method=METHODS, pair=cohort.test_pairs()),
 ]
