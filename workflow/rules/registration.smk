@@ -29,7 +29,7 @@ rule register:
         "../../environment.yml"
     threads: config["registration"]["threads"]
     resources:
-        mem_mb=4000,
+        mem_mb=lambda wildcards: memory_mb(SETTINGS[wildcards.method]),
         runtime=60,
     params:
         settings=lambda wildcards: SETTINGS[wildcards.method],

@@ -23,6 +23,9 @@ MODULES = ("elastix", "regnet", "demons", "syn", "greedy", "convexadam")
 PACKAGES = {"syn": ("ants", "antspyx"), "greedy": ("picsl_greedy", "picsl-greedy"), "convexadam": ("convexAdam", "convexadam")}
 """Modules whose package is not among those of requirements.in: how Python imports the package, and how pip calls it."""
 
+MEMORY_MB = {"elastix": 4000}
+"""What a registration of images of 300^3 voxels may take; of the modules that are not named, twice that."""
+
 INSTALL = "pip install -r requirements-peers.in -c constraints.txt -c constraints-peers.txt (or make peers)"
 
 SIGNATURE = "register(fixed, moving, fixed_mask, moving_mask, initial, settings)"
@@ -90,6 +93,11 @@ def _defines_register(path: Path) -> bool:
     # Imported from elsewhere, it is one all the same.
     names |= {alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     return "register" in names
+
+
+def memory_mb(settings: Mapping[str, Any]) -> int:
+    """Memory, in MB, that a job of a method asks for."""
+    return MEMORY_MB.get(settings["module"], 8000)
 
 
 def method_files(settings: Mapping[str, Any]) -> list[str]:
