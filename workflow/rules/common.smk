@@ -12,7 +12,7 @@ sys.path.append(str(Path(str(workflow.current_basedir)).parent / "scripts"))
 from regnet.checking import checked_cohort
 from regnet.errors import RegNetError
 from regnet.modules import source_files
-from regnet.registration.methods import configured, method_files
+from regnet.registration.methods import configured, memory_mb, method_files
 from regnet.resources import shipped
 from regnet.weights import find_weights
 
@@ -56,6 +56,16 @@ wildcard_constraints:
     spacing="|".join(map(re.escape, dict.fromkeys([SPACING, NETWORK_SPACING, *STAGES]))),
     moving="original|deformed",
     frequency="|".join(FREQUENCIES),
+
+
+def growing(amount):
+    """A resource, or a function of the wildcards that says how much of it, times the number of the attempt.
+
+    A cluster ends jobs that exceed their memory or time; where the profile has `retries` they come back with more.
+    """
+    if callable(amount):
+        return lambda wildcards, attempt: attempt * amount(wildcards)
+    return lambda wildcards, attempt: attempt * amount
 
 
 def synthetic_pairs(split, pattern):

@@ -35,8 +35,8 @@ rule evaluate_synthetic:
     threads: config["training"]["threads"]
     resources:
         gpu=1,
-        mem_mb=6000,
-        runtime=60,
+        mem_mb=growing(6000),
+        runtime=growing(60),
     params:
         names=lambda wildcards: [
             (image, *pair.split("_")) for image in cohort.images_of(wildcards.split) for pair in SYNTHETIC_PAIRS
@@ -61,8 +61,8 @@ rule evaluate_landmarks:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         methods=METHODS,
         capture_range=config["evaluation"]["capture_range"],
@@ -95,8 +95,8 @@ rule evaluate_seeds:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         again=[(again, method, pair) for again in AGAIN for method in SEEDED for pair in cohort.pairs_with_landmarks()],
     script:
@@ -116,8 +116,8 @@ rule evaluate_regularity:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         methods=METHODS,
     script:
@@ -138,8 +138,8 @@ rule evaluate_fields:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=growing(4000),
+        runtime=growing(30),
     params:
         methods=METHODS,
     script:
@@ -158,8 +158,8 @@ rule collect_synthetic:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         table="synthetic",
     script:
@@ -178,8 +178,8 @@ rule collect_landmarks:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         table="landmarks",
     script:
@@ -198,8 +198,8 @@ rule collect_regularity:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         table="regularity",
     script:
@@ -218,8 +218,8 @@ rule collect_fields:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         table="field_errors",
     script:
@@ -238,8 +238,8 @@ rule collect_runs:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         runs=[(method, pair) for method in METHODS for pair in cohort.test_pairs()],
     script:
@@ -259,8 +259,8 @@ rule field_statistics:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=3000,
-        runtime=60,
+        mem_mb=growing(3000),
+        runtime=growing(60),
     params:
         kinds=[kind for kind, paths in TRAINING_FIELDS.items() for _ in paths],
     script:
@@ -286,8 +286,8 @@ rule slice_fields:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         frequencies=FREQUENCIES,
     script:
@@ -310,8 +310,8 @@ rule slice_example:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         pair=cohort.test_pairs()[0],
         methods=METHODS,
@@ -336,8 +336,8 @@ if TRUE_FIELDS:
         conda:
             "../../environment.yml"
         resources:
-            mem_mb=2000,
-            runtime=10,
+            mem_mb=growing(2000),
+            runtime=growing(10),
         params:
             pair=next(iter(TRUE_FIELDS)),
             methods=METHODS,

@@ -19,8 +19,8 @@ if config["phantom"] is not None:
         conda:
             "../../environment.yml"
         resources:
-            mem_mb=1500,
-            runtime=10,
+            mem_mb=growing(1500),
+            runtime=growing(10),
         params:
             phantom=config["phantom"],
             seed=config["seed"],
@@ -40,8 +40,8 @@ rule segment_lungs:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=3000,
-        runtime=10,
+        mem_mb=growing(3000),
+        runtime=growing(10),
     script:
         "../scripts/segment_lungs.py"
 
@@ -60,7 +60,7 @@ rule resample:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=3000,
-        runtime=10,
+        mem_mb=growing(3000),
+        runtime=growing(10),
     script:
         "../scripts/resample.py"

@@ -29,8 +29,8 @@ rule register:
         "../../environment.yml"
     threads: config["registration"]["threads"]
     resources:
-        mem_mb=lambda wildcards: memory_mb(SETTINGS[wildcards.method]),
-        runtime=60,
+        mem_mb=growing(lambda wildcards: memory_mb(SETTINGS[wildcards.method])),
+        runtime=growing(60),
     params:
         settings=lambda wildcards: SETTINGS[wildcards.method],
         margin=config["registration"]["margin"],
@@ -76,8 +76,8 @@ rule register_regnet:
     threads: config["training"]["threads"]
     resources:
         gpu=1,
-        mem_mb=2000 + round(1074 * config["regnet"]["max_memory_gib"]),
-        runtime=60,
+        mem_mb=growing(2000 + round(1074 * config["regnet"]["max_memory_gib"])),
+        runtime=growing(60),
     params:
         spacings=[float(spacing) for spacing in STAGES],
         passes=config["regnet"]["passes"],

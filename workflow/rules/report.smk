@@ -61,8 +61,8 @@ rule viewer:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=3000,
-        runtime=10,
+        mem_mb=growing(3000),
+        runtime=growing(10),
     params:
         methods=METHODS,
         pictured="regnet",
@@ -98,8 +98,8 @@ rule cohort_page:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
-        runtime=20,
+        mem_mb=growing(2000),
+        runtime=growing(20),
     params:
         cohort=lambda wildcards, input: os.path.dirname(input.pairs),
         data_root=lambda wildcards: config["data_root"],
@@ -126,8 +126,8 @@ rule table_page:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         title=lambda wildcards: TABLE_TITLES[wildcards.table],
     script:
@@ -165,7 +165,7 @@ rule run_pages:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     script:
         "../scripts/run_pages.py"

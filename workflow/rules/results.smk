@@ -39,8 +39,8 @@ rule table_2_1:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         variants=VARIANTS,
     script:
@@ -65,8 +65,8 @@ rule figure_2_2:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     script:
         "../scripts/figure_2_2.py"
 
@@ -90,8 +90,8 @@ rule figure_field_statistics:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     script:
         "../scripts/figure_field_statistics.py"
 
@@ -114,8 +114,8 @@ rule figure_2_3:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         capture_range=config["evaluation"]["capture_range"],
     script:
@@ -140,8 +140,8 @@ rule figure_2_4:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         capture_range=config["evaluation"]["capture_range"],
     script:
@@ -166,8 +166,8 @@ rule figure_2_5:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     script:
         "../scripts/figure_2_5.py"
 
@@ -190,8 +190,8 @@ rule comparison:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         evaluation=config["evaluation"],
         seed=config["seed"],
@@ -212,8 +212,8 @@ rule capture_range:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=2000,
-        runtime=10,
+        mem_mb=growing(2000),
+        runtime=growing(10),
     params:
         evaluation=config["evaluation"],
         seed=config["seed"],
@@ -240,8 +240,8 @@ rule figure_comparison:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         capture_range=config["evaluation"]["capture_range"],
     script:
@@ -266,8 +266,8 @@ rule figure_accuracy_time:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         capture_range=config["evaluation"]["capture_range"],
     script:
@@ -292,8 +292,8 @@ rule figure_capture_range:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     params:
         capture_range=config["evaluation"]["capture_range"],
         accurate=config["evaluation"]["accurate_within"],
@@ -320,8 +320,8 @@ rule figure_jacobian:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     script:
         "../scripts/figure_jacobian.py"
 
@@ -347,8 +347,8 @@ if TRUE_FIELDS:
         conda:
             "../../environment.yml"
         resources:
-            mem_mb=1000,
-            runtime=10,
+            mem_mb=growing(1000),
+            runtime=growing(10),
         script:
             "../scripts/figure_field_error.py"
 
@@ -371,7 +371,7 @@ rule training_curves:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=1000,
-        runtime=10,
+        mem_mb=growing(1000),
+        runtime=growing(10),
     script:
         "../scripts/training_curves.py"

@@ -20,8 +20,8 @@ rule synthesize:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
-        runtime=20,
+        mem_mb=growing(4000),
+        runtime=growing(20),
     params:
         synthesis=config["synthesis"],
         block=max(config["patches"]["block"], config["patches"]["evaluation_block"]),
@@ -45,8 +45,8 @@ rule sample_patches:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=4000,
-        runtime=10,
+        mem_mb=growing(4000),
+        runtime=growing(10),
     params:
         patches=config["patches"],
         split=lambda wildcards: cohort.images.loc[wildcards.image, "split"],

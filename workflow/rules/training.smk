@@ -27,8 +27,8 @@ if TRAINED:
         threads: config["training"]["threads"]
         resources:
             gpu=config["training"]["gpus"],
-            mem_mb=6000,
-            runtime=1440,
+            mem_mb=growing(6000),
+            runtime=growing(1440),
         params:
             training=config["training"],
             synthesis=config["synthesis"],
@@ -54,8 +54,8 @@ else:
         conda:
             "../../environment.yml"
         resources:
-            mem_mb=1000,
-            runtime=10,
+            mem_mb=growing(1000),
+            runtime=growing(10),
         params:
             spacing=float(NETWORK_SPACING),
         script:
