@@ -9,11 +9,11 @@ SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(CONFIG) $(ARGS)
 PAIR ?= test1
 CHROMIUM ?= chromium
 
-.PHONY: help run figures report screenshot peers test lint bench
+.PHONY: help run figures report screenshot peers test test-slurm lint bench
 
 help:  ## List these commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
-	@echo 'All but peers, test, lint and bench take CONFIG=FILE (default: $(CONFIG)) and ARGS="further arguments of snakemake"'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@echo 'All but peers, the tests, lint and bench take CONFIG=FILE (default: $(CONFIG)) and ARGS="further arguments of snakemake"'
 
 run: $(VENV)/installed  ## Run the workflow: Table 2.1 and all figures
 	$(SNAKEMAKE) --resources gpu=1
@@ -34,6 +34,12 @@ peers: $(VENV)/installed  ## Install the packages of the methods in config/peers
 
 test: $(VENV)/installed  ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-slurm: $(VENV)/installed  ## Run the tests of profiles/slurm on a Slurm started here (root; Debian or Ubuntu); 10 minutes
+	command -v slurmctld slurmd sbatch munged > /dev/null || { apt-get -qq update && \
+		apt-get -qq install -y --no-install-recommends slurmctld slurmd slurm-client munge > /dev/null; }
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-slurm.in -c constraints.txt -c constraints-slurm.txt
+	TEST_SLURM=1 $(BIN)/pytest tests/slurm
 
 lint: $(VENV)/installed  ## Check format and style of code and workflow
 	$(BIN)/ruff check .

@@ -1,13 +1,16 @@
-"""requirements.in says what is used, constraints.txt and environment.yml follow it; requirements-peers.in and its pins too."""
+"""requirements.in says what is used, constraints.txt and environment.yml follow it; further requirements have pins of their own."""
 
 import re
 from pathlib import Path
 
+import pytest
 import yaml
 
 from regnet.registration.methods import PACKAGES
 
 ROOT = Path(__file__).parents[1]
+
+FURTHER = ("peers", "slurm")
 
 
 def requirements(file="requirements.in"):
@@ -21,18 +24,19 @@ def constraints(file="constraints.txt"):
 
 
 def test_every_requirement_says_what_it_is_for():
-    for file in ("requirements.in", "requirements-peers.in"):
+    for file in ("requirements.in", *(f"requirements-{name}.in" for name in FURTHER)):
         assert all(len(reason) > 4 for reason in requirements(file).values()), file
 
 
-def test_peers_are_pinned_and_no_part_of_the_default():
-    peers, pinned = requirements("requirements-peers.in"), constraints("constraints-peers.txt")
+@pytest.mark.parametrize("name", FURTHER)
+def test_further_packages_are_pinned_and_no_part_of_the_default(name):
+    further, pinned = requirements(f"requirements-{name}.in"), constraints(f"constraints-{name}.txt")
 
     def plain(names):
         return {re.sub(r"[-_.]+", "-", name) for name in names}
 
-    assert set(peers) <= plain(pinned)
-    assert not set(peers) & set(requirements())
+    assert set(further) <= plain(pinned)
+    assert not set(further) & set(requirements())
     # A package has one version: torch above all, which convexadam asks for without saying which.
     assert not plain(pinned) & plain(constraints())
     assert not [name for name in pinned if name.startswith(("torch", "nvidia"))]

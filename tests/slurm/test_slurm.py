@@ -1,0 +1,203 @@
+"""profiles/slurm on a real Slurm: the test config end to end, GPUs, a job that is out of time, and Snakemake killed midway."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from datetime import datetime
+from itertools import pairwise
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+from one_machine import running, wait_until
+
+ROOT = Path(__file__).parents[2]
+
+GROUPS = {"images", "samples", "errors", "tables", "figures", "pages"}
+
+pytestmark = pytest.mark.skipif(
+    os.environ.get("TEST_SLURM") != "1", reason="starts a Slurm on this machine, as root: make test-slurm does"
+)
+
+
+@pytest.fixture(scope="module")
+def slurm():
+    # Not a folder of pytest: munge wants one that everybody can enter.
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        with running(Path(folder)) as cluster:
+            yield cluster
+
+
+def copy_of_the_workflow(folder, **changes):
+    """The workflow with profiles/slurm, in which only what a site sets is other than in the repository, and `changes`."""
+    for name in ("workflow", "config", "profiles"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("Snakefile", "environment.yml"):
+        shutil.copy(ROOT / name, folder)
+    path = folder / "profiles" / "slurm" / "profile.yaml"
+    profile = yaml.safe_load(path.read_text(encoding="utf-8"))
+    profile["default-resources"]["slurm_partition"] = "main"
+    profile |= {"slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 3, "latency-wait": 5}
+    path.write_text(yaml.safe_dump(profile | changes), encoding="utf-8")
+    return folder
+
+
+def command(*arguments, config=("config/test.yaml",)):
+    slurm = ("--workflow-profile", "profiles/slurm")
+    return [sys.executable, "-m", "snakemake", *slurm, "--configfile", *config, *arguments]
+
+
+def snakemake(folder, *arguments, **options):
+    process = subprocess.run(command(*arguments, **options), cwd=folder, capture_output=True, encoding="utf-8")
+    assert process.returncode == 0, process.stderr[-5000:]
+    return process.stderr
+
+
+def jobs_of(slurm, log):
+    """The Slurm jobs that a log of Snakemake names, in the order of submission."""
+    submitted = re.findall(r"has been submitted with SLURM jobid (\d+)", log)
+    known = {job["JobId"]: job for job in slurm.jobs()}
+    return [known[job] for job in submitted]
+
+
+def name_of(job):
+    """The rule of a Slurm job, or its group."""
+    name = job["Comment"].removeprefix("rule_").partition("_wildcards_")[0]
+    return next((group for group in GROUPS if name.startswith(f"{group}_")), name)
+
+
+def one_at_a_time(jobs, first):
+    """Whether each job had ended before the `first` time of the next one, StartTime or SubmitTime."""
+    times = sorted((datetime.fromisoformat(job[first]), datetime.fromisoformat(job["EndTime"])) for job in jobs)
+    return all(end <= start for (_, end), (start, _) in pairwise(times))
+
+
+@pytest.fixture(scope="module")
+def run(slurm, tmp_path_factory):
+    """A folder in which the test config has been run through Slurm, and the log of Snakemake."""
+    folder = copy_of_the_workflow(tmp_path_factory.mktemp("run"))
+    return folder, snakemake(folder)
+
+
+def test_the_run_leaves_the_table_and_the_figures(run):
+    results = run[0] / "results" / "test"
+    assert len(pd.read_csv(results / "tables" / "table_2_1.csv")) == 12
+    assert (results / "figures" / "figure_2_5.png").exists()
+    assert (results / "viewers" / "test1.html").exists()
+    assert (results / "report" / "run_times.html").exists()
+
+
+def test_short_jobs_go_together_and_ask_for_the_memory_of_the_largest_and_the_time_of_all(slurm, run):
+    jobs = jobs_of(slurm, run[1])
+    assert {job["JobState"] for job in jobs} == {"COMPLETED"}
+    assert {job["NumCPUs"] for job in jobs} == {"1"}
+    count = Counter(map(name_of, jobs))
+    assert set(count) == GROUPS | {"register", "register_regnet", "train", "evaluate_synthetic", "field_statistics"}
+    assert (count["images"], count["register"], count["train"]) == (1, 3, 3)
+    asked = {name_of(job): (job["MinMemoryNode"], job["TimeLimit"]) for job in jobs}
+    # Three phantoms with two images each: 15 jobs of ten minutes.
+    assert asked["images"] == ("3000M", "02:30:00")
+    assert asked["errors"] == ("4000M", "01:10:00")
+    assert asked["register"] == ("4000M", "01:00:00")
+    assert asked["train"] == ("6000M", "1-00:00:00")
+
+
+def test_jobs_that_want_a_gpu_get_it_and_others_do_not(slurm, run):
+    jobs = jobs_of(slurm, run[1])
+    wanting = [job for job in jobs if job.get("TresPerJob") == "gres:gpu:1"]
+    assert {name_of(job) for job in wanting} == {"train", "evaluate_synthetic", "register_regnet"}
+    assert {job["Partition"] for job in wanting} == {"gpu"}
+    devices = slurm.devices()
+    for job in jobs:
+        assert set(devices[job["JobId"]]) == ({"0"} if job in wanting else {"none"}), job
+    # Up to four may be submitted, but the machine has one GPU.
+    assert one_at_a_time(wanting, "StartTime")
+
+
+def errors_on_synthetic_pairs(*variants):
+    return [f"results/test/evaluation/synthetic/{variant}_validation.csv" for variant in variants]
+
+
+def test_a_cap_on_gpus_holds_back_the_jobs_that_are_submitted(slurm, run, tmp_path):
+    folder = tmp_path / "capped"
+    shutil.copytree(run[0], folder)
+    targets = errors_on_synthetic_pairs("regnet", "regnet_1scale", "regnet_early")
+    log = snakemake(folder, "--resources", "gpu=1", "turn=1", "--forcerun", "evaluate_synthetic", "--", *targets)
+    jobs = jobs_of(slurm, log)
+    assert [name_of(job) for job in jobs] == ["evaluate_synthetic"] * 3
+    assert one_at_a_time(jobs, "SubmitTime")
+
+
+def test_a_cluster_without_gpus_runs_the_network_too(slurm, run, tmp_path):
+    folder = tmp_path / "cpu"
+    shutil.copytree(run[0], folder)
+    changed = ("evaluate_synthetic:gpu=0", "evaluate_synthetic:slurm_partition=main")
+    target = errors_on_synthetic_pairs("regnet")
+    (job,) = jobs_of(slurm, snakemake(folder, "--set-resources", *changed, "--forcerun", "evaluate_synthetic", "--", *target))
+    assert (job["JobState"], job["Partition"]) == ("COMPLETED", "main")
+    assert "TresPerJob" not in job
+    assert set(slurm.devices()[job["JobId"]]) == {"none"}
+
+
+HANGS_ONCE = """\
+import time
+from pathlib import Path
+
+
+def register(fixed, moving, fixed_mask, moving_mask, initial, settings):
+    if not Path("hung").exists():
+        Path("hung").touch()
+        time.sleep(600)
+    return initial
+"""
+
+
+def test_a_job_that_is_out_of_time_is_reported_and_gets_more(slurm, run, tmp_path):
+    # Slurm counts in minutes: one for the first attempt, and the profile's growth is that of the rules.
+    resources = {"register": {"runtime": "attempt", "mem_mb": "1000 * attempt"}}
+    folder = copy_of_the_workflow(tmp_path / "late", **{"set-resources": resources})
+    shutil.copytree(run[0] / "results", folder / "results")
+    (folder / "methods").mkdir()
+    (folder / "methods" / "hangs.py").write_text(HANGS_ONCE, encoding="utf-8")
+    (folder / "late.yaml").write_text("methods: {hangs: {module: methods/hangs.py}}\n", encoding="utf-8")
+    target = "results/test/registrations/hangs/test1/transform.h5"
+    log = snakemake(folder, "--rerun-triggers", "mtime", "--", target, config=["config/test.yaml", "late.yaml"])
+    first, second = jobs_of(slurm, log)
+    assert (first["JobState"], first["TimeLimit"], first["MinMemoryNode"]) == ("TIMEOUT", "00:01:00", "1000M")
+    assert (second["JobState"], second["TimeLimit"], second["MinMemoryNode"]) == ("COMPLETED", "00:02:00", "2000M")
+    assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'TIMEOUT'" in log
+    assert (folder / target).exists()
+
+
+def test_snakemake_killed_midway_goes_on_where_it_was(slurm, run, tmp_path):
+    folder = tmp_path / "killed"
+    shutil.copytree(run[0], folder)
+    shutil.rmtree(folder / "results" / "test" / "registrations")
+    target = "results/test/registrations/bspline_1r/test1/transform.h5"
+    with open(folder / "killed.log", "w", encoding="utf-8") as output:
+        process = subprocess.Popen(command("--", target), cwd=folder, stderr=output)
+
+    def jobs():
+        return jobs_of(slurm, (folder / "killed.log").read_text(encoding="utf-8"))
+
+    # The second of two jobs, each of which needs the one before.
+    wait_until(lambda: len(jobs()) == 2 and jobs()[1]["JobState"] == "RUNNING", "no second job", seconds=300)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert jobs()[1]["JobState"] == "RUNNING", "a job outlives a Snakemake that was killed"
+
+    # What docs/cluster.md says to do.
+    (name,) = re.findall("SLURM run ID: (.+)", (folder / "killed.log").read_text(encoding="utf-8"))
+    subprocess.run(["scancel", "--name", name], check=True)
+    wait_until(lambda: jobs()[1]["JobState"] == "CANCELLED", "not cancelled")
+    snakemake(folder, "--unlock")
+    (job,) = jobs_of(slurm, snakemake(folder, "--", target))
+    assert job["Comment"] == jobs()[1]["Comment"]
+    assert (folder / target).exists()
