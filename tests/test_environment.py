@@ -1,4 +1,4 @@
-"""requirements.in says what is used, constraints.txt and environment.yml follow it; further requirements have pins of their own."""
+"""requirements.in says what is used, constraints.txt and environment.yml follow it; further ones have own pins."""
 
 import re
 from pathlib import Path

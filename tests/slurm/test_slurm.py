@@ -16,8 +16,7 @@ import pandas as pd
 import pytest
 import yaml
 from one_machine import running, wait_until
-
-ROOT = Path(__file__).parents[2]
+from working_copy import copy_of_the_workflow
 
 GROUPS = {"images", "samples", "errors", "tables", "figures", "pages"}
 
@@ -35,12 +34,9 @@ def slurm():
             yield cluster
 
 
-def copy_of_the_workflow(folder, **changes):
+def workflow_for_slurm(folder, **changes):
     """The workflow with profiles/slurm, in which only what a site sets is other than in the repository, and `changes`."""
-    for name in ("workflow", "config", "profiles"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Snakefile", "environment.yml"):
-        shutil.copy(ROOT / name, folder)
+    copy_of_the_workflow(folder)
     path = folder / "profiles" / "slurm" / "profile.yaml"
     profile = yaml.safe_load(path.read_text(encoding="utf-8"))
     profile["default-resources"]["slurm_partition"] = "main"
@@ -82,7 +78,7 @@ def one_at_a_time(jobs, first):
 @pytest.fixture(scope="module")
 def run(slurm, tmp_path_factory):
     """A folder in which the test config has been run through Slurm, and the log of Snakemake."""
-    folder = copy_of_the_workflow(tmp_path_factory.mktemp("run"))
+    folder = workflow_for_slurm(tmp_path_factory.mktemp("run"))
     return folder, snakemake(folder)
 
 
@@ -162,7 +158,7 @@ def register(fixed, moving, fixed_mask, moving_mask, initial, settings):
 def test_a_job_that_is_out_of_time_is_reported_and_gets_more(slurm, run, tmp_path):
     # Slurm counts in minutes: one for the first attempt, and the profile's growth is that of the rules.
     resources = {"register": {"runtime": "attempt", "mem_mb": "1000 * attempt"}}
-    folder = copy_of_the_workflow(tmp_path / "late", **{"set-resources": resources})
+    folder = workflow_for_slurm(tmp_path / "late", **{"set-resources": resources})
     shutil.copytree(run[0] / "results", folder / "results")
     (folder / "methods").mkdir()
     (folder / "methods" / "hangs.py").write_text(HANGS_ONCE, encoding="utf-8")

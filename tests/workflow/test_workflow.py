@@ -5,34 +5,25 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import yaml
 from browser import needs_chromium, opened
+from working_copy import copy_of_the_workflow
 
 from regnet import comparison, records, summaries
 from regnet.inference import load_network, save_network
 from regnet.tables import COLUMNS
 from regnet.transforms import read_transform
 
-ROOT = Path(__file__).parents[2]
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
 
 
 def snakemake(folder, *arguments, config=("config/test.yaml",)):
     command = [*SNAKEMAKE, "--resources", "gpu=0", "--configfile", *config, *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, encoding="utf-8")
-
-
-def copy_of_the_workflow(folder):
-    for name in ("workflow", "config", "profiles"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Snakefile", "environment.yml"):
-        shutil.copy(ROOT / name, folder)
-    return folder
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,75 @@
+"""Jobs on other machines, with a submit script in the place of a scheduler; of profiles/slurm what needs no Slurm."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from working_copy import ROOT, copy_of_the_workflow
+
+# What sbatch and qsub do: take a script, start it elsewhere, say a number and return.
+SUBMIT = """\
+#!/bin/sh
+echo "$1 $2 $3" >> submitted.txt
+setsid sh "$4" > "$4.out" 2>&1 &
+echo $!
+"""
+
+
+def slurm_profile():
+    return yaml.safe_load((ROOT / "profiles" / "slurm" / "profile.yaml").read_text(encoding="utf-8"))
+
+
+def snakemake(folder, *arguments, config="config/test.yaml"):
+    command = [sys.executable, "-m", "snakemake", "--workflow-profile", "profiles/generic", "--configfile", config]
+    return subprocess.run([*command, *arguments], cwd=folder, capture_output=True, encoding="utf-8")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """The workflow with a profile for the submit script, and the groups of the profile for Slurm."""
+    folder = copy_of_the_workflow(tmp_path)
+    (folder / "submit.sh").write_text(SUBMIT, encoding="utf-8")
+    profile = {
+        "executor": "cluster-generic",
+        "cluster-generic-submit-cmd": "sh submit.sh {threads} {resources.mem_mb} {resources.runtime}",
+        "jobs": 4,
+        "seconds-between-status-checks": 1,
+        **{key: slurm_profile()[key] for key in ("groups", "group-components")},
+    }
+    (folder / "profiles" / "generic").mkdir()
+    (folder / "profiles" / "generic" / "profile.yaml").write_text(yaml.safe_dump(profile), encoding="utf-8")
+    return folder
+
+
+def test_jobs_run_where_a_submit_script_puts_them(folder):
+    results = folder / "results" / "test"
+    target = results / "registrations" / "affine" / "test1" / "transform.h5"
+    process = snakemake(folder, "--", str(target.relative_to(folder)))
+    assert process.returncode == 0, process.stderr[-5000:]
+    assert target.exists()
+    assert (results / "images" / "1.75mm" / "test1_baseline.nii.gz").exists()
+    # A phantom, and lungs and grids of its two images: one group of three steps of ten minutes. Then the registration.
+    submitted = (folder / "submitted.txt").read_text(encoding="utf-8").splitlines()
+    assert submitted == ["2 6000 30", "1 4000 60"]
+
+
+def test_memory_and_time_grow_with_the_attempt(folder):
+    target = "results/test/registrations/affine/test1/transform.h5"
+    process = snakemake(folder, "--dry-run", "--attempt", "2", "--", target)
+    assert process.returncode == 0, process.stderr
+    resources = re.search(r"rule register:\n(?:.*\n)*?    resources: (.*)", process.stdout).group(1)
+    assert "mem_mb=8000" in resources
+    assert "runtime=120" in resources
+
+
+def test_groups_are_short_rules_that_are_there(folder):
+    text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "workflow" / "rules").glob("*.smk"))
+    profile = slurm_profile()
+    assert set(profile["groups"]) <= set(re.findall(r"^ *rule (\w+):", text, re.MULTILINE))
+    assert set(profile["groups"].values()) == set(profile["group-components"])
+    assert not {"train", "register", "register_again", "register_regnet", "evaluate_synthetic"} & set(profile["groups"])
+    # No group depends on itself: Snakemake would refuse.
+    process = snakemake(folder, "--dry-run", config="config/config.yaml")
+    assert process.returncode == 0, process.stderr
