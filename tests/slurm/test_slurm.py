@@ -165,10 +165,12 @@ def test_a_job_that_is_out_of_time_is_reported_and_gets_more(slurm, run, tmp_pat
     (folder / "late.yaml").write_text("methods: {hangs: {module: methods/hangs.py}}\n", encoding="utf-8")
     target = "results/test/registrations/hangs/test1/transform.h5"
     log = snakemake(folder, "--rerun-triggers", "mtime", "--", target, config=["config/test.yaml", "late.yaml"])
-    first, second = jobs_of(slurm, log)
-    assert (first["JobState"], first["TimeLimit"], first["MinMemoryNode"]) == ("TIMEOUT", "00:01:00", "1000M")
-    assert (second["JobState"], second["TimeLimit"], second["MinMemoryNode"]) == ("COMPLETED", "00:02:00", "2000M")
-    assert f"SLURM-job '{first['JobId']}' failed, SLURM status is: 'TIMEOUT'" in log
+    jobs = jobs_of(slurm, log)
+    # Two, or three where the machine is so busy that two minutes are too few.
+    asked = [(job["TimeLimit"], job["MinMemoryNode"]) for job in jobs]
+    assert asked == [("00:01:00", "1000M"), ("00:02:00", "2000M"), ("00:03:00", "3000M")][: max(2, len(jobs))]
+    assert [job["JobState"] for job in jobs] == [*["TIMEOUT"] * (len(jobs) - 1), "COMPLETED"]
+    assert f"SLURM-job '{jobs[0]['JobId']}' failed, SLURM status is: 'TIMEOUT'" in log
     assert (folder / target).exists()
 
 
@@ -184,7 +186,7 @@ def test_snakemake_killed_midway_goes_on_where_it_was(slurm, run, tmp_path):
         return jobs_of(slurm, (folder / "killed.log").read_text(encoding="utf-8"))
 
     # The second of two jobs, each of which needs the one before.
-    wait_until(lambda: len(jobs()) == 2 and jobs()[1]["JobState"] == "RUNNING", "no second job", seconds=300)
+    wait_until(lambda: len(jobs()) == 2 and jobs()[1]["JobState"] == "RUNNING", "no second job", seconds=900)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert jobs()[1]["JobState"] == "RUNNING", "a job outlives a Snakemake that was killed"
