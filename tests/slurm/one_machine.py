@@ -17,8 +17,6 @@ from pathlib import Path
 CONFIGURATION = Path("/etc/slurm")
 MARK = "# Written by tests/slurm/one_machine.py\n"
 
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "srun", "squeue", "scontrol", "sinfo", "scancel")
-
 SLURM_CONF = """\
 ClusterName=onemachine
 SlurmctldHost={host}(127.0.0.1)

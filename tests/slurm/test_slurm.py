@@ -34,15 +34,13 @@ def slurm():
             yield cluster
 
 
-def workflow_for_slurm(folder, **changes):
-    """The workflow with profiles/slurm, in which only what a site sets is other than in the repository, and `changes`."""
-    copy_of_the_workflow(folder)
+def site(folder, **changes):
+    """Set in the profile of a folder what a site sets, and `changes`; all else stays as it is in the repository."""
     path = folder / "profiles" / "slurm" / "profile.yaml"
     profile = yaml.safe_load(path.read_text(encoding="utf-8"))
     profile["default-resources"]["slurm_partition"] = "main"
     profile |= {"slurm-status-command": "squeue", "slurm-init-seconds-before-status-checks": 3, "latency-wait": 5}
     path.write_text(yaml.safe_dump(profile | changes), encoding="utf-8")
-    return folder
 
 
 def command(*arguments, config=("config/test.yaml",)):
@@ -78,7 +76,8 @@ def one_at_a_time(jobs, first):
 @pytest.fixture(scope="module")
 def run(slurm, tmp_path_factory):
     """A folder in which the test config has been run through Slurm, and the log of Snakemake."""
-    folder = workflow_for_slurm(tmp_path_factory.mktemp("run"))
+    folder = copy_of_the_workflow(tmp_path_factory.mktemp("run"))
+    site(folder)
     return folder, snakemake(folder)
 
 
@@ -156,15 +155,15 @@ def register(fixed, moving, fixed_mask, moving_mask, initial, settings):
 
 
 def test_a_job_that_is_out_of_time_is_reported_and_gets_more(slurm, run, tmp_path):
-    # Slurm counts in minutes: one for the first attempt, and the profile's growth is that of the rules.
-    resources = {"register": {"runtime": "attempt", "mem_mb": "1000 * attempt"}}
-    folder = workflow_for_slurm(tmp_path / "late", **{"set-resources": resources})
-    shutil.copytree(run[0] / "results", folder / "results")
+    folder = tmp_path / "late"
+    shutil.copytree(run[0], folder)
+    # The least that Slurm counts in is a minute, so that is what the first attempt gets; it grows as the rules have it.
+    site(folder, **{"set-resources": {"register": {"runtime": "attempt", "mem_mb": "1000 * attempt"}}})
     (folder / "methods").mkdir()
     (folder / "methods" / "hangs.py").write_text(HANGS_ONCE, encoding="utf-8")
     (folder / "late.yaml").write_text("methods: {hangs: {module: methods/hangs.py}}\n", encoding="utf-8")
     target = "results/test/registrations/hangs/test1/transform.h5"
-    log = snakemake(folder, "--rerun-triggers", "mtime", "--", target, config=["config/test.yaml", "late.yaml"])
+    log = snakemake(folder, "--", target, config=["config/test.yaml", "late.yaml"])
     jobs = jobs_of(slurm, log)
     # Two, or three where the machine is so busy that two minutes are too few.
     asked = [(job["TimeLimit"], job["MinMemoryNode"]) for job in jobs]
