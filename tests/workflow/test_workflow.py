@@ -1,5 +1,6 @@
 """The workflow as users run it: end to end at a reduced size, again with nothing to do, and refusing bad configs."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -15,6 +16,7 @@ from browser import needs_chromium, opened
 
 from regnet import comparison, records, summaries
 from regnet.inference import load_network, save_network
+from regnet.provenance import compare, find_provenance, read_provenance
 from regnet.tables import COLUMNS
 from regnet.transforms import read_transform
 
@@ -91,6 +93,26 @@ def test_every_number_of_the_comparison_can_be_traced_to_rows(run):
     assert len(tests) == 4 * 2 * 6
     curve = records.read_table(tables / "capture_range.csv", summaries.CURVE_COLUMNS)
     assert curve.groupby("method")["n"].sum().tolist() == [30] * 4
+
+
+def test_every_table_says_where_it_comes_from(run):
+    results = run / "results" / "test"
+    for table in results.glob("tables/*.csv"):
+        provenance = read_provenance(find_provenance(table))
+        assert provenance["tables"][table.name] == hashlib.sha256(table.read_bytes()).hexdigest()
+    facts = read_provenance(find_provenance(results))
+    assert facts["config"]["methods"]["affine"]["iterations"] == 50
+    cohort = results / "cohort"
+    digest = hashlib.sha256((cohort / "test1_baseline.nii.gz").read_bytes()).hexdigest()
+    assert facts["inputs"]["image test1_baseline (test, subject test1), path"] == digest
+    assert facts["inputs"]["config/elastix/affine.txt"]
+    jobs = {}
+    for one in facts["machines"]:
+        for step, count in one["jobs"].items():
+            jobs[step] = jobs.get(step, 0) + count
+    methods = {f"register {method}": 1 for method in ("affine", "bspline_1r", "bspline_3r", "regnet")}
+    assert jobs == {"train": 3, "evaluate_synthetic": 4, "tables": 1, **methods}
+    assert {one["device"] for one in facts["machines"] if "train" in one["jobs"]} == {"CPU, 1 thread"}
 
 
 def test_every_log_that_a_rule_declares_is_written(run):
@@ -223,6 +245,9 @@ def test_the_same_seed_gives_identical_tables_with_one_core_too(run, tmp_path):
     assert process.returncode == 0, process.stderr[-3000:]
     for name in ("tables/table_2_1.csv", "evaluation/landmarks.csv", "evaluation/synthetic.csv"):
         assert (folder / "results" / "test" / name).read_bytes() == (run / "results" / "test" / name).read_bytes(), name
+    provenances = [read_provenance(find_provenance(one / "results" / "test")) for one in (run, folder)]
+    assert compare(*provenances) == ("equal", [])
+    assert provenances[0]["tables"] == provenances[1]["tables"]
 
 
 def test_a_changed_module_reruns_what_uses_it_and_nothing_else(run, tmp_path):

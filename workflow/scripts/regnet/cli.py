@@ -106,6 +106,22 @@ examples:
 kinds of files:
 """
 
+PROVENANCE_EXAMPLES = """\
+examples:
+  regnet provenance results/phantom
+      config, seed, code, commit, machines, and the checksums of what went into Table 2.1
+
+  regnet provenance results/phantom/tables/table_2_1.csv Downloads/table_2_1.provenance.json
+      whether the two tables should be equal, and if not, what differs
+"""
+
+VERDICTS = {
+    "equal": "the tables should be equal, byte for byte",
+    "close": "the tables should agree up to rounding, which a training makes larger",
+    "different": "the tables need not agree",
+}
+"""What the verdicts of `regnet.provenance.compare` mean."""
+
 
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
@@ -170,6 +186,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_convert_points(commands)
     _add_dataset(commands)
     _add_check(commands)
+    _add_provenance(commands)
     return parser
 
 
@@ -258,6 +275,13 @@ def _add_check(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("--configfile", nargs="+", default=(), metavar="FILE", help="as for snakemake; merged in this order")
     parser.add_argument("--config", nargs="+", default=(), metavar="KEY=VALUE", help="as for snakemake")
     parser.add_argument("--voxels", action="store_true", help="read all voxels of all images and masks: about a second each")
+
+
+def _add_provenance(commands: argparse._SubParsersAction) -> None:
+    what = "Say where a table of a run comes from, or whether two tables should be equal."
+    parser = _command(commands, "provenance", _provenance, what, PROVENANCE_EXAMPLES)
+    parser.add_argument("table", help="a table in results/, its .provenance.json, or results/<experiment>, for Table 2.1")
+    parser.add_argument("other", nargs="?", help="the same table of another run, or its .provenance.json")
 
 
 def _command(
@@ -396,6 +420,20 @@ def _check(arguments: argparse.Namespace) -> str:
 
     cohort = checked_cohort(read_config(arguments.configfile, arguments.config), voxels=arguments.voxels)
     return f"nothing wrong: {describe(cohort)}\n"
+
+
+def _provenance(arguments: argparse.Namespace) -> str:
+    """Read one provenance, or compare two; gives what they say."""
+    from regnet.provenance import changed_tables, compare, describe, find_provenance, read_provenance
+
+    paths = [find_provenance(path) for path in (arguments.table, arguments.other) if path is not None]
+    changed = [f"changed since the run: {path.parent / name}\n" for path in paths for name in changed_tables(path)]
+    first, *others = (read_provenance(path) for path in paths)
+    if not others:
+        return "".join([*changed, describe(first)])
+    verdict, differences = compare(first, *others)
+    are = "are equal" if first["tables"] == others[0]["tables"] else "are not equal"
+    return "".join([*changed, f"{VERDICTS[verdict]}; they {are}\n", *(f"  {line}\n" for line in differences)])
 
 
 def _table(table: "pd.DataFrame") -> str:
