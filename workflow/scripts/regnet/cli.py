@@ -106,6 +106,17 @@ examples:
 kinds of files:
 """
 
+PLAN_EXAMPLES = """\
+examples:
+  regnet plan --configfile config/mine.yaml
+      how many jobs snakemake would run now, and what the whole run takes: core hours, GPU hours, disk at most
+
+  regnet plan --configfile config/chapter.yaml config/spread.yaml --gpu-tflops 100
+      with a GPU that does 100 TFLOP/s in these networks
+
+Run it in the folder of the workflow. Hours hold within a factor of about two; docs/cluster.md.
+"""
+
 PROVENANCE_EXAMPLES = """\
 examples:
   regnet provenance results/phantom
@@ -186,6 +197,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_convert_points(commands)
     _add_dataset(commands)
     _add_check(commands)
+    _add_plan(commands)
     _add_provenance(commands)
     return parser
 
@@ -272,9 +284,26 @@ def _add_convert_points(commands: argparse._SubParsersAction) -> None:
 
 def _add_check(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "check", _check, "Check an experiment before it is run.", CHECK_EXAMPLES)
+    _add_config(parser)
+    parser.add_argument("--voxels", action="store_true", help="read all voxels of all images and masks: about a second each")
+
+
+def _add_plan(commands: argparse._SubParsersAction) -> None:
+    what = "Say what an experiment will take: jobs, hours, disk."
+    parser = _command(commands, "plan", _plan, what, PLAN_EXAMPLES)
+    _add_config(parser)
+    parser.add_argument(
+        "--gpu-tflops",
+        type=_positive,
+        default=50,
+        metavar="N",
+        help="what the GPU does, 10^12 operations a second (default: 50)",
+    )
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--configfile", nargs="+", default=(), metavar="FILE", help="as for snakemake; merged in this order")
     parser.add_argument("--config", nargs="+", default=(), metavar="KEY=VALUE", help="as for snakemake")
-    parser.add_argument("--voxels", action="store_true", help="read all voxels of all images and masks: about a second each")
 
 
 def _add_provenance(commands: argparse._SubParsersAction) -> None:
@@ -420,6 +449,17 @@ def _check(arguments: argparse.Namespace) -> str:
 
     cohort = checked_cohort(read_config(arguments.configfile, arguments.config), voxels=arguments.voxels)
     return f"nothing wrong: {describe(cohort)}\n"
+
+
+def _plan(arguments: argparse.Namespace) -> str:
+    """Plan an experiment; gives what it takes."""
+    from regnet.checking import checked_cohort, read_config
+    from regnet.plan import describe, image_volumes, plan, remaining_jobs
+
+    config = read_config(arguments.configfile, arguments.config)
+    cohort = checked_cohort(config)
+    jobs = remaining_jobs(arguments.configfile, arguments.config)
+    return describe(plan(config, cohort, image_volumes(config, cohort), jobs), arguments.gpu_tflops)
 
 
 def _provenance(arguments: argparse.Namespace) -> str:
