@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 import yaml
 from browser import needs_chromium, opened
 
 from regnet import comparison, records, summaries
+from regnet.checking import checked_cohort, read_config
 from regnet.inference import load_network, save_network
+from regnet.plan import image_volumes, plan, remaining_jobs
 from regnet.provenance import compare, find_provenance, read_provenance
 from regnet.tables import COLUMNS
 from regnet.transforms import read_transform
@@ -172,6 +175,31 @@ def test_a_second_run_has_nothing_to_do(run):
     process = snakemake(run, "--cores", "2")
     assert process.returncode == 0
     assert "Nothing to be done" in process.stderr
+
+
+def test_synthetic_volumes_are_gone_after_the_run(run):
+    assert not list((run / "results" / "test" / "synthetic").rglob("*.npy"))
+    assert len(list((run / "results" / "test" / "synthetic").rglob("dvf.npz"))) == 6 * 6
+
+
+def test_a_plan_knows_what_a_run_takes_on_disk_and_what_is_left_to_do(run, monkeypatch):
+    """Hours depend on the machine: benchmarks/scaling.py compares them."""
+    monkeypatch.chdir(run)
+    config = read_config(["config/test.yaml"])
+    cohort = checked_cohort(config)
+    assert remaining_jobs(["config/test.yaml"], []) == {}
+    again = remaining_jobs(["config/test.yaml"], ["seed=1"])
+    assert again["phantom"] == 3
+    assert again["train"] == 3
+    assert again["register"] == 3
+    found = plan(config, cohort, image_volumes(config, cohort), again)
+    results = run / "results" / "test"
+    folders = {"cohort": "cohort", "images": "images", "transforms": "registrations", "viewers": "viewers"}
+    for what, folder in folders.items():
+        size = sum(path.stat().st_size for path in (results / folder).rglob("*") if path.is_file())
+        assert size / 2 < found.kept[what] < 2 * size, what
+    voxels = [sitk.ReadImage(path).GetNumberOfPixels() for path in (results / "images" / "1.75mm").glob("*_mask.nii.gz")]
+    np.testing.assert_allclose(found.removed["synthetic volumes"], 8 * 2 * sum(voxels), rtol=0.5)
 
 
 def test_released_weights_are_used_and_nothing_is_trained(run, tmp_path):

@@ -63,6 +63,9 @@ SYNTHETIC_VOLUMES = 8
 PHANTOM_BYTES, PHANTOM_MM3 = 33e6, 15.3e6
 """Of a subject of the embedded cohort at scale 1 (two scans, landmarks, the true DVF); of one of its images."""
 
+SHOWN_RULES = 6
+"""A plan lists the jobs of so many rules, those with most of them."""
+
 _STATS = re.compile(r"^(\w+) +(\d+)$", re.MULTILINE)
 
 
@@ -160,8 +163,10 @@ def describe(found: Plan, tera: float) -> str:
         What the GPU does in these networks, in 10^12 floating point operations per second.
     """
     total = sum(found.jobs.values())
-    most = sorted(found.jobs.items(), key=lambda item: -item[1])
-    lines = [f"jobs to run      {total:,} ({', '.join(f'{count:,} {rule}' for rule, count in most[:6])}, ...)"]
+    lines = [
+        f"jobs to run      {total:,}",
+        *(f"  {rule:<21}{count:,.0f}" for rule, count in _largest(found.jobs)[:SHOWN_RULES]),
+    ]
     flop, core_hours = sum(found.gpu_flop.values()), sum(found.core_hours.values())
     on_cpu = flop / CORE_FLOPS / 3600
     lines += [
