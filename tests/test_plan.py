@@ -1,6 +1,7 @@
 """Plans: how they grow with a cohort and a config, and what they say."""
 
 import copy
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -10,10 +11,13 @@ from regnet.cohort import Cohort
 from regnet.errors import ConfigError
 from regnet.plan import block_flop, describe, image_volumes, plan, remaining_jobs
 
+ROOT = Path(__file__).parents[1]
 
-def cohort_of(tested):
-    """One training, one validation and `tested` test subjects with two images each."""
-    subjects = ["train", "validation", *(f"test{number}" for number in range(tested))]
+
+def cohort_of(tested, trained=1, validated=1):
+    """Subjects of each split with two images each."""
+    counts = {"train": trained, "validation": validated, "test": tested}
+    subjects = [f"{split}{number}" for split, count in counts.items() for number in range(count)]
     names = [f"{subject}_{scan}" for subject in subjects for scan in "ab"]
     splits = [name.split("_")[0].rstrip("0123456789") for name in names]
     images = pd.DataFrame({"subject": [name[:-2] for name in names], "split": splits, "path": "", "mask": ""}, index=names)
@@ -36,6 +40,15 @@ def test_what_a_run_takes_grows_with_its_pairs_and_no_faster():
     assert large.gpu_flop["train"] == small.gpu_flop["train"]
     for what in ("transforms", "viewers"):
         assert large.kept[what] == pytest.approx(10 * small.kept[what])
+
+
+def test_the_chapters_cohort_fits_on_60_gb():
+    """19 pairs of 446 x 315 x 129 voxels of 0.78 x 0.78 x 2.5 mm, 10 of them to train on and 7 to test."""
+    config = read_config([ROOT / "config" / "chapter.yaml"])
+    cohort = cohort_of(tested=7, trained=10, validated=2)
+    volumes = dict.fromkeys(cohort.images.index, 446 * 0.781 * 315 * 0.781 * 129 * 2.5)
+    found = plan(config, cohort, volumes, {})
+    assert 10e9 < sum(found.kept.values()) + sum(found.removed.values()) < 60e9
 
 
 def test_a_finer_grid_has_more_voxels():

@@ -51,9 +51,15 @@ OTHER_METHOD_SECONDS = 5.0
 CORE_FLOPS = 1e11
 """Floating point operations per second of a core in training and inference (bfloat16, AVX-512)."""
 
-BYTES_PER_VOXEL = {"image": 1.45, "synthetic": 2.0, "bspline": 0.02, "field": 12.0, "viewer": 6.5}
-"""What is written per voxel: a resampled CT with its mask, compressed; a synthetic volume; a transform, by its kind; a page of
-the viewer with all its methods, which stops growing at `VIEWER_BYTES`."""
+BYTES_PER_VOXEL = {"image": 1.45, "synthetic": 2.0, "viewer": 6.5}
+"""What is written per voxel: a resampled CT with its mask, compressed; a synthetic volume; a page of the viewer with all its
+methods, which stops growing at `VIEWER_BYTES`."""
+
+BYTES_PER_VECTOR = 24.0
+"""Of a transform: three float64 per point of a field, or per control point of a B-spline."""
+
+AROUND_GRID = 1.5
+"""Control points of a B-spline, over those inside the image."""
 
 VIEWER_BYTES = 15e6
 
@@ -269,15 +275,16 @@ def _add_methods(
     for name, settings in configured(config["methods"]).items():
         for fixed in tested.values():
             voxels = sizes["network" if name == "regnet" else "images"][fixed]
-            kind = "field"
+            vectors = voxels * 1e6 / (config["regnet"]["stride"] ** 3 if name == "regnet" else 1)
             if settings["module"] == "elastix":
                 kind = "affine" if name == "affine" else "bspline"
                 iterations = settings.get("resolutions", 3) * settings.get("iterations", 1000)
                 seconds += 2 * STARTING + iterations * ELASTIX_SECONDS[kind] + voxels * PER_MEGAVOXEL["resample"]
+                in_a_cell = (settings.get("grid_spacing", 10) / config["resampling"]["spacing"]) ** 3
+                vectors = 0 if name == "affine" else AROUND_GRID * voxels * 1e6 / in_a_cell
             elif name != "regnet":
                 seconds += STARTING + voxels * OTHER_METHOD_SECONDS
-            points = voxels / config["regnet"]["stride"] ** 3 if name == "regnet" else voxels
-            stored += points * 1e6 * BYTES_PER_VOXEL.get(kind, 0)
+            stored += vectors * BYTES_PER_VECTOR
     _spend(found, "register", seconds)
     found.kept["transforms"] = stored
 
