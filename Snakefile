@@ -17,10 +17,11 @@ include: "workflow/rules/registration.smk"
 include: "workflow/rules/evaluation.smk"
 include: "workflow/rules/results.smk"
 include: "workflow/rules/report.smk"
+include: "workflow/rules/provenance.smk"
 
 
 rule all:
-    """All registrations, tables, figures, viewers and pages of the report of the experiment."""
+    """All registrations, tables and their provenance, figures, viewers and pages of the report of the experiment."""
     default_target: True
     input:
         rules.registrations.input,
@@ -28,3 +29,4 @@ rule all:
         rules.figures.input,
         rules.viewers.input,
         rules.pages.input,
+        rules.provenances.input,

@@ -120,7 +120,7 @@ def test_names_that_look_like_other_things_stay_text(folder):
         (("b1\tb\t", "b1\t\t"), "images.tsv, row 3: subject: found the text '', expected a name of letters, digits"),
         (
             ("b1\tb\t", "a1_mask\tb\t"),
-            "images.tsv, row 3: image: found 'a1_mask', expected another name: so the mask of the image in ",
+            "images.tsv, row 3: image: found the text 'a1_mask', expected a name of letters, digits, _ . - that ",
         ),
         (("validation", "val"), "images.tsv, row 3: split: found the text 'val', expected one of train, validation, test"),
         (

@@ -10,7 +10,8 @@ import SimpleITK as sitk
 from regnet import report
 from regnet.cohort import Cohort
 from regnet.errors import InputError
-from regnet.report import cohort_page, config_page, run_times, run_times_page, versions, versions_page, write_page
+from regnet.provenance import PACKAGES, versions
+from regnet.report import cohort_page, config_page, run_times, run_times_page, versions_page, write_page
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
 
@@ -61,7 +62,7 @@ def test_a_page_is_one_file_in_which_data_are_text(tmp_path):
 def test_versions_name_what_results_depend_on():
     found = versions()
     page = versions_page(found)
-    for name in ("regnet", "Python", *report.PACKAGES, "processor"):
+    for name in ("regnet", "Python", *PACKAGES, "processor"):
         assert found[name]
         assert f"<td>{name}</td>" in page
 

@@ -180,7 +180,12 @@ def test_wrong_settings_of_a_module_are_one_line(method, key, value, expected):
 @pytest.mark.parametrize(
     ("path", "value", "found", "expected"),
     [
-        ("experiment", "../x", "the text '../x'", "a folder name of letters, digits, _ . - that does not start with a dot"),
+        (
+            "experiment",
+            "../x",
+            "the text '../x'",
+            "a folder name of letters, digits, _ . - that starts with a letter, a digit or _",
+        ),
         ("experiment", "..", "the text '..'", "a folder name"),
         ("experiment", "a/b", "the text 'a/b'", "a folder name"),
         ("experiment", 2017, "the number 2017", "a folder name"),

@@ -1,5 +1,6 @@
 """The workflow as users run it: end to end at a reduced size, again with nothing to do, and refusing bad configs."""
 
+import hashlib
 import json
 import re
 import shutil
@@ -9,12 +10,16 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import SimpleITK as sitk
 import yaml
 from browser import needs_chromium, opened
 from working_copy import copy_of_the_workflow
 
 from regnet import comparison, records, summaries
+from regnet.checking import checked_cohort, read_config
 from regnet.inference import load_network, save_network
+from regnet.plan import image_volumes, plan, remaining_jobs
+from regnet.provenance import compare, find_provenance, read_provenance
 from regnet.tables import COLUMNS
 from regnet.transforms import read_transform
 
@@ -84,6 +89,26 @@ def test_every_number_of_the_comparison_can_be_traced_to_rows(run):
     assert curve.groupby("method")["n"].sum().tolist() == [30] * 4
 
 
+def test_every_table_says_where_it_comes_from(run):
+    results = run / "results" / "test"
+    for table in results.glob("tables/*.csv"):
+        provenance = read_provenance(find_provenance(table))
+        assert provenance["tables"][table.name] == hashlib.sha256(table.read_bytes()).hexdigest()
+    facts = read_provenance(find_provenance(results))
+    assert facts["config"]["methods"]["affine"]["iterations"] == 50
+    cohort = results / "cohort"
+    digest = hashlib.sha256((cohort / "test1_baseline.nii.gz").read_bytes()).hexdigest()
+    assert facts["inputs"]["image test1_baseline (test, subject test1), path"] == digest
+    assert facts["inputs"]["config/elastix/affine.txt"]
+    jobs = {}
+    for one in facts["machines"]:
+        for step, count in one["jobs"].items():
+            jobs[step] = jobs.get(step, 0) + count
+    methods = {f"register {method}": 1 for method in ("affine", "bspline_1r", "bspline_3r", "regnet")}
+    assert jobs == {"train": 3, "evaluate_synthetic": 4, "tables": 1, **methods}
+    assert {one["device"] for one in facts["machines"] if "train" in one["jobs"]} == {"CPU, 1 thread"}
+
+
 def test_every_log_that_a_rule_declares_is_written(run):
     logs = run / "results" / "test" / "logs"
     assert (logs / "train" / "regnet.log").read_text(encoding="utf-8").count("validation MAE") == 2
@@ -141,6 +166,31 @@ def test_a_second_run_has_nothing_to_do(run):
     process = snakemake(run, "--cores", "2")
     assert process.returncode == 0
     assert "Nothing to be done" in process.stderr
+
+
+def test_synthetic_volumes_are_gone_after_the_run(run):
+    assert not list((run / "results" / "test" / "synthetic").rglob("*.npy"))
+    assert len(list((run / "results" / "test" / "synthetic").rglob("dvf.npz"))) == 6 * 6
+
+
+def test_a_plan_knows_what_a_run_takes_on_disk_and_what_is_left_to_do(run, monkeypatch):
+    """Hours depend on the machine: benchmarks/scaling.py compares them."""
+    monkeypatch.chdir(run)
+    config = read_config(["config/test.yaml"])
+    cohort = checked_cohort(config)
+    assert remaining_jobs(["config/test.yaml"], []) == {}
+    again = remaining_jobs(["config/test.yaml"], ["seed=1"])
+    assert again["phantom"] == 3
+    assert again["train"] == 3
+    assert again["register"] == 3
+    found = plan(config, cohort, image_volumes(config, cohort), again)
+    results = run / "results" / "test"
+    folders = {"cohort": "cohort", "images": "images", "transforms": "registrations", "viewers": "viewers"}
+    for what, folder in folders.items():
+        size = sum(path.stat().st_size for path in (results / folder).rglob("*") if path.is_file())
+        assert size / 2 < found.kept[what] < 2 * size, what
+    voxels = [sitk.ReadImage(path).GetNumberOfPixels() for path in (results / "images" / "1.75mm").glob("*_mask.nii.gz")]
+    np.testing.assert_allclose(found.removed["synthetic volumes"], 8 * 2 * sum(voxels), rtol=0.5)
 
 
 def test_released_weights_are_used_and_nothing_is_trained(run, tmp_path):
@@ -214,6 +264,9 @@ def test_the_same_seed_gives_identical_tables_with_one_core_too(run, tmp_path):
     assert process.returncode == 0, process.stderr[-3000:]
     for name in ("tables/table_2_1.csv", "evaluation/landmarks.csv", "evaluation/synthetic.csv"):
         assert (folder / "results" / "test" / name).read_bytes() == (run / "results" / "test" / name).read_bytes(), name
+    provenances = [read_provenance(find_provenance(one / "results" / "test")) for one in (run, folder)]
+    assert compare(*provenances) == ("equal", [])
+    assert provenances[0]["tables"] == provenances[1]["tables"]
 
 
 def test_a_changed_module_reruns_what_uses_it_and_nothing_else(run, tmp_path):

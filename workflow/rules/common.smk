@@ -47,9 +47,10 @@ AGAIN = ["1", "2", "3", "4"]
 wildcard_constraints:
     again="|".join(AGAIN),
     experiment=re.escape(config["experiment"]),
-    image="|".join(map(re.escape, cohort.images.index)),
-    pair="|".join(map(re.escape, cohort.pairs.index)),
-    subject="|".join(map(re.escape, cohort.images["subject"].unique())),
+    # The pattern of names, not the names: Snakemake goes through it for each file of each job.
+    image=r"[\w.-]+(?<!_mask)",
+    pair=r"[\w.-]+",
+    subject=r"[\w.-]+",
     split="train|validation|test",
     variant="|".join(VARIANTS),
     method="|".join(METHODS),
@@ -66,6 +67,14 @@ def growing(amount):
     if callable(amount):
         return lambda wildcards, attempt: attempt * amount(wildcards)
     return lambda wildcards, attempt: attempt * amount
+
+
+def of_cohort(table, name, column):
+    """A cell of the cohort's images or pairs; a target of the user's may have a name that is none of theirs."""
+    try:
+        return getattr(cohort, table).loc[name, column]
+    except KeyError:
+        raise WorkflowError(f"{config['cohort']}/{table}.tsv: found no {name!r} in it, which a target needs") from None
 
 
 def synthetic_pairs(split, pattern):
@@ -89,7 +98,7 @@ def pair_image(side, spacing, suffix=""):
     """An input function: the fixed or moving image of a pair, or with a suffix its mask, on the grid of a spacing."""
 
     def path(wildcards):
-        return f"{RESULTS}/images/{spacing}mm/{cohort.pairs.loc[wildcards.pair, side]}{suffix}.nii.gz"
+        return f"{RESULTS}/images/{spacing}mm/{of_cohort('pairs', wildcards.pair, side)}{suffix}.nii.gz"
 
     return path
 
@@ -112,34 +121,29 @@ def stage_images(side, suffix=""):
 
 def given_image(side):
     """An input function: the fixed or moving image of a pair as the cohort gives it."""
-    return lambda wildcards: cohort.images.loc[cohort.pairs.loc[wildcards.pair, side], "path"]
+    return lambda wildcards: of_cohort("images", of_cohort("pairs", wildcards.pair, side), "path")
 
 
 def landmarks_of(side):
     """An input function: the fixed or moving landmarks of a pair, or none where the cohort has none."""
-    return lambda wildcards: cohort.pairs.loc[wildcards.pair, f"{side}_landmarks"] or []
+    return lambda wildcards: of_cohort("pairs", wildcards.pair, f"{side}_landmarks") or []
 
 
 def given_mask(wildcards):
     """The mask that the cohort gives for an image, else the segmented one."""
-    return cohort.images.loc[wildcards.image, "mask"] or f"{RESULTS}/masks/{wildcards.image}.nii.gz"
+    return of_cohort("images", wildcards.image, "mask") or f"{RESULTS}/masks/{wildcards.image}.nii.gz"
 
 
-def given_weights(wildcards):
+def given_weights(variant):
     """The weights that the config gives for a variant, by a released name or a path."""
-    return os.path.relpath(find_weights(config["training"]["weights"].format(variant=wildcards.variant)))
+    return os.path.relpath(find_weights(config["training"]["weights"].format(variant=variant)))
 
 
-def stage_weights(wildcards):
-    """The weights of each stage of a registration: those of the experiment at its spacing, at others the config's."""
-    return [
-        (
-            f"{RESULTS}/models/regnet/model.safetensors"
-            if spacing == NETWORK_SPACING
-            else os.path.relpath(find_weights(config["regnet"]["stage_weights"].format(spacing=spacing)))
-        )
-        for spacing in STAGES
-    ]
+def stage_weights(spacing):
+    """The weights of a stage of a registration: those of the experiment at its spacing, at others the config's."""
+    if spacing == NETWORK_SPACING:
+        return f"{RESULTS}/models/regnet/model.safetensors"
+    return os.path.relpath(find_weights(config["regnet"]["stage_weights"].format(spacing=spacing)))
 
 
 def initial_transform(wildcards):

@@ -25,9 +25,10 @@ rule evaluate_synthetic:
         fixed=synthetic_of_split("synthetic/{image}/{moving}_{frequency}/fixed.npy"),
         moving=synthetic_of_split("synthetic/{image}/{moving}.npy"),
         dvf=synthetic_of_split("synthetic/{image}/{moving}_{frequency}/dvf.npz"),
-        code=source_files("evaluation", "training", "synthesis"),
+        code=source_files("evaluation", "training", "synthesis", "provenance"),
     output:
         errors="results/{experiment}/evaluation/synthetic/{variant}_{split}.csv",
+        machine="results/{experiment}/evaluation/synthetic/{variant}_{split}.machine.json",
     log:
         "results/{experiment}/logs/evaluate_synthetic/{variant}_{split}.log",
     conda:
@@ -49,8 +50,8 @@ rule evaluate_landmarks:
     """Measure all methods on the landmarks of a pair."""
     input:
         transforms=transforms_of("{pair}"),
-        fixed_landmarks=lambda wildcards: cohort.pairs.loc[wildcards.pair, "fixed_landmarks"],
-        moving_landmarks=lambda wildcards: cohort.pairs.loc[wildcards.pair, "moving_landmarks"],
+        fixed_landmarks=lambda wildcards: of_cohort("pairs", wildcards.pair, "fixed_landmarks"),
+        moving_landmarks=lambda wildcards: of_cohort("pairs", wildcards.pair, "moving_landmarks"),
         fixed=given_image("fixed"),
         moving=given_image("moving"),
         code=source_files("evaluation", "landmarks", "records"),

@@ -31,7 +31,7 @@ if config["phantom"] is not None:
 rule segment_lungs:
     """Segment the lungs of an image that comes without a mask."""
     input:
-        image=lambda wildcards: cohort.images.loc[wildcards.image, "path"],
+        image=lambda wildcards: of_cohort("images", wildcards.image, "path"),
         code=source_files("lungs"),
     output:
         mask="results/{experiment}/masks/{image}.nii.gz",
@@ -49,7 +49,7 @@ rule segment_lungs:
 rule resample:
     """Resample an image and its lung mask to an isotropic grid."""
     input:
-        image=lambda wildcards: cohort.images.loc[wildcards.image, "path"],
+        image=lambda wildcards: of_cohort("images", wildcards.image, "path"),
         mask=given_mask,
         code=source_files("volumes"),
     output:

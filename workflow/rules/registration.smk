@@ -18,6 +18,7 @@ rule register:
         files=lambda wildcards: method_files(SETTINGS[wildcards.method]),
     output:
         transform="results/{experiment}/registrations/{method}/{pair}/transform.h5",
+        machine="results/{experiment}/registrations/{method}/{pair}/machine.json",
     log:
         job="results/{experiment}/logs/register/{method}/{pair}.log",
         tool="results/{experiment}/logs/register/{method}/{pair}.tool.log",
@@ -44,6 +45,7 @@ rule register:
 use rule register as register_again with:
     output:
         transform="results/{experiment}/seeds/{again}/{method}/{pair}/transform.h5",
+        machine="results/{experiment}/seeds/{again}/{method}/{pair}/machine.json",
     log:
         job="results/{experiment}/logs/seeds/{again}/{method}/{pair}.log",
         tool="results/{experiment}/logs/seeds/{again}/{method}/{pair}.tool.log",
@@ -63,10 +65,11 @@ rule register_regnet:
         moving=stage_images("moving"),
         fixed_mask=stage_images("fixed", "_mask") if config["regnet"]["region"] == "mask" else [],
         initial="results/{experiment}/registrations/affine/{pair}/transform.h5",
-        weights=stage_weights,
-        code=source_files("registration.regnet", "training"),
+        weights=lambda wildcards: [stage_weights(spacing) for spacing in STAGES],
+        code=source_files("registration.regnet", "training", "provenance"),
     output:
         transform="results/{experiment}/registrations/regnet/{pair}/transform.h5",
+        machine="results/{experiment}/registrations/regnet/{pair}/machine.json",
     log:
         "results/{experiment}/logs/register/regnet/{pair}.log",
     benchmark:

@@ -1,4 +1,5 @@
-# Needs images and lung masks at the network's spacing. Gives synthetic pairs with known DVFs, and the training samples.
+# Needs images and lung masks at the network's spacing. Gives synthetic pairs with known DVFs, and the training samples. The volumes
+# are most of what a run writes and made again in seconds: they are removed once nothing waits for them (--notemp keeps them).
 
 
 rule synthesize:
@@ -8,10 +9,12 @@ rule synthesize:
         mask=f"results/{{experiment}}/images/{NETWORK_SPACING}mm/{{image}}_mask.nii.gz",
         code=source_files("synthesis"),
     output:
-        original="results/{experiment}/synthetic/{image}/original.npy",
-        deformed="results/{experiment}/synthetic/{image}/deformed.npy",
+        original=temp("results/{experiment}/synthetic/{image}/original.npy"),
+        deformed=temp("results/{experiment}/synthetic/{image}/deformed.npy"),
         deformation="results/{experiment}/synthetic/{image}/deformed_dvf.npz",
-        fixed=expand("results/{experiment}/synthetic/{image}/{pair}/fixed.npy", pair=SYNTHETIC_PAIRS, allow_missing=True),
+        fixed=temp(
+            expand("results/{experiment}/synthetic/{image}/{pair}/fixed.npy", pair=SYNTHETIC_PAIRS, allow_missing=True)
+        ),
         dvf=expand("results/{experiment}/synthetic/{image}/{pair}/dvf.npz", pair=SYNTHETIC_PAIRS, allow_missing=True),
     log:
         "results/{experiment}/logs/synthesize/{image}.log",

@@ -12,12 +12,13 @@ if TRAINED:
             validation=synthetic_pairs("validation", "patches/{image}/{moving}_{frequency}.npz"),
             validation_fixed=synthetic_pairs("validation", "synthetic/{image}/{moving}_{frequency}/fixed.npy"),
             validation_moving=synthetic_pairs("validation", "synthetic/{image}/{moving}.npy"),
-            start=given_weights if config["training"]["mode"] == "finetune" else [],
+            start=lambda wildcards: given_weights(wildcards.variant) if config["training"]["mode"] == "finetune" else [],
             code=source_files("training"),
         output:
             best="results/{experiment}/models/{variant}/model.safetensors",
             last="results/{experiment}/models/{variant}/last.safetensors",
             curves="results/{experiment}/models/{variant}/training.csv",
+            machine="results/{experiment}/models/{variant}/machine.json",
         log:
             "results/{experiment}/logs/train/{variant}.log",
         benchmark:
@@ -45,7 +46,7 @@ else:
     rule released:
         """Take the weights that the config names, after a look whether they are of the variant and for the spacing."""
         input:
-            weights=given_weights,
+            weights=lambda wildcards: given_weights(wildcards.variant),
             code=source_files("inference"),
         output:
             weights="results/{experiment}/models/{variant}/model.safetensors",

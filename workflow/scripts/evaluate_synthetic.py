@@ -6,9 +6,10 @@ from regnet.evaluation import sample_errors
 from regnet.inference import load_network, predict_samples
 from regnet.jobs import log_to
 from regnet.patches import SamplePool
+from regnet.provenance import write_machine
 from regnet.records import write_errors
 from regnet.synthesis import SyntheticDVF
-from regnet.training import pick_device
+from regnet.training import device_name, pick_device
 
 with log_to(snakemake.log[0]):
     torch.set_num_threads(snakemake.threads)
@@ -19,3 +20,4 @@ with log_to(snakemake.log[0]):
     predicted = predict_samples(network, pool, device=pick_device(snakemake.resources.gpu))
     names, variant, split = snakemake.params.names, snakemake.wildcards.variant, snakemake.wildcards.split
     write_errors(sample_errors(variant, split, names, grids, pool, predicted), snakemake.output.errors)
+    write_machine(snakemake.output.machine, device_name(snakemake.resources.gpu, snakemake.threads))

@@ -3,6 +3,7 @@
 from regnet.conventions import job_seed
 from regnet.errors import RegistrationError
 from regnet.jobs import log_to
+from regnet.provenance import write_machine
 from regnet.registration.door import register_pair
 from regnet.transforms import read_transform, write_transform
 from regnet.volumes import read_ct, read_mask
@@ -26,3 +27,4 @@ with log_to(snakemake.log.job):
     except RegistrationError as error:
         raise RegistrationError(f"{pair}, {method}: {error}") from error
     write_transform(transform, snakemake.output.transform)
+    write_machine(snakemake.output.machine)

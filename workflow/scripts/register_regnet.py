@@ -4,8 +4,9 @@ import torch
 
 from regnet.inference import load_network
 from regnet.jobs import log_to
+from regnet.provenance import write_machine
 from regnet.registration.regnet import Stage, register_stages
-from regnet.training import pick_device
+from regnet.training import device_name, pick_device
 from regnet.transforms import read_transform, write_transform
 from regnet.volumes import Grid, read_ct, read_mask
 
@@ -31,3 +32,4 @@ with log_to(snakemake.log[0]):
         device=pick_device(snakemake.resources.gpu),
     )
     write_transform(transform, snakemake.output.transform)
+    write_machine(snakemake.output.machine, device_name(snakemake.resources.gpu, snakemake.threads))

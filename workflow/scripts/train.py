@@ -4,7 +4,8 @@ import torch
 
 from regnet.conventions import job_seed
 from regnet.jobs import log_to
-from regnet.training import PairFiles, TrainingJob
+from regnet.provenance import write_machine
+from regnet.training import PairFiles, TrainingJob, device_name
 
 # Where there are several GPUs, each of their processes imports this file again.
 if __name__ == "__main__":
@@ -32,3 +33,4 @@ if __name__ == "__main__":
             start=inputs.start or None,
         )
         job.run(processes=max(1, min(gpus, torch.cuda.device_count())))
+        write_machine(outputs.machine, device_name(gpus, snakemake.threads))

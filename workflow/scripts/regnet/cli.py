@@ -106,6 +106,33 @@ examples:
 kinds of files:
 """
 
+PLAN_EXAMPLES = """\
+examples:
+  regnet plan --configfile config/mine.yaml
+      how many jobs snakemake would run now, and what the whole run takes: core hours, GPU hours, disk at most
+
+  regnet plan --configfile config/chapter.yaml config/spread.yaml --gpu-tflops 100
+      with a GPU that does 100 TFLOP/s in these networks
+
+Run it in the folder of the workflow. Hours hold within a factor of about two; docs/cluster.md.
+"""
+
+PROVENANCE_EXAMPLES = """\
+examples:
+  regnet provenance results/phantom
+      config, seed, code, commit, machines, and the checksums of what went into Table 2.1
+
+  regnet provenance results/phantom/tables/table_2_1.csv Downloads/table_2_1.provenance.json
+      whether the two tables should be equal, and if not, what differs
+"""
+
+VERDICTS = {
+    "equal": "the tables should be equal, byte for byte",
+    "close": "the tables should agree up to rounding, which a training makes larger",
+    "different": "the tables need not agree",
+}
+"""What the verdicts of `regnet.provenance.compare` mean."""
+
 
 class _Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line."""
@@ -170,6 +197,8 @@ def _parser() -> argparse.ArgumentParser:
     _add_convert_points(commands)
     _add_dataset(commands)
     _add_check(commands)
+    _add_plan(commands)
+    _add_provenance(commands)
     return parser
 
 
@@ -255,9 +284,33 @@ def _add_convert_points(commands: argparse._SubParsersAction) -> None:
 
 def _add_check(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "check", _check, "Check an experiment before it is run.", CHECK_EXAMPLES)
+    _add_config(parser)
+    parser.add_argument("--voxels", action="store_true", help="read all voxels of all images and masks: about a second each")
+
+
+def _add_plan(commands: argparse._SubParsersAction) -> None:
+    what = "Say what an experiment will take: jobs, hours, disk."
+    parser = _command(commands, "plan", _plan, what, PLAN_EXAMPLES)
+    _add_config(parser)
+    parser.add_argument(
+        "--gpu-tflops",
+        type=_positive,
+        default=50,
+        metavar="N",
+        help="what the GPU does, 10^12 operations a second (default: 50)",
+    )
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--configfile", nargs="+", default=(), metavar="FILE", help="as for snakemake; merged in this order")
     parser.add_argument("--config", nargs="+", default=(), metavar="KEY=VALUE", help="as for snakemake")
-    parser.add_argument("--voxels", action="store_true", help="read all voxels of all images and masks: about a second each")
+
+
+def _add_provenance(commands: argparse._SubParsersAction) -> None:
+    what = "Say where a table of a run comes from, or whether two tables should be equal."
+    parser = _command(commands, "provenance", _provenance, what, PROVENANCE_EXAMPLES)
+    parser.add_argument("table", help="a table in results/, its .provenance.json, or results/<experiment>, for Table 2.1")
+    parser.add_argument("other", nargs="?", help="the same table of another run, or its .provenance.json")
 
 
 def _command(
@@ -396,6 +449,31 @@ def _check(arguments: argparse.Namespace) -> str:
 
     cohort = checked_cohort(read_config(arguments.configfile, arguments.config), voxels=arguments.voxels)
     return f"nothing wrong: {describe(cohort)}\n"
+
+
+def _plan(arguments: argparse.Namespace) -> str:
+    """Plan an experiment; gives what it takes."""
+    from regnet.checking import checked_cohort, read_config
+    from regnet.plan import describe, image_volumes, plan, remaining_jobs
+
+    config = read_config(arguments.configfile, arguments.config)
+    cohort = checked_cohort(config)
+    jobs = remaining_jobs(arguments.configfile, arguments.config)
+    return describe(plan(config, cohort, image_volumes(config, cohort), jobs), arguments.gpu_tflops)
+
+
+def _provenance(arguments: argparse.Namespace) -> str:
+    """Read one provenance, or compare two; gives what they say."""
+    from regnet.provenance import changed_tables, compare, describe, find_provenance, read_provenance
+
+    paths = [find_provenance(path) for path in (arguments.table, arguments.other) if path is not None]
+    changed = [f"changed since the run: {path.parent / name}\n" for path in paths for name in changed_tables(path)]
+    first, *others = (read_provenance(path) for path in paths)
+    if not others:
+        return "".join([*changed, describe(first)])
+    verdict, differences = compare(first, *others)
+    are = "are equal" if first["tables"] == others[0]["tables"] else "are not equal"
+    return "".join([*changed, f"{VERDICTS[verdict]}; they {are}\n", *(f"  {line}\n" for line in differences)])
 
 
 def _table(table: "pd.DataFrame") -> str:

@@ -169,14 +169,10 @@ def _check_header(table: _Table, header: list[str]) -> None:
 def _check_images(images: _Table, data_root: str | Path, must_exist: bool) -> None:
     """Check the rows of images against each other, and their files."""
     _refuse_repeated_names(images, "image")
-    rows_of = {row["image"]: number for number, row in images.rows.items()}
     subjects: dict[str, tuple[int, str]] = {}
     files: dict[str, int] = {}
     for number, row in images.rows.items():
-        image, path = row["image"], os.path.normpath(os.path.join(data_root, row["path"]))
-        if image.endswith("_mask") and image.removesuffix("_mask") in rows_of:
-            other = rows_of[image.removesuffix("_mask")]
-            images.refuse(number, "image", repr(image), f"another name: so the mask of the image in row {other} is called")
+        path = os.path.normpath(os.path.join(data_root, row["path"]))
         if row["split"] in SPLITS:
             first, split = subjects.setdefault(row["subject"], (number, row["split"]))
             if row["split"] != split:

@@ -6,10 +6,7 @@ Each is one HTML file with nothing outside it, since the report shows it in a fr
 import base64
 import html
 import io
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +17,6 @@ import SimpleITK as sitk
 import yaml
 from markdown import markdown
 
-from regnet import __version__
 from regnet.cohort import Cohort
 from regnet.errors import InputError
 from regnet.files import whole_file
@@ -31,9 +27,6 @@ THUMBNAIL_WINDOW = (-1350, 150)
 
 THUMBNAILS = 60
 """A page has pictures of at most so many images."""
-
-PACKAGES = ("snakemake", "torch", "SimpleITK", "itk-elastix", "numpy", "scipy", "pandas", "matplotlib", "safetensors")
-"""What results depend on, apart from this package."""
 
 BENCHMARK_COLUMNS = ("s", "max_rss", "cpu_time")
 """Columns of Snakemake's benchmark files that are used: seconds, MiB, seconds."""
@@ -157,19 +150,8 @@ def run_times_page(table: pd.DataFrame) -> str:
     )
 
 
-def versions() -> dict[str, str]:
-    """What this process runs on: this package and its commit, Python, the packages `PACKAGES`, and the machine."""
-    return {
-        "regnet": f"{__version__} ({_commit()})",
-        "Python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
-        "system": platform.platform(),
-        "processor": _processor(),
-    }
-
-
 def versions_page(found: Mapping[str, str]) -> str:
-    """The result of `versions`: the body of a page."""
+    """The result of `regnet.provenance.versions`: the body of a page."""
     return _table(["what", "version"], [[name, text] for name, text in found.items()])
 
 
@@ -231,23 +213,3 @@ def _duration(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def _commit() -> str:
-    """The commit of the checkout that this package is in, with a mark if files were changed since."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        process = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "not in a git checkout"
-    return f"commit {process.stdout.strip()}"
-
-
-def _processor() -> str:
-    """The name of the processor where Linux tells it, else its kind."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} processors" if names else platform.machine()

@@ -59,6 +59,13 @@ def pick_device(granted_gpus: int) -> torch.device:
     return torch.device("cpu")
 
 
+def device_name(granted_gpus: int, threads: int) -> str:
+    """What `pick_device` picks, for people: the GPU, or the CPU with the number of threads on which rounding depends."""
+    if granted_gpus > 0 and torch.cuda.is_available():
+        return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
+    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
+
+
 def mean_absolute_errors(predicted: Tensor, target: Tensor) -> Tensor:
     """Means over points of ``|dx|``, ``|dy|`` and ``|dz|``, for ``(n, 3, k, k, k)``; their sum is the chapter's MAE."""
     return (predicted.float() - target).abs().mean(dim=(0, 2, 3, 4))

@@ -1,0 +1,83 @@
+"""Plans: how they grow with a cohort and a config, and what they say."""
+
+import copy
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from regnet.checking import read_config
+from regnet.cohort import Cohort
+from regnet.errors import ConfigError
+from regnet.plan import block_flop, describe, image_volumes, plan, remaining_jobs
+
+ROOT = Path(__file__).parents[1]
+
+
+def cohort_of(tested, trained=1, validated=1):
+    """Subjects of each split with two images each."""
+    counts = {"train": trained, "validation": validated, "test": tested}
+    subjects = [f"{split}{number}" for split, count in counts.items() for number in range(count)]
+    names = [f"{subject}_{scan}" for subject in subjects for scan in "ab"]
+    splits = [name.split("_")[0].rstrip("0123456789") for name in names]
+    images = pd.DataFrame({"subject": [name[:-2] for name in names], "split": splits, "path": "", "mask": ""}, index=names)
+    pairs = pd.DataFrame({"fixed": names[::2], "moving": names[1::2], "split": splits[::2], "fixed_landmarks": "x"})
+    return Cohort(images, pairs.set_axis(subjects))
+
+
+def planned(tested=2, change=lambda config: None):
+    config = copy.deepcopy(read_config([]))
+    change(config)
+    cohort = cohort_of(tested)
+    return plan(config, cohort, image_volumes(config, cohort), {"train": 3, "table_2_1": 1})
+
+
+def test_what_a_run_takes_grows_with_its_pairs_and_no_faster():
+    small, large = planned(2), planned(20)
+    for rule in ("register", "register_regnet", "viewer", "evaluate_landmarks", "evaluate_regularity"):
+        assert large.core_hours[rule] == pytest.approx(10 * small.core_hours[rule])
+    assert large.core_hours["resample"] == pytest.approx(44 / 8 * small.core_hours["resample"])
+    assert large.gpu_flop["train"] == small.gpu_flop["train"]
+    for what in ("transforms", "viewers"):
+        assert large.kept[what] == pytest.approx(10 * small.kept[what])
+
+
+def test_the_chapters_cohort_fits_on_60_gb():
+    """19 pairs of 446 x 315 x 129 voxels of 0.78 x 0.78 x 2.5 mm, 10 of them to train on and 7 to test."""
+    config = read_config([ROOT / "config" / "chapter.yaml"])
+    cohort = cohort_of(tested=7, trained=10, validated=2)
+    volumes = dict.fromkeys(cohort.images.index, 446 * 0.781 * 315 * 0.781 * 129 * 2.5)
+    found = plan(config, cohort, volumes, {})
+    assert 10e9 < sum(found.kept.values()) + sum(found.removed.values()) < 60e9
+
+
+def test_a_finer_grid_has_more_voxels():
+    coarse, fine = planned(), planned(change=lambda config: config["resampling"].update(spacing=1.0))
+    assert fine.removed["synthetic volumes"] == pytest.approx(8 * coarse.removed["synthetic volumes"])
+    assert fine.gpu_flop["register_regnet"] == pytest.approx(8 * coarse.gpu_flop["register_regnet"])
+
+
+def test_training_is_counted_in_operations():
+    half, whole = planned(), planned(change=lambda config: config["training"].update(epochs=10))
+    without = planned(change=lambda config: config["training"].update(warmup=None))
+    assert without.gpu_flop["train"] < half.gpu_flop["train"] < whole.gpu_flop["train"] < 2 * half.gpu_flop["train"]
+    released = planned(change=lambda config: config["training"].update(mode="released"))
+    assert "train" not in released.gpu_flop
+    assert released.removed["synthetic volumes"] < half.removed["synthetic volumes"]
+    # The first convolution of a stream alone: 2 operations for each of 27 weights and 30 maps at each of 25^3 voxels or more.
+    assert block_flop("regnet", 1) > 2 * 27 * 30 * 25**3
+    # Outputs of a block share most of their features.
+    assert block_flop("regnet", 1) < block_flop("regnet", 4) < 3 * block_flop("regnet", 1)
+
+
+def test_a_plan_is_told_in_lines():
+    text = describe(planned(), tera=50)
+    for line in ("jobs to run      4", "core hours       ", "GPU hours        ", "disk             ", "synthetic volumes"):
+        assert line in text
+    assert "at 50 TFLOP/s" in text
+
+
+def test_a_dry_run_that_fails_says_why(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=r"snakemake --dry-run: .*Snakefile"):
+        remaining_jobs([], [])

@@ -1,0 +1,98 @@
+# Needs the tables, the machines that jobs ran on, and all that went in. Gives a provenance file beside each table.
+
+# Where each table is below the results, and the suffixes of its files.
+TABLES = {
+    "tables/table_2_1": [".csv", ".md", ".tex"],
+    "tables/comparison": [".csv", ".md", ".tex"],
+    "tables/comparison_tests": [".csv"],
+    "tables/capture_range": [".csv", ".md"],
+    "evaluation/landmarks": [".csv"],
+    "evaluation/synthetic": [".csv"],
+    "evaluation/regularity": [".csv"],
+    **({"evaluation/field_errors": [".csv"]} if TRUE_FIELDS else {}),
+    **({"evaluation/field_statistics": [".csv"]} if TRAINED else {}),
+}
+
+# The jobs whose machines are kept: those whose numbers depend on more than the order of their rows.
+COMPUTED = [
+    *([("train", f"models/{variant}/machine.json") for variant in VARIANTS] if TRAINED else []),
+    *(
+        (f"register {method}", f"registrations/{method}/{pair}/machine.json")
+        for method in METHODS
+        for pair in cohort.test_pairs()
+    ),
+    *(("evaluate_synthetic", f"evaluation/synthetic/{variant}_{split}.machine.json") for variant, split in EVALUATED),
+]
+
+# The modules that numbers in the tables depend on, and the scripts that call them; not those of figures and pages.
+NUMERICAL_MODULES = [
+    *("phantom", "lungs", "volumes", "synthesis", "training", "inference", "registration.door", "registration.regnet"),
+    *("evaluation", "fields", "field_statistics", "comparison", "tables", "provenance"),
+]
+NUMERICAL_SCRIPTS = [
+    *("phantom", "segment_lungs", "resample", "synthesize", "sample_patches", "train", "released", "register"),
+    *("register_regnet", "evaluate_synthetic", "evaluate_landmarks", "evaluate_regularity", "evaluate_fields", "collect"),
+    *("field_statistics", "table_2_1", "comparison", "capture_range"),
+]
+NUMERICAL_CODE = [*source_files(*NUMERICAL_MODULES), *(f"workflow/scripts/{name}.py" for name in NUMERICAL_SCRIPTS)]
+
+GIVEN_WEIGHTS = dict.fromkeys(
+    [
+        *(given_weights(variant) for variant in VARIANTS if config["training"]["mode"] != "scratch"),
+        *(stage_weights(spacing) for spacing in STAGES if spacing != NETWORK_SPACING),
+    ]
+)
+
+
+rule provenances:
+    """A file beside each table that says where it comes from."""
+    input:
+        expand(f"{RESULTS}/{{table}}.provenance.json", table=TABLES),
+
+
+rule collect_provenance:
+    """Put down what the tables come from: config, code, the checksums of all that went in, and the machines."""
+    input:
+        tables=[f"{config['cohort']}/images.tsv", f"{config['cohort']}/pairs.tsv"],
+        images=[path for column in ("path", "mask") for path in cohort.images[column] if path],
+        landmarks=[path for side in ("fixed", "moving") for path in cohort.pairs[f"{side}_landmarks"] if path],
+        methods=list(dict.fromkeys(path for method in METHODS for path in method_files(SETTINGS[method]))),
+        given_weights=list(GIVEN_WEIGHTS),
+        weights=expand("results/{experiment}/models/{variant}/model.safetensors", variant=VARIANTS, allow_missing=True),
+        machines=[f"{RESULTS}/{path}" for _, path in COMPUTED],
+        code=NUMERICAL_CODE,
+    output:
+        facts="results/{experiment}/evaluation/provenance.json",
+    log:
+        "results/{experiment}/logs/collect_provenance.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(60),
+    params:
+        config=config,
+        steps=[step for step, _ in COMPUTED],
+    script:
+        "../scripts/collect_provenance.py"
+
+
+rule provenance:
+    """Write beside each table what it comes from."""
+    input:
+        facts="results/{experiment}/evaluation/provenance.json",
+        tables=[f"{RESULTS}/{table}{suffix}" for table, suffixes in TABLES.items() for suffix in suffixes],
+        code=source_files("provenance"),
+    output:
+        expand("results/{experiment}/{table}.provenance.json", table=TABLES, allow_missing=True),
+    log:
+        "results/{experiment}/logs/provenance.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=growing(1000),
+        runtime=growing(10),
+    params:
+        tables=TABLES,
+    script:
+        "../scripts/provenance.py"

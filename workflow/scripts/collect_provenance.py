@@ -1,0 +1,17 @@
+"""Put down what the tables of an experiment come from."""
+
+from regnet.cohort import read_cohort
+from regnet.jobs import log_to
+from regnet.provenance import collect, write_facts
+
+with log_to(snakemake.log[0]):
+    inputs, params = snakemake.input, snakemake.params
+    facts = collect(
+        params.config,
+        read_cohort(params.config["cohort"], params.config["data_root"]),
+        code=inputs.code,
+        files=[*inputs.methods, *inputs.given_weights],
+        weights=inputs.weights,
+        machines=list(zip(params.steps, inputs.machines, strict=True)),
+    )
+    write_facts(facts, snakemake.output.facts)

@@ -1,0 +1,333 @@
+"""What a run will take before it is started: jobs, hours of processor and GPU, disk; from costs measured per voxel.
+
+The costs are those of the default run and of ``benchmarks/scaling.py``, on a core of an AMD EPYC; they hold within a factor of
+about two. Disk is what was found to be written per voxel. docs/cluster.md shows a plan beside a run.
+"""
+
+import math
+import re
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from regnet.cohort import Cohort
+from regnet.errors import ConfigError
+from regnet.network import RegNet, window_size
+from regnet.registration.methods import configured
+from regnet.volumes import read_grid
+
+STARTING = 3.0
+"""Core seconds of a job that does next to nothing: Snakemake and Python start, packages are imported."""
+
+PER_MEGAVOXEL = {
+    "segment_lungs": 0.5,
+    "resample": 0.7,
+    "synthesize": 2.5,
+    "sample_patches": 0.3,
+    "evaluate_regularity": 0.5,
+    "evaluate_fields": 0.5,
+    "viewer": 3.0,
+}
+"""Further core seconds per million voxels, of the images at the spacing that the rule works at."""
+
+PHANTOM_SECONDS = 17.0
+"""Core seconds of one subject of the embedded cohort at scale 1, nearly all of it whatever its spacing."""
+
+FIELD_STATISTICS_SECONDS = 1.2
+"""Core seconds per synthetic DVF."""
+
+ELASTIX_SECONDS = {"affine": 0.0015, "bspline": 0.008}
+"""Core seconds of an iteration of elastix, which samples 2,000 to 5,000 points however large the images are."""
+
+OTHER_METHOD_SECONDS = 5.0
+"""Core seconds per million voxels of methods that work on whole volumes: demons, SyN, greedy, ConvexAdam; a user's own too."""
+
+CORE_FLOPS = 1e11
+"""Floating point operations per second of a core in training and inference (bfloat16, AVX-512)."""
+
+BYTES_PER_VOXEL = {"image": 1.45, "synthetic": 2.0, "viewer": 6.5}
+"""What is written per voxel: a resampled CT with its mask, compressed; a synthetic volume; a page of the viewer with all its
+methods, which stops growing at `VIEWER_BYTES`."""
+
+BYTES_PER_VECTOR = 24.0
+"""Of a transform: three float64 per point of a field, or per control point of a B-spline."""
+
+AROUND_GRID = 1.5
+"""Control points of a B-spline, over those inside the image."""
+
+VIEWER_BYTES = 15e6
+
+SYNTHETIC_VOLUMES = 8
+"""Volumes per image in ``synthetic/``: two moving ones and six fixed ones, removed when nothing needs them any more."""
+
+PHANTOM_BYTES, PHANTOM_MM3 = 33e6, 15.3e6
+"""Of a subject of the embedded cohort at scale 1 (two scans, landmarks, the true DVF); of one of its images."""
+
+SHOWN_RULES = 6
+"""A plan lists the jobs of so many rules, those with most of them."""
+
+_STATS = re.compile(r"^(\w+) +(\d+)$", re.MULTILINE)
+
+
+@dataclass
+class Plan:
+    """What a run takes.
+
+    Attributes
+    ----------
+    jobs
+        How many jobs of each rule are still to be run.
+    core_hours
+        Of a run from the beginning, by rule; training and inference are in here if there is no GPU.
+    gpu_flop
+        Floating point operations of training and inference, by rule: what goes to a GPU if there is one.
+    kept, removed
+        Bytes on disk by what they are; the latter are only there during the run.
+    """
+
+    jobs: dict[str, int]
+    core_hours: dict[str, float] = field(default_factory=dict)
+    gpu_flop: dict[str, float] = field(default_factory=dict)
+    kept: dict[str, float] = field(default_factory=dict)
+    removed: dict[str, float] = field(default_factory=dict)
+
+
+def remaining_jobs(configfiles: Sequence[str], entries: Sequence[str]) -> dict[str, int]:
+    """How many jobs of each rule Snakemake would run now, from a dry run of it in the current folder.
+
+    Raises
+    ------
+    ConfigError
+        If the dry run fails, with the line that says why.
+    """
+    command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "rules", "--cores", "all", "--nolock"]
+    command += ["--configfile", *configfiles] if configfiles else []
+    command += ["--config", *entries] if entries else []
+    process = subprocess.run(command, capture_output=True, encoding="utf-8")
+    output = process.stdout + process.stderr
+    if process.returncode:
+        lines = [line.strip() for line in output.splitlines() if line.strip()]
+        raise ConfigError(f"snakemake --dry-run: {lines[-1] if lines else f'exit status {process.returncode}'}")
+    jobs = {rule: int(count) for rule, count in _STATS.findall(output)}
+    jobs.pop("total", None)
+    return jobs
+
+
+def image_volumes(config: Mapping[str, Any], cohort: Cohort) -> dict[str, float]:
+    """The size of each image in mm^3: from the headers of the files, or of a usual phantom where the workflow makes them.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read.
+    """
+    if config["phantom"] is not None:
+        return dict.fromkeys(cohort.images.index, PHANTOM_MM3 * config["phantom"]["scale"] ** 3)
+    grids = {name: read_grid(path) for name, path in cohort.images["path"].items()}
+    return {name: math.prod(grid.size) * math.prod(grid.spacing) for name, grid in grids.items()}
+
+
+def plan(config: Mapping[str, Any], cohort: Cohort, volumes: Mapping[str, float], jobs: Mapping[str, int]) -> Plan:
+    """What the run of a config takes.
+
+    Parameters
+    ----------
+    config, cohort
+        As checked, with all defaults.
+    volumes
+        The size of each image in mm^3.
+    jobs
+        Of `remaining_jobs`.
+    """
+    found = Plan(dict(jobs))
+    spacing = config["resampling"]["spacing"]
+    at = {"images": spacing, "network": config["regnet"]["spacing"] or spacing}
+    # Million voxels of each image, on the grid of the baselines and on that of the network.
+    sizes = {grid: {name: volume / mm**3 / 1e6 for name, volume in volumes.items()} for grid, mm in at.items()}
+    trained = config["training"]["mode"] != "released"
+    synthesized = [name for name, split in cohort.images["split"].items() if trained or split != "train"]
+    tested = {name: cohort.pairs.loc[name, "fixed"] for name in cohort.test_pairs()}
+    _add_images(found, config, cohort, sizes, synthesized, at)
+    _add_networks(found, config, cohort, sizes["network"], tested, trained)
+    _add_methods(found, config, sizes, tested)
+    _add_results(found, config, cohort, sizes["images"], tested, len(synthesized), trained)
+    return found
+
+
+def describe(found: Plan, tera: float) -> str:
+    """A plan for people, in lines.
+
+    Parameters
+    ----------
+    tera
+        What the GPU does in these networks, in 10^12 floating point operations per second.
+    """
+    total = sum(found.jobs.values())
+    lines = [
+        f"jobs to run      {total:,}",
+        *(f"  {rule:<21}{count:,.0f}" for rule, count in _largest(found.jobs)[:SHOWN_RULES]),
+    ]
+    flop, core_hours = sum(found.gpu_flop.values()), sum(found.core_hours.values())
+    on_cpu = flop / CORE_FLOPS / 3600
+    lines += [
+        f"core hours       {_number(core_hours)} with a GPU, {_number(core_hours + on_cpu)} without",
+        *(f"  {rule:<21}{_number(hours)}" for rule, hours in _largest(found.core_hours)),
+        f"GPU hours        {_number(flop / tera / 1e12 / 3600)} at {tera:g} TFLOP/s",
+        *(f"  {rule:<21}{_number(part / tera / 1e12 / 3600)}" for rule, part in _largest(found.gpu_flop)),
+    ]
+    kept, removed = sum(found.kept.values()), sum(found.removed.values())
+    lines += [
+        f"disk             {_bytes(kept + removed)} at most, {_bytes(kept)} in the end",
+        *(f"  {what:<21}{_bytes(size)}" for what, size in _largest(found.kept)),
+        *(f"  {what:<21}{_bytes(size)}, removed during the run" for what, size in _largest(found.removed)),
+    ]
+    return "".join(f"{line}\n" for line in lines)
+
+
+@cache
+def block_flop(variant: str, block: int) -> float:
+    """Floating point operations of a forward pass of one window with ``block^3`` outputs."""
+    with torch.device("meta"):
+        network, side = RegNet(variant).eval(), window_size(block)
+        window = torch.empty(1, 1, side, side, side)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(window, window)
+    return counter.get_total_flops()
+
+
+def _add_images(
+    found: Plan,
+    config: Mapping[str, Any],
+    cohort: Cohort,
+    sizes: Mapping[str, Mapping[str, float]],
+    synthesized: Sequence[str],
+    at: Mapping[str, float],
+) -> None:
+    """The embedded cohort, masks, resampled images and synthetic volumes."""
+    if config["phantom"] is not None:
+        subjects, scale = cohort.images["subject"].nunique(), config["phantom"]["scale"] ** 3
+        _spend(found, "phantom", subjects * (STARTING + PHANTOM_SECONDS * scale))
+        found.kept["cohort"] = subjects * PHANTOM_BYTES * scale
+    images = cohort.images.index
+    without_mask = [name for name in images if not cohort.images.loc[name, "mask"]]
+    _spend(found, "segment_lungs", _per_voxel("segment_lungs", [sizes["images"][name] for name in without_mask]))
+    for grid in dict.fromkeys(at.values()):
+        voxels = [volume for name, volume in sizes["images" if grid == at["images"] else "network"].items() if name in images]
+        _spend(found, "resample", _per_voxel("resample", voxels))
+        found.kept["images"] = found.kept.get("images", 0) + sum(voxels) * 1e6 * BYTES_PER_VOXEL["image"]
+    voxels = [sizes["network"][name] for name in synthesized]
+    for rule in ("synthesize", "sample_patches"):
+        _spend(found, rule, _per_voxel(rule, voxels))
+    found.removed["synthetic volumes"] = SYNTHETIC_VOLUMES * sum(voxels) * 1e6 * BYTES_PER_VOXEL["synthetic"]
+
+
+def _add_networks(
+    found: Plan,
+    config: Mapping[str, Any],
+    cohort: Cohort,
+    sizes: Mapping[str, float],
+    tested: Mapping[str, str],
+    trained: bool,
+) -> None:
+    """Training, its evaluation, and registration with the network."""
+    training, patches = config["training"], config["patches"]
+    counts = {split: 6 * len(cohort.images_of(split)) for split in ("train", "validation", "test")}
+    steps = training["steps_per_epoch"] or counts["train"] * patches["per_pair"] / training["batch"]
+    blocks = training["epochs"] * steps * training["batch"]
+    evaluated = {split: count * patches["evaluation_per_pair"] for split, count in counts.items()}
+    for variant in training["variants"]:
+        forward = block_flop(variant, patches["evaluation_block"])
+        if trained:
+            # Forward, and backward with respect to weights and features; the validation after each epoch is forward alone.
+            flop = 3 * blocks * block_flop(variant, patches["block"])
+            if warmup := training["warmup"]:
+                flop += 3 * warmup["steps"] * warmup["batch"] * block_flop(variant, warmup["block"])
+            found.gpu_flop["train"] = (
+                found.gpu_flop.get("train", 0) + flop + training["epochs"] * evaluated["validation"] * forward
+            )
+        points = evaluated["validation"] + (evaluated["test"] if variant == "regnet" else 0)
+        found.gpu_flop["evaluate_synthetic"] = found.gpu_flop.get("evaluate_synthetic", 0) + points * forward
+    regnet, stages = config["regnet"], config["regnet"]["stages"]
+    base = regnet["spacing"] or config["resampling"]["spacing"]
+    # The lungs are about a quarter of a CT.
+    share = 1 if regnet["region"] == "image" else 0.3
+    outputs = sum(
+        share * sizes[fixed] * 1e6 * (base / stage) ** 3 * regnet["passes"]
+        for fixed in tested.values()
+        for stage in stages or [base]
+    )
+    per_output = block_flop("regnet", 32) / 32**3
+    found.gpu_flop["register_regnet"] = outputs * per_output / regnet["stride"] ** 3
+    _spend(found, "register_regnet", len(tested) * 2 * STARTING)
+
+
+def _add_methods(
+    found: Plan, config: Mapping[str, Any], sizes: Mapping[str, Mapping[str, float]], tested: Mapping[str, str]
+) -> None:
+    """Registration with all other methods, and what their transforms and that of the network take on disk."""
+    seconds, stored = 0.0, 0.0
+    for name, settings in configured(config["methods"]).items():
+        for fixed in tested.values():
+            voxels = sizes["network" if name == "regnet" else "images"][fixed]
+            vectors = voxels * 1e6 / (config["regnet"]["stride"] ** 3 if name == "regnet" else 1)
+            if settings["module"] == "elastix":
+                kind = "affine" if name == "affine" else "bspline"
+                iterations = settings.get("resolutions", 3) * settings.get("iterations", 1000)
+                seconds += 2 * STARTING + iterations * ELASTIX_SECONDS[kind] + voxels * PER_MEGAVOXEL["resample"]
+                in_a_cell = (settings.get("grid_spacing", 10) / config["resampling"]["spacing"]) ** 3
+                vectors = 0 if name == "affine" else AROUND_GRID * voxels * 1e6 / in_a_cell
+            elif name != "regnet":
+                seconds += STARTING + voxels * OTHER_METHOD_SECONDS
+            stored += vectors * BYTES_PER_VECTOR
+    _spend(found, "register", seconds)
+    found.kept["transforms"] = stored
+
+
+def _add_results(
+    found: Plan,
+    config: Mapping[str, Any],
+    cohort: Cohort,
+    sizes: Mapping[str, float],
+    tested: Mapping[str, str],
+    synthesized: int,
+    trained: bool,
+) -> None:
+    """Evaluation, tables, figures and viewers."""
+    methods = len(config["methods"])
+    voxels = [sizes[fixed] * methods for fixed in tested.values()]
+    for rule in ("evaluate_regularity", *(["evaluate_fields"] if config["phantom"] is not None else [])):
+        _spend(found, rule, _per_voxel(rule, voxels))
+    _spend(found, "evaluate_landmarks", STARTING * len(cohort.pairs_with_landmarks()))
+    _spend(found, "viewer", _per_voxel("viewer", [sizes[fixed] for fixed in tested.values()]))
+    if trained:
+        _spend(found, "field_statistics", STARTING + FIELD_STATISTICS_SECONDS * 6 * synthesized)
+    rest = sum(count for rule, count in found.jobs.items() if rule not in found.core_hours and rule not in found.gpu_flop)
+    _spend(found, "tables, figures, pages", STARTING * rest)
+    found.kept["viewers"] = sum(min(VIEWER_BYTES, BYTES_PER_VOXEL["viewer"] * sizes[fixed] * 1e6) for fixed in tested.values())
+
+
+def _per_voxel(rule: str, megavoxels: Sequence[float]) -> float:
+    """Core seconds of the jobs of a rule, one for each of the images."""
+    return STARTING * len(megavoxels) + PER_MEGAVOXEL[rule] * sum(megavoxels)
+
+
+def _spend(found: Plan, rule: str, seconds: float) -> None:
+    found.core_hours[rule] = found.core_hours.get(rule, 0) + seconds / 3600
+
+
+def _largest(parts: Mapping[str, float]) -> list[tuple[str, float]]:
+    return sorted((item for item in parts.items() if item[1] > 0), key=lambda item: -item[1])
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if value >= 100 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
+def _bytes(size: float) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e8 else f"{size / 1e6:.1f} MB"
