@@ -116,26 +116,29 @@ def test_jobs_that_want_a_gpu_get_it_and_others_do_not(slurm, run):
     assert one_at_a_time(wanting, "StartTime")
 
 
-def errors_on_synthetic_pairs(*variants):
-    return [f"results/test/evaluation/synthetic/{variant}_validation.csv" for variant in variants]
+def registered(method, pair):
+    return f"results/test/registrations/{method}/{pair}/transform.h5"
 
 
 def test_a_cap_on_gpus_holds_back_the_jobs_that_are_submitted(slurm, run, tmp_path):
     folder = tmp_path / "capped"
     shutil.copytree(run[0], folder)
-    targets = errors_on_synthetic_pairs("regnet", "regnet_1scale", "regnet_early")
-    log = snakemake(folder, "--resources", "gpu=1", "turn=1", "--forcerun", "evaluate_synthetic", "--", *targets)
+    with open(folder / "config" / "cohorts" / "test" / "pairs.tsv", "a", encoding="utf-8") as table:
+        table.write("back\ttest1_followup\ttest1_baseline\t\t\n")
+    snakemake(folder, "--", registered("affine", "back"))
+    targets = [registered("regnet", pair) for pair in ("test1", "back")]
+    log = snakemake(folder, "--resources", "gpu=1", "turn=1", "--forcerun", "register_regnet", "--", *targets)
     jobs = jobs_of(slurm, log)
-    assert [name_of(job) for job in jobs] == ["evaluate_synthetic"] * 3
+    assert [name_of(job) for job in jobs] == ["register_regnet"] * 2
     assert one_at_a_time(jobs, "SubmitTime")
 
 
 def test_a_cluster_without_gpus_runs_the_network_too(slurm, run, tmp_path):
     folder = tmp_path / "cpu"
     shutil.copytree(run[0], folder)
-    changed = ("evaluate_synthetic:gpu=0", "evaluate_synthetic:slurm_partition=main")
-    target = errors_on_synthetic_pairs("regnet")
-    (job,) = jobs_of(slurm, snakemake(folder, "--set-resources", *changed, "--forcerun", "evaluate_synthetic", "--", *target))
+    changed = ("register_regnet:gpu=0", "register_regnet:slurm_partition=main")
+    target = registered("regnet", "test1")
+    (job,) = jobs_of(slurm, snakemake(folder, "--set-resources", *changed, "--forcerun", "register_regnet", "--", target))
     assert (job["JobState"], job["Partition"]) == ("COMPLETED", "main")
     assert "TresPerJob" not in job
     assert set(slurm.devices()[job["JobId"]]) == {"none"}
@@ -162,7 +165,7 @@ def test_a_job_that_is_out_of_time_is_reported_and_gets_more(slurm, run, tmp_pat
     (folder / "methods").mkdir()
     (folder / "methods" / "hangs.py").write_text(HANGS_ONCE, encoding="utf-8")
     (folder / "late.yaml").write_text("methods: {hangs: {module: methods/hangs.py}}\n", encoding="utf-8")
-    target = "results/test/registrations/hangs/test1/transform.h5"
+    target = registered("hangs", "test1")
     log = snakemake(folder, "--", target, config=["config/test.yaml", "late.yaml"])
     jobs = jobs_of(slurm, log)
     # Two, or three where the machine is so busy that two minutes are too few.
@@ -177,7 +180,7 @@ def test_snakemake_killed_midway_goes_on_where_it_was(slurm, run, tmp_path):
     folder = tmp_path / "killed"
     shutil.copytree(run[0], folder)
     shutil.rmtree(folder / "results" / "test" / "registrations")
-    target = "results/test/registrations/bspline_1r/test1/transform.h5"
+    target = registered("bspline_1r", "test1")
     with open(folder / "killed.log", "w", encoding="utf-8") as output:
         process = subprocess.Popen(command("--", target), cwd=folder, stderr=output)
 

@@ -12,9 +12,7 @@ rule synthesize:
         original=temp("results/{experiment}/synthetic/{image}/original.npy"),
         deformed=temp("results/{experiment}/synthetic/{image}/deformed.npy"),
         deformation="results/{experiment}/synthetic/{image}/deformed_dvf.npz",
-        fixed=temp(
-            expand("results/{experiment}/synthetic/{image}/{pair}/fixed.npy", pair=SYNTHETIC_PAIRS, allow_missing=True)
-        ),
+        fixed=temp(expand("results/{experiment}/synthetic/{image}/{pair}/fixed.npy", pair=SYNTHETIC_PAIRS, allow_missing=True)),
         dvf=expand("results/{experiment}/synthetic/{image}/{pair}/dvf.npz", pair=SYNTHETIC_PAIRS, allow_missing=True),
     log:
         "results/{experiment}/logs/synthesize/{image}.log",
