@@ -35,7 +35,7 @@ peers: $(VENV)/installed  ## Install the packages of the methods in config/peers
 test: $(VENV)/installed  ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
-test-slurm: $(VENV)/installed  ## Run the tests of profiles/slurm on a Slurm started here (root; Debian or Ubuntu); 10 minutes
+test-slurm: $(VENV)/installed  ## Run the tests of profiles/slurm on a Slurm started here (root; Debian or Ubuntu); 15 minutes
 	which slurmctld slurmd sbatch munged > /dev/null || { apt-get -qq update && \
 		apt-get -qq install -y --no-install-recommends slurmctld slurmd slurm-client munge > /dev/null; }
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-slurm.in -c constraints.txt -c constraints-slurm.txt
