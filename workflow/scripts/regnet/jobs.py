@@ -19,9 +19,11 @@ STARTED_BY = "REGNET_STARTED_BY"
 """Environment variable with the number of the process of Snakemake that starts the jobs; the rules set it."""
 
 NO_MEMORY = re.compile(
-    r"(can't|cannot|failed to|not) allocate|unable to (mmap|allocate)|out of memory|not enough memory|bad_alloc"
+    r"(can't|cannot|failed to|unable to) allocate|out of memory|not enough memory|bad_alloc"
+    r"|failed to map segment|could not create a primitive|can't start new thread"
 )
-"""What compiled libraries say when they get no memory, in small letters; each raises a RuntimeError of its own."""
+"""What compiled libraries say, in small letters, when they get no memory: while they run, are loaded, or start a thread. The
+primitive is oneDNN's, which torch computes with."""
 
 
 @contextmanager
@@ -48,7 +50,7 @@ def log_to(path: str | Path) -> Iterator[None]:
                 if line is None:
                     logging.exception("unexpected error")
                     raise
-                logging.error("%s", line, exc_info=isinstance(error, OSError | MemoryError | RuntimeError))
+                logging.error("%s", line, exc_info=isinstance(error, OSError | MemoryError | RuntimeError | ImportError))
                 os.write(terminal[1], f"error: {line}\n".encode())
                 sys.exit(1)
             finally:
@@ -68,7 +70,7 @@ def _one_line(error: BaseException, path: str | Path) -> str | None:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or path}: {error.strerror}"
     reason = " ".join(str(error).split())
-    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and NO_MEMORY.search(reason.lower())):
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError | ImportError) and NO_MEMORY.search(reason.lower())):
         return f"{path}: the job needs more memory than it may have ({reason[:200] or type(error).__name__})"
     return None
 

@@ -228,6 +228,8 @@ def nifti_problem(path: Path, voxels: bool = True) -> str | None:
     try:
         with (gzip.open if is_compressed else open)(path, "rb") as file:
             header = file.read(348)
+            if len(header) < 348:
+                return f"found {len(header)} bytes, expected a header of 348"
             if header[344:] != b"n+1\0":
                 return None
             order = "<" if struct.unpack_from("<i", header)[0] == 348 else ">"
