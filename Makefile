@@ -3,17 +3,18 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= config/config.yaml
 ARGS ?=
+FAULTS ?=
 EXPERIMENT = $(shell sed -n 's/^experiment: *//p' $(CONFIG))
 SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(CONFIG) $(ARGS)
 
 PAIR ?= test1
 CHROMIUM ?= chromium
 
-.PHONY: help run figures report screenshot peers test lint bench
+.PHONY: help run figures report screenshot peers test test-faults lint bench
 
 help:  ## List these commands
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
-	@echo 'All but peers, test, lint and bench take CONFIG=FILE (default: $(CONFIG)) and ARGS="further arguments of snakemake"'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
+	@echo 'All but peers, tests, lint and bench take CONFIG=FILE (default: $(CONFIG)) and ARGS="further arguments of snakemake"'
 
 run: $(VENV)/installed  ## Run the workflow: Table 2.1 and all figures
 	$(SNAKEMAKE) --resources gpu=1
@@ -34,6 +35,9 @@ peers: $(VENV)/installed  ## Install the packages of the methods in config/peers
 
 test: $(VENV)/installed  ## Run the tests
 	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-faults: $(VENV)/installed  ## Kill jobs, fill disks, damage files: reruns have to end alike. FAULTS="arguments of tests/faults/run.py"
+	$(BIN)/python tests/faults/run.py $(FAULTS)
 
 lint: $(VENV)/installed  ## Check format and style of code and workflow
 	$(BIN)/ruff check .
