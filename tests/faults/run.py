@@ -43,13 +43,13 @@ MADE_BY_SNAKEMAKE = ("logs", "benchmarks", "checkpoints")
 """Folders of the results with files that are no outputs of rules."""
 
 STAGES = {
-    "images": ["cohort/test1_*", "masks", "images"],
+    "images": ["cohort/test1_*", "masks", "images", "registrations", "evaluation/[!s]*"],
     "synthesis": ["synthetic/validation1_*", "patches/validation1_*", "evaluation/synthetic*"],
     "training": ["models", "evaluation/synthetic*"],
     "registration": ["registrations", "evaluation/[!s]*"],
     "evaluation": ["evaluation"],
 }
-"""What is removed of a finished run so that a stage runs again; the tables, besides."""
+"""What is removed of a finished run so that a stage runs again, with all that is made of it; the tables, besides."""
 
 TABLES = ("tables", str(RESULTS / "evaluation" / "field_statistics.csv"))
 """Targets with which Snakemake makes all tables."""
