@@ -409,6 +409,19 @@ MEMORY = {
 }
 
 
+def memory_message(workflow: Workflow, output: str) -> str:
+    """The line about memory; of a library that ends or crashes the process, what is in the log that Snakemake names."""
+    lines = errors(output)
+    for names in re.findall(r"^    log: (.*?) \(check", output, re.MULTILINE):
+        for name in names.split(", "):
+            path = workflow.folder / name
+            text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+            lines += [f"{name}: {line}" for line in text.splitlines()]
+    said = [line for line in lines if re.search(r"(?i)memory|alloc|Segmentation fault|Aborted", line)]
+    require(len(said) > 0, f"unclear: {lines} {output[-3000:]}")
+    return said[0]
+
+
 def out_of_memory(harness: Harness, workflow: Workflow, stage: str) -> str:
     """Jobs that may have a part of the address space that they had, less each time."""
     snakefile = workflow.folder / "Snakefile"
@@ -419,11 +432,8 @@ def out_of_memory(harness: Harness, workflow: Workflow, stage: str) -> str:
         limit = int(share * max(harness.memory[name] for name in MEMORY[stage]))
         snakefile.write_text(f'{text}\nshell.prefix("set -euo pipefail; ulimit -v {limit}; ")\n', encoding="utf-8")
         status, output = workflow.run(*TABLES)
-        lines = errors(output)
         if status != 0:
-            clear = [line for line in lines if re.search(r"memory|alloc", line)]
-            require(len(clear) > 0, f"{share:.0%}: unclear: {lines} {output[-3000:]}")
-            said.append(f"{share:.0%} of {limit / share / 2**20:.1f} GiB: {clear[0]}")
+            said.append(f"{share:.0%} of {limit / share / 2**20:.1f} GiB: {memory_message(workflow, output)}")
     snakefile.write_text(text, encoding="utf-8")
     workflow.rerun()
     return "; ".join(said) or "enough in all three"

@@ -1,5 +1,6 @@
 """What every script of the workflow does around its work: keep a log, turn a known error into one line, end with Snakemake."""
 
+import faulthandler
 import logging
 import os
 import re
@@ -42,6 +43,8 @@ def log_to(path: str | Path) -> Iterator[None]:
         sys.exit(f"error: {path}: cannot be written ({error.strerror})")
     try:
         with output_to(log) as terminal:
+            # Libraries crash where they get no memory: the log says where.
+            faulthandler.enable(log)
             logging.basicConfig(stream=log, level=logging.INFO, format="%(asctime)s %(message)s", force=True)
             try:
                 yield
@@ -55,6 +58,7 @@ def log_to(path: str | Path) -> Iterator[None]:
                 sys.exit(1)
             finally:
                 logging.getLogger().handlers.clear()
+                faulthandler.disable()
     finally:
         # A full disk has no room for the last lines.
         with suppress(OSError):
