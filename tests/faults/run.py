@@ -465,12 +465,12 @@ HALVES = {
     "benchmarks/register/affine/test1.tsv": "evaluation/runs.csv",
     "cohort/test1_baseline.txt": "evaluation/landmarks/test1.csv",
     "cohort/test1_dvf.nii.gz": "evaluation/field_errors/test1.csv",
-    "images/1.75mm/test1_baseline_mask.nii.gz": "evaluation/regularity/test1.csv",
     "models/regnet/model.safetensors": "evaluation/synthetic/regnet_validation.csv",
     "patches/validation1_baseline/original_low.npz": "evaluation/synthetic/regnet_validation.csv",
     "synthetic/validation1_baseline/original.npy": "evaluation/synthetic/regnet_validation.csv",
     "synthetic/validation1_baseline/original_low/dvf.npz": "patches/validation1_baseline/original_low.npz",
     "registrations/affine/test1/transform.h5": "registrations/bspline_1r/test1/transform.h5",
+    "images/1.75mm/test1_baseline_mask.nii.gz": "registrations/affine/test1/transform.h5",
     "images/1.75mm/test1_baseline.nii.gz": "registrations/affine/test1/transform.h5",
 }
 """Files of each kind and what is made of them, the last stage first, so that nothing else has to be made for it."""
@@ -612,8 +612,8 @@ def main() -> int:
             verdict = "identical"
         except Skipped as reason:
             verdict, what = "skipped", str(reason)
-        except Failed as reason:
-            verdict, what = "FAILED", str(reason)
+        except Exception as reason:
+            verdict, what = "FAILED", f"{type(reason).__name__}: {reason}"
             failed.append(name)
         print(f"{name}: {verdict} ({time.monotonic() - begun:.0f} s): {what}", flush=True)
         if verdict != "FAILED" and not arguments.keep:
