@@ -363,7 +363,9 @@ def out_of_disk(harness: Harness, workflow: Workflow, name: str) -> str:
     workflow.remove(stage)
     path = workflow.folder / RESULTS / folder
     shutil.rmtree(path, ignore_errors=True)
-    room = {"checkpoints": 2**20, "logs": 2**12}.get(name) or max(2**12, int(harness.rng.uniform(0.3, 0.8) * needed))
+    room = {"checkpoints": 2**20, "logs": 2**12, "images": needed // 8}.get(name) or max(
+        2**12, int(harness.rng.uniform(0.3, 0.8) * needed)
+    )
     with mounted("-t", "tmpfs", "-o", f"size={room}", "tmpfs", at=path):
         status, output = workflow.run(*TABLES)
         lines = errors(output)
