@@ -3,16 +3,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= config/config.yaml
 ARGS ?=
+FAULTS ?=
 EXPERIMENT = $(shell sed -n 's/^experiment: *//p' $(CONFIG))
 SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(CONFIG) $(ARGS)
 
 PAIR ?= test1
 CHROMIUM ?= chromium
 
-.PHONY: help run figures report screenshot peers test test-slurm lint bench
+.PHONY: help run figures report screenshot peers test test-slurm test-faults lint bench
 
 help:  ## List these commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
 	@echo 'All but peers, the tests, lint and bench take CONFIG=FILE (default: $(CONFIG)) and ARGS="further arguments of snakemake"'
 
 run: $(VENV)/installed  ## Run the workflow: Table 2.1 and all figures
@@ -40,6 +41,9 @@ test-slurm: $(VENV)/installed  ## Run the tests of profiles/slurm on a Slurm sta
 		apt-get -qq install -y --no-install-recommends slurmctld slurmd slurm-client munge > /dev/null; }
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-slurm.in -c constraints.txt -c constraints-slurm.txt
 	TEST_SLURM=1 $(BIN)/pytest tests/slurm
+
+test-faults: $(VENV)/installed  ## Kill jobs, fill disks, damage files: reruns have to end alike. FAULTS="arguments of tests/faults/run.py"
+	$(BIN)/python tests/faults/run.py $(FAULTS)
 
 lint: $(VENV)/installed  ## Check format and style of code and workflow
 	$(BIN)/ruff check .

@@ -13,6 +13,7 @@ import pytest
 import SimpleITK as sitk
 import yaml
 from browser import needs_chromium, opened
+from moves import Moves
 from working_copy import copy_of_the_workflow
 
 from regnet import comparison, records, summaries
@@ -35,9 +36,24 @@ def snakemake(folder, *arguments, config=("config/test.yaml",)):
 def run(tmp_path_factory):
     """A folder in which the test config has been run with two cores."""
     folder = copy_of_the_workflow(tmp_path_factory.mktemp("run"))
+    declared = outputs(snakemake(folder, "--cores", "2", "--dry-run").stdout)
+    for name in declared:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+    moves = Moves({(folder / name).parent for name in declared}) if sys.platform == "linux" else None
     process = snakemake(folder, "--cores", "2")
     assert process.returncode == 0, process.stderr[-5000:]
+    if moves:
+        moves.read()
+        # No job leaves half an output: all are made beside and moved.
+        assert {str(path.relative_to(folder)) for path in moves.moved} >= declared
+        assert not {str(path.relative_to(folder)) for path in moves.made} & declared
+        moves.close()
     return folder
+
+
+def outputs(plan):
+    """The outputs of all jobs, from what a dry run says."""
+    return {name for line in re.findall(r"^    output: (.*)$", plan, re.MULTILINE) for name in line.split(", ")}
 
 
 FIGURES = [

@@ -11,6 +11,7 @@ sys.path.append(str(Path(str(workflow.current_basedir)).parent / "scripts"))
 
 from regnet.checking import checked_cohort
 from regnet.errors import RegNetError
+from regnet.jobs import STARTED_BY
 from regnet.modules import source_files
 from regnet.registration.methods import configured, memory_mb, method_files
 from regnet.resources import shipped
@@ -21,6 +22,9 @@ try:
     cohort = checked_cohort(config, files=workflow.is_main_process)
 except RegNetError as error:
     raise WorkflowError(str(error)) from None
+
+# Jobs end with the process that starts them, even if it is killed.
+os.environ[STARTED_BY] = str(os.getpid())
 
 DATA_ROOT = os.path.normpath(config["data_root"])
 RESULTS = f"results/{config['experiment']}"

@@ -5,16 +5,9 @@ import SimpleITK as sitk
 import torch
 
 from regnet.conventions import job_seed
-from regnet.files import whole_file
 from regnet.jobs import log_to
-from regnet.synthesis import bspline_coefficients, deform, deform_mask, random_dvf, require_room, seen
+from regnet.synthesis import bspline_coefficients, deform, deform_mask, random_dvf, require_room, save_volume, seen
 from regnet.volumes import Grid, read_ct, read_mask
-
-
-def save_volume(image, path):
-    with whole_file(path) as partial:
-        np.save(partial, sitk.GetArrayViewFromImage(image))
-
 
 with log_to(snakemake.log[0]):
     torch.set_num_threads(snakemake.threads)

@@ -1,12 +1,47 @@
 """Writing files and folders so that nobody ever reads half of one."""
 
 import os
+import re
 import shutil
+import zlib
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from zipfile import BadZipFile
 
-from regnet.errors import OutputError
+from regnet.errors import InputError, OutputError
+
+NPZ_ERRORS = (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error)
+"""What numpy raises while it reads an ``.npz`` file that is cut off or damaged, or lacks an array."""
+
+
+def is_running(process: int) -> bool:
+    """Whether there is a process with this number on this machine."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
+
+
+def refuse_cut_table(path: str | Path) -> None:
+    """Refuse a table of text that ends within a row, as whoever reads it would not notice.
+
+    Raises
+    ------
+    InputError
+        If the last line does not end, or the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - 1))
+            ending = file.read()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as a table ({error.strerror})") from error
+    if ending != b"\n":
+        raise InputError(f"{path}: cannot be read as a table (it is empty or ends within a row)")
 
 
 @contextmanager
@@ -14,6 +49,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
     """Give a temporary path beside `path`, and move it to `path` once the block has ended without an error.
 
     The temporary name keeps the suffixes (``.nii.gz``), by which most writers choose the format. Parent folders are made.
+    What killed processes left beside `path` is removed.
 
     Raises
     ------
@@ -26,16 +62,20 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{path}: cannot be written ({error.strerror}: {error.filename})") from error
+    _remove_leftovers(path.parent, "partial", path.name)
     try:
         yield partial
         os.replace(partial, path)
     except OSError as error:
-        if str(partial) not in (error.filename, error.filename2):
+        # A full disk is met by a write to an open file, which names none.
+        if error.filename is not None and str(partial) not in (error.filename, error.filename2):
             raise
         # Nobody finds the temporary file that the message names.
-        raise OutputError(f"{path}: cannot be written ({error.strerror})") from error
+        raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        partial.unlink(missing_ok=True)
+        # A file system that cannot be written refuses this too.
+        with suppress(OSError):
+            partial.unlink()
 
 
 @contextmanager
@@ -61,6 +101,7 @@ def whole_folder(path: str | Path, names: Collection[str], *, replace: bool = Fa
     # Beside `path` or above it: on the same file system, where moving is atomic.
     nearest = next(parent for parent in path.parents if parent.exists())
     partial, replaced = (nearest / f".{what}-{os.getpid()}-{path.name}" for what in ("partial", "replaced"))
+    _remove_leftovers(nearest, "partial", path.name)
     try:
         partial.mkdir()
     except OSError as error:
@@ -77,11 +118,21 @@ def whole_folder(path: str | Path, names: Collection[str], *, replace: bool = Fa
                 os.rename(replaced, path)
             raise
         shutil.rmtree(replaced, ignore_errors=True)
+        _remove_leftovers(nearest, "replaced", path.name)
     except OutputError as error:
         # Nobody finds the temporary folder that the message names.
         raise OutputError(str(error).replace(str(partial), str(path))) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _remove_leftovers(folder: Path, what: str, name: str) -> None:
+    """Remove the temporary files or folders of one name whose processes were killed before they could do it."""
+    for entry in os.scandir(folder):
+        found = re.fullmatch(rf"\.{what}-(\d+)-{re.escape(name)}", entry.name)
+        if found and not is_running(int(found[1])):
+            with suppress(OSError):
+                shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
 
 
 def _refuse_to_replace(path: Path, names: Collection[str], replace: bool) -> None:

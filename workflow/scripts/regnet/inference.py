@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from regnet.devices import has_fast_bfloat16, has_right_bfloat16
-from regnet.errors import ConfigError, InputError
+from regnet.errors import ConfigError, InputError, OutputError
 from regnet.feeding import Feed
 from regnet.files import whole_file
 from regnet.network import FIRST_OUTPUT, ORIGINAL_MARGIN, OUTPUT_STRIDE, VARIANTS, RegNet, window_size
@@ -84,12 +84,20 @@ def save_network(network: RegNet, path: str | Path, *, spacing: float, window: t
         Lowest and highest HU that the network sees.
     facts
         Anything else worth knowing, kept as JSON.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written, for example because the disk is full.
     """
     metadata = {"variant": network.variant, "spacing": spacing, "window": list(window), **facts}
     weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     with whole_file(path) as partial:
         # One entry: the order of several would differ from process to process, and with it the bytes of the file.
-        save_file(weights, str(partial), {METADATA: json.dumps(metadata)})
+        try:
+            save_file(weights, str(partial), {METADATA: json.dumps(metadata)})
+        except SafetensorError as error:
+            raise OutputError(f"{path}: cannot be written ({error})") from error
 
 
 def load_network(

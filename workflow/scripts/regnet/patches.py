@@ -10,14 +10,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.lib.format import open_memmap
 from numpy.lib.stride_tricks import sliding_window_view
 
 from regnet.errors import InputError
-from regnet.files import whole_file
+from regnet.files import NPZ_ERRORS, whole_file
 
 log = logging.getLogger(__name__)
 
@@ -145,7 +144,7 @@ class Samples:
         try:
             with open(path, "rb") as file, np.load(file) as stored:
                 samples = cls(stored["centres"], stored["displacements"])
-        except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        except NPZ_ERRORS as error:
             raise InputError(f"{path}: cannot be read as a table of samples ({error})") from error
         if not len(samples.centres):
             raise InputError(f"{path}: the table of samples is empty")

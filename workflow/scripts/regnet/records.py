@@ -6,14 +6,13 @@ tables and figures, is made of these files alone, so this module needs neither i
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from zipfile import BadZipFile
 
 import numpy as np
 import pandas as pd
 
 from regnet.conventions import AXES
 from regnet.errors import InputError
-from regnet.files import whole_file
+from regnet.files import NPZ_ERRORS, refuse_cut_table, whole_file
 
 METHOD_NAMES = {
     "affine": "Affine",
@@ -117,8 +116,9 @@ def read_errors(path: str | Path, columns: Mapping[str, type]) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If the file is missing, is not a CSV table, lacks a column, or holds something else than the column's type.
+        If the file is missing, is cut off, is not a CSV table, lacks a column, or holds something else than the column's type.
     """
+    refuse_cut_table(path)
     try:
         found = pd.read_csv(path, nrows=0).columns
     except (OSError, ValueError) as error:
@@ -141,8 +141,9 @@ def read_table(path: str | Path, columns: Iterable[str]) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If the file is missing, is not a CSV table, or lacks a column.
+        If the file is missing, is cut off, is not a CSV table, or lacks a column.
     """
+    refuse_cut_table(path)
     text = {name: str for name in ("evaluation", "method", "other", "level")}
     try:
         # Names stay as they are: a method may be called "nan".
@@ -166,8 +167,9 @@ def read_benchmark(path: str | Path) -> tuple[float, float]:
     Raises
     ------
     InputError
-        If the file is missing or is no such file.
+        If the file is missing, is cut off or is no such file.
     """
+    refuse_cut_table(path)
     try:
         table = pd.read_csv(path, sep="\t", na_values=["-"])
         return float(table["s"].mean()), float(table["max_rss"].mean())
@@ -192,9 +194,9 @@ def read_slices(path: str | Path, names: Iterable[str]) -> dict[str, np.ndarray]
         If the file is missing, is no such file, or lacks one of the arrays `names`.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:
             slices = {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, BadZipFile, AttributeError) as error:
+    except (*NPZ_ERRORS, AttributeError) as error:
         raise InputError(f"{path}: cannot be read as an npz file ({error})") from error
     missing = [name for name in names if name not in slices]
     if missing:

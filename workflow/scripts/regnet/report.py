@@ -19,8 +19,9 @@ from markdown import markdown
 
 from regnet.cohort import Cohort
 from regnet.errors import InputError
-from regnet.files import whole_file
+from regnet.files import refuse_cut_table, whole_file
 from regnet.slices import overview_slices
+from regnet.volumes import read_grid, read_image
 
 THUMBNAIL_WINDOW = (-1350, 150)
 """Range of HU from black to white in the small pictures of the images: a lung window."""
@@ -76,14 +77,19 @@ def cohort_page(cohort: Cohort, resampled: Sequence[str | Path], masks: Sequence
         Images and pairs; the files of the images are there.
     resampled, masks
         The resampled image and lung mask of each image.
+
+    Raises
+    ------
+    InputError
+        If a file cannot be read as an image.
     """
     images, rows = cohort.images, []
     for number, (name, image) in enumerate(images.iterrows()):
-        size, spacing = _header(image["path"])
-        mask = sitk.ReadImage(str(masks[number]))
+        grid = read_grid(image["path"])
+        mask = read_image(masks[number])
         litres = np.count_nonzero(sitk.GetArrayViewFromImage(mask)) * np.prod(mask.GetSpacing()) / 1e6
-        picture = _thumbnail(sitk.ReadImage(str(resampled[number])), mask) if number < THUMBNAILS else ""
-        voxels = " x ".join(f"{side:g}" for side in size), " x ".join(f"{side:.4g}" for side in spacing)
+        picture = _thumbnail(read_image(resampled[number]), mask) if number < THUMBNAILS else ""
+        voxels = " x ".join(f"{side:g}" for side in grid.size), " x ".join(f"{side:.4g}" for side in grid.spacing)
         rows.append([picture, str(name), image["subject"], image["split"], *voxels, f"{litres:.2f}"])
     header = ["", "image", "subject", "used for", "voxels", "voxel size (mm)", "lungs (litres)"]
     pairs = cohort.pairs[["fixed", "moving", "split"]].reset_index()
@@ -172,14 +178,6 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "<table>\n" + "\n".join(f"<tr>{line}</tr>" for line in lines) + "\n</table>"
 
 
-def _header(path: str | Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Size and spacing, x, y, z, of an image file; its voxels are not read."""
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.ReadImageInformation()
-    return reader.GetSize(), reader.GetSpacing()
-
-
 def _thumbnail(image: sitk.Image, mask: sitk.Image) -> str:
     """The coronal slice of an image with the largest part of the lungs, as a small picture in HTML."""
     arrays = overview_slices(image, mask, image, {})["coronal"]
@@ -199,6 +197,7 @@ def _step(path: str | Path) -> str:
 
 def _benchmark(path: str | Path) -> dict[str, float]:
     """The numbers of a benchmark file; those of a job too short to be measured are missing."""
+    refuse_cut_table(path)
     table = pd.read_csv(path, sep="\t", na_values="-")
     missing = [column for column in BENCHMARK_COLUMNS if column not in table]
     if missing or len(table) == 0:

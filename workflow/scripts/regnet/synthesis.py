@@ -9,10 +9,11 @@ from pathlib import Path
 import numpy as np
 import SimpleITK as sitk
 import torch
+from numpy.lib import format as npy
 
 from regnet.conventions import AIR_HU
 from regnet.errors import InputError
-from regnet.files import whole_file
+from regnet.files import NPZ_ERRORS, whole_file
 from regnet.patches import CANDIDATES, WINDOW_BEFORE, Samples, balance, output_points, sample_centres
 from regnet.volumes import Grid
 from regnet.warping import Box, RandomField, displacement_in_voxels, draw_field, slabs, spline_coefficients, voxel_axes
@@ -109,10 +110,10 @@ class SyntheticDVF:
             If the file cannot be read as such a field.
         """
         try:
-            with np.load(path) as stored:
+            with open(path, "rb") as file, np.load(file) as stored:
                 grid = Grid(*(tuple(stored[name].tolist()) for name in ("size", "spacing", "origin", "direction")))
                 return cls(stored["points"], stored["vectors"], float(stored["sigma"]), stored["scale"], grid)
-        except (OSError, ValueError, KeyError) as error:
+        except NPZ_ERRORS as error:
             raise InputError(f"{path}: cannot be read as a synthetic displacement field ({error})") from error
 
 
@@ -226,6 +227,21 @@ def deform(
         warped += noise_sd * rng.standard_normal(warped.shape, np.float32)
         values[part] = np.clip(np.round(warped), AIR_HU, 32767)
     return dvf.grid.image(values)
+
+
+def save_volume(image: sitk.Image, path: str | Path) -> None:
+    """Write the voxels of an image as an ``.npy`` file; never leaves half a file.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, for example because the disk is full.
+    """
+    voxels = sitk.GetArrayViewFromImage(image)
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        # Not np.save, which does not say that a disk is full if only the last kilobytes find no room.
+        npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(voxels))
+        file.write(voxels.data)
 
 
 def deform_mask(mask: sitk.Image, dvf: SyntheticDVF) -> sitk.Image:

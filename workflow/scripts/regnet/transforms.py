@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from regnet.conventions import AIR_HU
 from regnet.errors import InputError, OutputError
 from regnet.files import whole_file
-from regnet.volumes import Grid
+from regnet.volumes import Grid, nifti_problem
 
 
 def field_transform(field: np.ndarray, grid: Grid) -> sitk.DisplacementFieldTransform:
@@ -30,8 +30,11 @@ def read_field(path: str | Path) -> sitk.DisplacementFieldTransform:
     Raises
     ------
     InputError
-        If the file is missing or is no 3D image of vectors with three components.
+        If the file is missing, is cut off, or is no 3D image of vectors with three components.
     """
+    problem = nifti_problem(Path(path)) if Path(path).is_file() else None
+    if problem:
+        raise InputError(f"{path}: cannot be read as a DVF ({problem})")
     try:
         image = sitk.ReadImage(str(path), sitk.sitkVectorFloat64)
     except RuntimeError as error:

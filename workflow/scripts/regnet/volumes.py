@@ -128,7 +128,7 @@ def read_image(path: str | Path) -> sitk.Image:
     path = Path(path)
     names = _image_files(path)
     _header_grid(path, names)
-    problem = _nifti_problem(path) if path.is_file() else None
+    problem = nifti_problem(path) if path.is_file() else None
     if problem:
         raise InputError(f"{path}: cannot be read as an image ({problem})")
     with _itk_errors(path):
@@ -150,7 +150,7 @@ def read_grid(path: str | Path) -> Grid:
     """
     path = Path(path)
     grid = _header_grid(path, _image_files(path))
-    problem = _nifti_problem(path, voxels=False) if path.is_file() else None
+    problem = nifti_problem(path, voxels=False) if path.is_file() else None
     if problem:
         raise InputError(f"{path}: cannot be read as an image ({problem})")
     return grid
@@ -212,7 +212,7 @@ def _header(name: str) -> sitk.ImageFileReader:
     return reader
 
 
-def _nifti_problem(path: Path, voxels: bool = True) -> str | None:
+def nifti_problem(path: Path, voxels: bool = True) -> str | None:
     """What is wrong with a NIfTI file that ITK passes over.
 
     ITK reads zeros where a file ends too soon and in the place of NaN, and takes a spacing of 0 for 1 mm. Looks at NIfTI-1 in
@@ -228,6 +228,8 @@ def _nifti_problem(path: Path, voxels: bool = True) -> str | None:
     try:
         with (gzip.open if is_compressed else open)(path, "rb") as file:
             header = file.read(348)
+            if len(header) < 348:
+                return f"found {len(header)} bytes, expected a header of 348"
             if header[344:] != b"n+1\0":
                 return None
             order = "<" if struct.unpack_from("<i", header)[0] == 348 else ">"
@@ -335,7 +337,7 @@ def write_image(image: sitk.Image, path: str | Path) -> None:
         except RuntimeError as error:
             raise OutputError(f"{path}: cannot be written ({_itk_reason(error)})") from error
         # ITK does not say that a disk is full while it writes NIfTI.
-        problem = _nifti_problem(partial)
+        problem = nifti_problem(partial)
         if problem:
             raise OutputError(f"{path}: cannot be written whole, is the disk full? ({problem})")
 

@@ -1,6 +1,7 @@
 """Affine and B-spline registration by elastix [Klein 2010], run in this process through itk-elastix."""
 
 import re
+import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -128,6 +129,9 @@ def register_with_file(
     log = Path(log).absolute()
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
+    for left in log.parent.glob(f".{log.name}-*"):
+        # By a process that was killed.
+        shutil.rmtree(left, ignore_errors=True)
     settings = _read_parameters(parameters, overrides or {})
     settings |= {name: (value,) for name, value in QUIET.items()} | {"RandomSeed": (str(seed),)}
 

@@ -1,0 +1,633 @@
+"""Faults, tried for real: each disturbs a run, and a rerun has to end with the tables of an undisturbed one, byte for byte.
+
+    python tests/faults/run.py [--seed NUMBER] [--kills NUMBER] [--keep] [--folder FOLDER] [CASE ...]
+
+A run of `faults.yaml` is made once. Each case copies it, removes what the stage under attack has made and all tables, disturbs
+the run that makes them again, and runs Snakemake once more. Each prints a line. Out of disk and read-only need root and mount.
+"""
+
+import argparse
+import fnmatch
+import io
+import json
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pandas as pd
+import yaml
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "tests"))
+
+from moves import Moves  # noqa: E402 - its folder is on the path only now
+
+RESULTS = Path("results/faults")
+
+MEASURED = {
+    "evaluation/runs.csv": ("seconds", "memory_mb"),
+    "tables/comparison.csv": ("seconds", "seconds_with_affine", "memory_mb"),
+}
+"""Columns of tables that hold what a job took, which no two runs share."""
+
+MADE_BY_SNAKEMAKE = ("logs", "benchmarks", "checkpoints")
+"""Folders of the results with files that are no outputs of rules."""
+
+STAGES = {
+    "images": ["cohort/test1_*", "masks", "images", "registrations", "evaluation/[!s]*"],
+    "synthesis": ["synthetic/validation1_*", "patches/validation1_*", "evaluation/synthetic*"],
+    "training": ["models", "evaluation/synthetic*"],
+    "registration": ["registrations", "evaluation/[!s]*"],
+    "evaluation": ["evaluation"],
+}
+"""What is removed of a finished run so that a stage runs again, with all that is made of it; the tables, besides."""
+
+TABLES = ("tables", str(RESULTS / "evaluation" / "field_statistics.csv"))
+"""Targets with which Snakemake makes all tables."""
+
+JOBS = {
+    "training": ["train"],
+    "registration": ["register", "register_regnet"],
+    "evaluation": ["evaluate_synthetic", "evaluate_landmarks", "evaluate_regularity", "evaluate_fields"],
+}
+"""Scripts of the jobs of a stage that are killed."""
+
+
+class Skipped(Exception):
+    """A case that cannot be tried here, with the reason."""
+
+
+class Failed(Exception):
+    """What happened is not what has to happen."""
+
+
+def require(fact: bool, message: str) -> None:
+    if not fact:
+        raise Failed(message)
+
+
+class Workflow:
+    """A copy of the workflow in a folder of its own, and the run of it that goes on."""
+
+    def __init__(self, folder: Path, *configs: str) -> None:
+        self.folder = folder
+        self.configs = configs or ("faults.yaml",)
+
+    def start(self, *arguments: str, cores: int = 2) -> subprocess.Popen:
+        """Snakemake in a process group of its own, as a shell starts it."""
+        output = open(self.folder / "output.txt", "w", encoding="utf-8")  # noqa: SIM115 - the process keeps it
+        configs = ["config/test.yaml", *self.configs]
+        command = [sys.executable, "-m", "snakemake", "--resources", "gpu=0", "--configfile", *configs, "--cores", str(cores)]
+        with output:
+            return subprocess.Popen(
+                [*command, *arguments], cwd=self.folder, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+
+    def run(self, *arguments: str, cores: int = 2) -> tuple[int, str]:
+        """The exit status of Snakemake and what it said."""
+        status = self.start(*arguments, cores=cores).wait()
+        return status, self.output()
+
+    def output(self) -> str:
+        return (self.folder / "output.txt").read_text(encoding="utf-8", errors="replace")
+
+    def remove(self, stage: str) -> None:
+        for pattern in (*STAGES[stage], "tables"):
+            for path in (self.folder / RESULTS).glob(pattern):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+    def jobs(self, names: list[str] | None = None) -> dict[int, str]:
+        """The processes of scripts that run in this folder, and the names of their scripts."""
+        found = {}
+        for process in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
+                if Path(os.readlink(process / "cwd")) != self.folder.resolve():
+                    continue
+            except OSError:
+                continue
+            scripts = [word for word in words[:3] if ".snakemake/scripts/" in word]
+            name = Path(scripts[0]).name.split(".")[1] if scripts else None
+            if name and (names is None or name in names):
+                found[int(process.name)] = name
+        return found
+
+    def wait_for_job(self, snakemake: subprocess.Popen, names: list[str] | None = None) -> tuple[int, str]:
+        """The first process of one of the scripts."""
+        while snakemake.poll() is None:
+            for process, name in self.jobs(names).items():
+                return process, name
+            time.sleep(0.02)
+        raise Failed(f"no job of {names} was seen: {self.output()[-2000:]}")
+
+    def rerun(self, *targets: str) -> str:
+        """What a user does after a fault: run it again, after --unlock if that is asked for."""
+        status, output = self.run(*(targets or TABLES))
+        unlocked = ""
+        if "snakemake --unlock" in output or "--unlock" in output:
+            require(status != 0, "a lock, and status 0")
+            self.run("--unlock")
+            status, output = self.run(*(targets or TABLES))
+            unlocked = ", after --unlock"
+        require(status == 0, f"the rerun failed: {errors(output) or output[-3000:]}")
+        return unlocked
+
+
+def errors(output: str) -> list[str]:
+    """The lines that tell the user what is wrong."""
+    return [line.strip() for line in output.splitlines() if line.startswith("error: ")]
+
+
+def table(path: Path, name: str) -> bytes:
+    """What of a table has to be the same in all runs."""
+    if name not in MEASURED:
+        return path.read_bytes()
+    frame = pd.read_csv(io.BytesIO(path.read_bytes()), dtype=str, keep_default_na=False)
+    return frame.drop(columns=list(MEASURED[name])).to_csv(index=False).encode()
+
+
+def tables(folder: Path, results: Path = RESULTS) -> dict[str, bytes]:
+    paths = sorted([*(folder / results).glob("tables/*.csv"), *(folder / results).glob("evaluation/*.csv")])
+    return {name: table(path, name) for path in paths for name in [path.relative_to(folder / results).as_posix()]}
+
+
+class Harness:
+    """The undisturbed run, and copies of it."""
+
+    def __init__(self, scratch: Path, rng: random.Random) -> None:
+        self.scratch = scratch
+        self.rng = rng
+        self.reference = Workflow(scratch / "reference")
+        self.seconds: dict[str, float] = {}
+        self.memory: dict[str, int] = {}
+        self.tables: dict[str, bytes] = {}
+
+    def checkout(self, folder: Path) -> None:
+        folder.mkdir()
+        for name in ("workflow", "config", "profiles"):
+            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+        for path in (ROOT / "Snakefile", ROOT / "environment.yml", ROOT / "tests" / "faults" / "faults.yaml"):
+            shutil.copy(path, folder)
+
+    def prepare(self) -> str:
+        """The undisturbed run, with a look whether it moves all its outputs into place; or what is left of an earlier one."""
+        measured = self.reference.folder / "measured.json"
+        if measured.exists():
+            self.seconds, self.memory = json.loads(measured.read_text(encoding="utf-8"))
+            self.tables = tables(self.reference.folder)
+            return "made earlier"
+        self.checkout(self.reference.folder)
+        status, plan = self.reference.run("--dry-run", "all")
+        require(status == 0, plan[-3000:])
+        declared = {
+            self.reference.folder / name
+            for line in re.findall(r"^    output: (.*)$", plan, re.MULTILINE)
+            for name in line.split(", ")
+        }
+        folders = {path.parent for path in declared}
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        moves = Moves(folders)
+        process = self.reference.start("all")
+        begun: dict[int, float] = {}
+        names: dict[int, str] = {}
+        while process.poll() is None:
+            now = time.monotonic()
+            moves.read()
+            for job, name in self.reference.jobs().items():
+                begun.setdefault(job, now)
+                names[job] = name
+                self.seconds[name] = max(self.seconds.get(name, 0.0), now - begun[job])
+                self.memory[name] = max(self.memory.get(name, 0), virtual_memory(job))
+            time.sleep(0.05)
+        moves.read()
+        moves.close()
+        require(process.returncode == 0, self.reference.output()[-3000:])
+        in_place = sorted(str(path) for path in declared & moves.made)
+        require(not in_place, f"made in place: {', '.join(in_place)}")
+        missing = sorted(str(path) for path in declared - moves.moved)
+        require(not missing, f"not moved into place: {', '.join(missing)}")
+        self.tables = tables(self.reference.folder)
+        require(len(self.tables) > 8, "tables are missing")
+        measured.write_text(json.dumps([self.seconds, self.memory]), encoding="utf-8")
+        return f"{len(declared)} outputs of {len(self.seconds)} kinds of jobs, all moved into place; {len(self.tables)} tables"
+
+    def copy(self, name: str) -> Workflow:
+        folder = self.scratch / re.sub(r"\W+", "_", name)
+        subprocess.run(["cp", "-a", "--reflink=auto", self.reference.folder, folder], check=True)
+        return Workflow(folder)
+
+    def check(self, workflow: Workflow) -> None:
+        """The tables are those of the undisturbed run, and nothing half-written is left."""
+        found = tables(workflow.folder)
+        different = [name for name in self.tables if found.get(name) != self.tables[name]] + sorted(found.keys() - self.tables)
+        require(not different, f"tables differ: {', '.join(different)}")
+        left = [str(path.relative_to(workflow.folder)) for path in (workflow.folder / "results").rglob(".*-*")]
+        require(not left, f"left over: {', '.join(left)}")
+
+
+def virtual_memory(process: int) -> int:
+    """The largest size of the address space of a process so far, in KiB."""
+    try:
+        status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    found = re.search(r"VmPeak:\s+(\d+)", status)
+    return int(found[1]) if found else 0
+
+
+Case = Callable[[Harness, Workflow], str]
+CASES: dict[str, Case] = {}
+
+
+def case(name: str) -> Callable[[Case], Case]:
+    def register(function: Case) -> Case:
+        CASES[name] = function
+        return function
+
+    return register
+
+
+def end(process: subprocess.Popen, which: signal.Signals, group: bool = False) -> None:
+    with_group = os.killpg if group else os.kill
+    try:
+        with_group(process.pid, which)
+    except ProcessLookupError:
+        return
+    process.wait()
+
+
+def kill_snakemake(harness: Harness, workflow: Workflow, which: signal.Signals, group: bool = False) -> str:
+    """Kill Snakemake at a random time after its first job began, and look whether a job outlives it."""
+    stage = harness.rng.choice(list(STAGES))
+    workflow.remove(stage)
+    process = workflow.start(*TABLES)
+    workflow.wait_for_job(process)
+    delay = harness.rng.uniform(0, 12)
+    time.sleep(delay)
+    running = workflow.jobs()
+    end(process, which, group)
+    time.sleep(2)
+    # A job that is still loading its libraries ends when it has.
+    alive = len(workflow.jobs().keys() & running.keys())
+    unlocked = workflow.rerun()
+    require(not workflow.jobs().keys() & running.keys(), "a job has outlived its Snakemake and the rerun")
+    names = ", ".join(sorted(running.values())) or "no job"
+    return f"{stage}, {delay:.1f} s after its first job began ({names}), {alive} of these alive 2 s later; rerun{unlocked}"
+
+
+def kill_job(harness: Harness, workflow: Workflow, stage: str, which: signal.Signals) -> str:
+    """Kill one job of a stage at a random time."""
+    workflow.remove(stage)
+    names = [harness.rng.choice(JOBS[stage])]
+    process = workflow.start(*TABLES)
+    job, name = workflow.wait_for_job(process, names)
+    delay = harness.rng.uniform(0, harness.seconds[name])
+    time.sleep(delay)
+    ended = ""
+    try:
+        os.kill(job, which)
+    except ProcessLookupError:
+        ended = " (had ended)"
+    status = process.wait()
+    if not ended and status:
+        require(f"died with <Signals.{which.name}" in workflow.output(), f"no message: {workflow.output()[-2000:]}")
+    unlocked = workflow.rerun()
+    return f"{name} {delay:.1f} s after it began{ended}, snakemake ended with {status}; rerun{unlocked}"
+
+
+def kills(count: int) -> None:
+    """Cases of SIGKILL, those of Snakemake and of the jobs of three stages in turn."""
+    for number in range(count):
+        stage = ("snakemake", *JOBS)[number % 4]
+
+        def run(harness: Harness, workflow: Workflow, stage: str = stage) -> str:
+            if stage == "snakemake":
+                return kill_snakemake(harness, workflow, signal.SIGKILL)
+            return kill_job(harness, workflow, stage, signal.SIGKILL)
+
+        case(f"kill-{number + 1:02d}-{stage}")(run)
+
+
+for _stage in JOBS:
+    case(f"term-{_stage}")(lambda harness, workflow, stage=_stage: kill_job(harness, workflow, stage, signal.SIGTERM))
+case("term-snakemake")(lambda harness, workflow: kill_snakemake(harness, workflow, signal.SIGTERM))
+case("interrupt")(lambda harness, workflow: kill_snakemake(harness, workflow, signal.SIGINT, group=True))
+
+
+@contextmanager
+def mounted(*arguments: str, at: Path) -> Iterator[None]:
+    """A mount, for the time of the block."""
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        raise Skipped("needs root and mount")
+    at.mkdir(parents=True, exist_ok=True)
+    process = subprocess.run(["mount", *arguments, str(at)], capture_output=True, encoding="utf-8")
+    if process.returncode != 0:
+        raise Skipped(f"mount: {process.stderr.strip()}")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(at)], check=True)
+
+
+def size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+DISKS = {
+    "images": ("images", "images"),
+    "synthesis": ("synthesis", "synthetic"),
+    "training": ("training", "models"),
+    "checkpoints": ("training", "checkpoints"),
+    "registration": ("registration", "registrations"),
+    "evaluation": ("evaluation", "evaluation"),
+    "tables": ("evaluation", "tables"),
+    "logs": ("evaluation", "logs"),
+}
+"""The stage that runs and the folder whose disk is too small for it."""
+
+
+def out_of_disk(harness: Harness, workflow: Workflow, name: str) -> str:
+    """The folder of a stage on a disk that holds a part of what the stage makes; then the disk grows."""
+    stage, folder = DISKS[name]
+    needed = size(workflow.folder / RESULTS / folder)
+    workflow.remove(stage)
+    path = workflow.folder / RESULTS / folder
+    shutil.rmtree(path, ignore_errors=True)
+    room = {"checkpoints": 2**20, "logs": 2**12, "images": needed // 8}.get(name) or max(
+        2**12, int(harness.rng.uniform(0.3, 0.8) * needed)
+    )
+    with mounted("-t", "tmpfs", "-o", f"size={room}", "tmpfs", at=path):
+        status, output = workflow.run(*TABLES)
+        lines = errors(output)
+        if name == "logs":
+            require(status == 0, f"a full disk of logs: {lines}")
+        else:
+            require(status != 0 and len(lines) > 0, f"status {status}, {lines}, {output[-3000:]}")
+            require(all(re.search(r"space left|disk full", line) for line in lines), f"unclear: {lines}")
+        subprocess.run(["mount", "-o", "remount,size=2G", str(path)], check=True)
+        workflow.rerun()
+        said = lines[0] if lines else "nothing fails"
+        # What is on the disk goes with it.
+        kept = workflow.folder / "kept"
+        subprocess.run(["cp", "-a", path, kept], check=True)
+    path.rmdir()
+    kept.rename(path)
+    return f"{room // 1024} KiB: {said}"
+
+
+for _name in DISKS:
+    case(f"disk-{_name}")(lambda harness, workflow, name=_name: out_of_disk(harness, workflow, name))
+
+
+@case("read-only")
+def read_only(harness: Harness, workflow: Workflow) -> str:
+    workflow.remove("registration")
+    results = workflow.folder / "results"
+    with mounted("--bind", str(results), at=results):
+        subprocess.run(["mount", "-o", "remount,ro,bind", str(results)], check=True)
+        status, output = workflow.run(*TABLES)
+    lines = [line.strip() for line in output.splitlines() if "Read-only file system" in line]
+    require(status != 0 and len(lines) > 0, output[-3000:])
+    workflow.rerun()
+    return lines[-1]
+
+
+MEMORY = {
+    "images": ["phantom", "resample"],
+    "synthesis": ["synthesize", "sample_patches"],
+    "training": ["train"],
+    "registration": ["register", "register_regnet"],
+    "evaluation": ["evaluate_synthetic", "evaluate_fields"],
+}
+
+
+def memory_message(workflow: Workflow, output: str) -> str:
+    """The line about memory; of a library that ends or crashes the process, what is in the log that Snakemake names."""
+    lines = errors(output)
+    for names in re.findall(r"^    log: (.*?) \(check", output, re.MULTILINE):
+        for name in names.split(", "):
+            path = workflow.folder / name
+            text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
+            lines += [f"{name}: {line}" for line in text.splitlines()]
+    said = [line for line in lines if re.search(r"(?i)memory|alloc|Segmentation fault|Aborted", line)]
+    require(len(said) > 0, f"unclear: {lines} {output[-3000:]}")
+    return said[0]
+
+
+def out_of_memory(harness: Harness, workflow: Workflow, stage: str) -> str:
+    """Jobs that may have a part of the address space that they had, less each time."""
+    snakefile = workflow.folder / "Snakefile"
+    text = snakefile.read_text(encoding="utf-8")
+    said = []
+    for share in (0.97, 0.9, 0.8):
+        workflow.remove(stage)
+        limit = int(share * max(harness.memory[name] for name in MEMORY[stage]))
+        snakefile.write_text(f'{text}\nshell.prefix("set -euo pipefail; ulimit -v {limit}; ")\n', encoding="utf-8")
+        status, output = workflow.run(*TABLES)
+        if status != 0:
+            said.append(f"{share:.0%} of {limit / share / 2**20:.1f} GiB: {memory_message(workflow, output)}")
+    snakefile.write_text(text, encoding="utf-8")
+    workflow.rerun()
+    return "; ".join(said) or "enough in all three"
+
+
+for _stage in MEMORY:
+    case(f"memory-{_stage}")(lambda harness, workflow, stage=_stage: out_of_memory(harness, workflow, stage))
+
+
+@case("two-snakemakes")
+def two_snakemakes(harness: Harness, workflow: Workflow) -> str:
+    workflow.remove("registration")
+    first = workflow.start(*TABLES)
+    workflow.wait_for_job(first)
+    other = Workflow(workflow.folder)
+    status, output = other.run(*TABLES)
+    require(status != 0, "the second ran too")
+    (line,) = [line for line in output.splitlines() if "cannot be locked" in line]
+    require(first.wait() == 0, "the first failed")
+    return line.strip()
+
+
+HALVES = {
+    "tables/comparison.csv": "figures/comparison.png",
+    "evaluation/example_slices.npz": "figures/figure_2_5.png",
+    "models/regnet/training.csv": "figures/training_regnet.png",
+    "evaluation/landmarks.csv": "tables/table_2_1.csv",
+    "evaluation/landmarks/test1.csv": "evaluation/landmarks.csv",
+    "benchmarks/register/affine/test1.tsv": "evaluation/runs.csv",
+    "cohort/test1_baseline.txt": "evaluation/landmarks/test1.csv",
+    "cohort/test1_dvf.nii.gz": "evaluation/field_errors/test1.csv",
+    "models/regnet/model.safetensors": "evaluation/synthetic/regnet_validation.csv",
+    "patches/validation1_baseline/original_low.npz": "evaluation/synthetic/regnet_validation.csv",
+    "synthetic/validation1_baseline/original.npy": "evaluation/synthetic/regnet_validation.csv",
+    "synthetic/validation1_baseline/original_low/dvf.npz": "patches/validation1_baseline/original_low.npz",
+    "registrations/affine/test1/transform.h5": "registrations/bspline_1r/test1/transform.h5",
+    "images/1.75mm/test1_baseline_mask.nii.gz": "registrations/affine/test1/transform.h5",
+    "images/1.75mm/test1_baseline.nii.gz": "registrations/affine/test1/transform.h5",
+}
+"""Files of each kind and what is made of them, the last stage first, so that nothing else has to be made for it."""
+
+
+@case("half-written")
+def half_written(harness: Harness, workflow: Workflow) -> str:
+    """Each file in turn is a part of what it was, and newer than the rest; in the end all of them are deleted."""
+    said = []
+    for name, made in HALVES.items():
+        path = workflow.folder / RESULTS / name
+        content, times = path.read_bytes(), path.stat()
+        path.write_bytes(content[: int(harness.rng.uniform(0.3, 0.8) * len(content))])
+        status, output = workflow.run(str(RESULTS / made))
+        lines = errors(output)
+        require(status != 0, f"{name}: nobody noticed")
+        require(any(name in line for line in lines), f"{name}: unclear: {lines} {output[-3000:]}")
+        said.append(lines[0])
+        path.write_bytes(content)
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    for name in HALVES:
+        # Snakemake has removed some: they are outputs of jobs that read another one.
+        (workflow.folder / RESULTS / name).unlink(missing_ok=True)
+    workflow.remove("evaluation")
+    workflow.rerun(*TABLES, "figures")
+    return f"{len(said)} files, each named, such as {said[0]}"
+
+
+@case("truncated-input")
+def truncated_input(harness: Harness, workflow: Workflow) -> str:
+    """The user's own image cut off after the checks of the start."""
+    results = Path("results/own")
+    own = {
+        "experiment": "own",
+        "phantom": None,
+        "data_root": "own",
+        "methods": {"bspline_1r": None, "regnet": None},
+    }
+    target = str(results / "evaluation" / "landmarks.csv")
+    (workflow.folder / "own.yaml").write_text(yaml.safe_dump(own), encoding="utf-8")
+    shutil.copytree(workflow.folder / RESULTS / "cohort", workflow.folder / "own")
+    user = Workflow(workflow.folder, "faults.yaml", "own.yaml")
+    status, output = user.run(target)
+    require(status == 0, output[-3000:])
+    undisturbed = (workflow.folder / target).read_bytes()
+    shutil.rmtree(workflow.folder / results)
+    process = user.start(target, cores=1)
+    user.wait_for_job(process)
+    time.sleep(1)
+    # Jobs that have not begun: their masks are not there.
+    names = ("test1_baseline", "test1_followup")
+    waiting = [name for name in names if not (workflow.folder / results / "masks" / f"{name}.nii.gz").exists()]
+    path = workflow.folder / "own" / f"{waiting[-1]}.nii.gz"
+    content, times = path.read_bytes(), path.stat()
+    path.write_bytes(content[: len(content) // 2])
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    require(process.wait() != 0, "nobody noticed")
+    lines = errors(user.output())
+    require(any(path.name in line for line in lines), f"unclear: {lines} {user.output()[-3000:]}")
+    path.write_bytes(content)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    user.rerun(target)
+    require((workflow.folder / target).read_bytes() == undisturbed, "tables differ")
+    return lines[0]
+
+
+@case("deleted-intermediate")
+def deleted_intermediate(harness: Harness, workflow: Workflow) -> str:
+    deleted = [
+        "images/1.75mm/test1_baseline.nii.gz",
+        "synthetic/validation1_baseline/original_low/fixed.npy",
+        "patches/validation1_baseline/original_low.npz",
+        "models/regnet/model.safetensors",
+        "registrations/affine/test1/transform.h5",
+        "evaluation/landmarks/test1.csv",
+    ]
+    for name in deleted:
+        (workflow.folder / RESULTS / name).unlink()
+    _, output = workflow.run(*TABLES)
+    nothing = "Nothing to be done" in output
+    harness.check(workflow)
+    shutil.rmtree(workflow.folder / RESULTS / "tables")
+    shutil.rmtree(workflow.folder / RESULTS / "evaluation")
+    workflow.rerun()
+    return f"{'not missed while the tables are there' if nothing else 'made again'}; made again where something needs them"
+
+
+@case("clock-outputs-older")
+def clock_outputs_older(harness: Harness, workflow: Workflow) -> str:
+    """Outputs of a stage that are a day older than what they were made of."""
+    for path in (workflow.folder / RESULTS / "registrations").rglob("*.h5"):
+        os.utime(path, (path.stat().st_atime - 86400, path.stat().st_mtime - 86400))
+    shutil.rmtree(workflow.folder / RESULTS / "tables")
+    status, output = workflow.run(*TABLES)
+    require(status == 0, output[-3000:])
+    again = sorted(set(re.findall(r"^(?:local)?rule (\w+):", output, re.MULTILINE)))
+    return f"made again: {', '.join(again)}"
+
+
+@case("clock-inputs-in-the-future")
+def clock_inputs_in_the_future(harness: Harness, workflow: Workflow) -> str:
+    """An intermediate that was made while the clock was a day ahead."""
+    path = workflow.folder / RESULTS / "images/1.75mm/test1_baseline.nii.gz"
+    os.utime(path, (time.time() + 86400, time.time() + 86400))
+    workflow.remove("registration")
+    status, output = workflow.run(*TABLES)
+    said = [line.strip() for line in output.splitlines() if "older modification time" in line]
+    require(status == 0 or len(said) > 0, output[-3000:])
+    if status:
+        path.touch()
+        workflow.rerun()
+    return said[0] if said else "nothing is said"
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=2017, help="of the random times")
+    parser.add_argument("--kills", type=int, default=20, help="how many runs are killed")
+    parser.add_argument("--keep", action="store_true", help="keep the folders of all cases")
+    parser.add_argument("--folder", type=Path, help="where to work; the undisturbed run stays there and is used again")
+    parser.add_argument("cases", nargs="*", metavar="CASE", help="names or patterns such as 'disk-*'; default: all")
+    arguments = parser.parse_args()
+    kills(arguments.kills)
+    chosen = [name for name in CASES if not arguments.cases or any(fnmatch.fnmatch(name, one) for one in arguments.cases)]
+    if not chosen:
+        parser.error(f"no such case, expected some of {', '.join(CASES)}")
+    scratch = arguments.folder or Path(tempfile.mkdtemp(prefix="faults-"))
+    scratch.mkdir(parents=True, exist_ok=True)
+    harness = Harness(scratch, random.Random(arguments.seed))
+    begun = time.monotonic()
+    print(f"reference: {harness.prepare()} ({time.monotonic() - begun:.0f} s)", flush=True)
+    failed = []
+    for name in chosen:
+        harness.rng = random.Random(f"{arguments.seed} {name}")
+        begun = time.monotonic()
+        workflow = harness.copy(name)
+        try:
+            what = CASES[name](harness, workflow)
+            harness.check(workflow)
+            verdict = "identical"
+        except Skipped as reason:
+            verdict, what = "skipped", str(reason)
+        except Exception as reason:
+            verdict, what = "FAILED", f"{type(reason).__name__}: {reason}"
+            failed.append(name)
+        print(f"{name}: {verdict} ({time.monotonic() - begun:.0f} s): {what}", flush=True)
+        if verdict != "FAILED" and not arguments.keep:
+            shutil.rmtree(workflow.folder, ignore_errors=True)
+    print(f"{len(chosen) - len(failed)} of {len(chosen)} cases as they have to be", flush=True)
+    if failed:
+        print(f"failed: {', '.join(failed)}; their folders are in {scratch}")
+    elif not arguments.keep and not arguments.folder:
+        shutil.rmtree(scratch)
+    return len(failed) > 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
