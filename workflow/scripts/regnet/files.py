@@ -101,8 +101,8 @@ def whole_folder(path: str | Path, names: Collection[str], *, replace: bool = Fa
     # Beside `path` or above it: on the same file system, where moving is atomic.
     nearest = next(parent for parent in path.parents if parent.exists())
     partial, replaced = (nearest / f".{what}-{os.getpid()}-{path.name}" for what in ("partial", "replaced"))
-    _remove_leftovers(nearest, "partial", path.name)
     try:
+        _remove_leftovers(nearest, "partial", path.name)
         partial.mkdir()
     except OSError as error:
         raise OutputError(f"{path}: cannot be made ({error.strerror})") from error
