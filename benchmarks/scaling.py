@@ -60,10 +60,11 @@ def jobs(folder: Path) -> Iterator[tuple[str, float]]:
     for path in (folder / ".snakemake" / "metadata").rglob("*"):
         if path.is_file():
             record = json.loads(path.read_text(encoding="utf-8"))
-            job = record["rule"], record["starttime"], record["endtime"]
+            # There is a record for each output; the log is a job's own.
+            job = record["rule"], *record["log"]
             if job not in seen:
                 seen.add(job)
-                yield job[0], job[2] - job[1]
+                yield record["rule"], record["endtime"] - record["starttime"]
 
 
 def run(tested: int = 1, **changes: object) -> pd.Series:
