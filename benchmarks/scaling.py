@@ -7,7 +7,6 @@ there is at size 0 taken away: 1 is linear, more is worse.
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -19,8 +18,12 @@ import numpy as np
 import pandas as pd
 import yaml
 from harness import save
+from test_plan import CHAPTER_MM3, ROOT, cohort_of
+from working_copy import copy_of_the_workflow
 
-ROOT = Path(__file__).parents[1]
+from regnet.checking import read_config
+from regnet.plan import CORE_FLOPS, image_volumes, plan
+
 PAIRS = (1, 2, 4, 8)
 SPACINGS = (2.5, 1.75, 1.25)
 LANDMARKS = (15, 30, 60)
@@ -44,10 +47,7 @@ def cohort(folder: Path, tested: int) -> None:
 
 def prepared(folder: Path, tested: int, changes: dict) -> list[str]:
     """A copy of the workflow in a folder, with a config; gives the command that runs it."""
-    for name in ("workflow", "config", "profiles"):
-        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("Snakefile", "environment.yml"):
-        shutil.copy(ROOT / name, folder)
+    copy_of_the_workflow(folder)
     cohort(folder / "cohort", tested)
     text = yaml.safe_dump({"cohort": "cohort", "training": {"variants": ["regnet"]}, **changes})
     (folder / "changes.yaml").write_text(text, encoding="utf-8")
@@ -90,6 +90,23 @@ def planned(tested: int) -> dict[str, float]:
         return {"seconds": time.perf_counter() - begun, "peak_gib": usage.ru_maxrss / 2**20}
 
 
+def plans() -> Iterator[dict[str, object]]:
+    """What `regnet plan` says of the default run, of the chapter's cohort, and of a thousand test pairs."""
+    chapter = read_config([ROOT / "config" / "chapter.yaml"])
+    for name, config, splits, volume in (
+        ("the default run", read_config([]), (3, 4, 1), None),
+        ("the chapter's cohort", chapter, (7, 10, 2), CHAPTER_MM3),
+        ("1,000 test pairs", read_config([]), (1000, 4, 1), None),
+    ):
+        tables = cohort_of(*splits)
+        volumes = dict.fromkeys(tables.images.index, volume) if volume else image_volumes(config, tables)
+        found = plan(config, tables, volumes, {})
+        cores, kept = sum(found.core_hours.values()), sum(found.kept.values())
+        without = cores + sum(found.gpu_flop.values()) / CORE_FLOPS / 3600
+        disk = {"gb_at_most": (kept + sum(found.removed.values())) / 1e9, "gb_in_the_end": kept / 1e9}
+        yield {"of": name, "core_hours_with_gpu": cores, "core_hours_without": without, **disk}
+
+
 def exponent(sizes: np.ndarray, seconds: np.ndarray) -> float:
     """The power with which what grows in `seconds` grows with `sizes`, from the first and the last two of three or more."""
     early, late = np.diff(seconds)[[0, -1]] / np.diff(sizes)[[0, -1]]
@@ -121,6 +138,7 @@ def main() -> None:
     }
     for name, sizes in scaled.items():
         save(f"scaling_{name.replace(' ', '_')}", table(name, sizes))
+    save("scaling_plans", pd.DataFrame(plans()))
     save("scaling_dry_run", pd.DataFrame([{"pairs": count, **planned(count)} for count in PLANNED]))
 
 

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from regnet.checkpoints import Checkpoints
 from regnet.errors import InputError, OutputError
 from regnet.figures.style import save_figure
-from regnet.figures.training import read_curves
+from regnet.figures.training import CURVES as DRAWN
 from regnet.files import whole_file, whole_folder
 from regnet.inference import load_network, save_network
 from regnet.jobs import STARTED_BY
@@ -79,7 +79,7 @@ READERS = {
     "transform.h5": read_transform,
     "model.safetensors": load_network,
     "errors.csv": lambda path: read_errors(path, {"method": str, "error": float}),
-    "training.csv": read_curves,
+    "training.csv": lambda path: read_table(path, DRAWN),
     "landmarks.txt": read_landmarks,
     "table.csv": lambda path: read_table(path, ["method", "error"]),
     "benchmark.tsv": read_benchmark,

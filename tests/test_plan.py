@@ -13,6 +13,9 @@ from regnet.plan import block_flop, describe, image_volumes, plan, remaining_job
 
 ROOT = Path(__file__).parents[1]
 
+CHAPTER_MM3 = 446 * 0.781 * 315 * 0.781 * 129 * 2.5
+"""Of an image of the chapter's cohort."""
+
 
 def cohort_of(tested, trained=1, validated=1):
     """Subjects of each split with two images each."""
@@ -46,7 +49,7 @@ def test_the_chapters_cohort_fits_on_60_gb():
     """19 pairs of 446 x 315 x 129 voxels of 0.78 x 0.78 x 2.5 mm, 10 of them to train on and 7 to test."""
     config = read_config([ROOT / "config" / "chapter.yaml"])
     cohort = cohort_of(tested=7, trained=10, validated=2)
-    volumes = dict.fromkeys(cohort.images.index, 446 * 0.781 * 315 * 0.781 * 129 * 2.5)
+    volumes = dict.fromkeys(cohort.images.index, CHAPTER_MM3)
     found = plan(config, cohort, volumes, {})
     assert 10e9 < sum(found.kept.values()) + sum(found.removed.values()) < 60e9
 

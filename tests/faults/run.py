@@ -30,6 +30,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "tests"))
 
 from moves import Moves  # noqa: E402 - its folder is on the path only now
+from working_copy import copy_of_the_workflow  # noqa: E402
 
 RESULTS = Path("results/faults")
 
@@ -173,10 +174,8 @@ class Harness:
 
     def checkout(self, folder: Path) -> None:
         folder.mkdir()
-        for name in ("workflow", "config", "profiles"):
-            shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-        for path in (ROOT / "Snakefile", ROOT / "environment.yml", ROOT / "tests" / "faults" / "faults.yaml"):
-            shutil.copy(path, folder)
+        copy_of_the_workflow(folder)
+        shutil.copy(ROOT / "tests" / "faults" / "faults.yaml", folder)
 
     def prepare(self) -> str:
         """The undisturbed run, with a look whether it moves all its outputs into place; or what is left of an earlier one."""

@@ -357,7 +357,7 @@ rule training_curves:
     """The curves of a training: loss and validation MAE, in all and along each axis."""
     input:
         curves="results/{experiment}/models/{variant}/training.csv",
-        code=source_files("figures.training"),
+        code=source_files("figures.training", "records"),
     output:
         png=report(
             "results/{experiment}/figures/training_{variant}.png",

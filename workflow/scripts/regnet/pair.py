@@ -1,6 +1,5 @@
 """Two scans of a patient, registered from files to a folder of results: the workflow's functions in the workflow's order."""
 
-import hashlib
 import json
 import logging
 import platform
@@ -29,6 +28,7 @@ from regnet.inference import load_network
 from regnet.landmarks import read_landmark_pair, refuse_points_outside
 from regnet.lungs import segment_lungs
 from regnet.network import OUTPUT_STRIDE, RegNet
+from regnet.provenance import checksum
 from regnet.registration.regnet import Stage, register_stages
 from regnet.resources import shipped
 from regnet.slices import overview_slices
@@ -192,10 +192,7 @@ def register_scans(
         report = {
             "versions": _versions(affine),
             "inputs": {name: str(path) for name, path in inputs.items() if path is not None},
-            "stages": [
-                {"sha256": hashlib.sha256(Path(path).read_bytes()).hexdigest(), **facts}
-                for path, (_, facts) in zip(weights, networks, strict=True)
-            ],
+            "stages": [{"sha256": checksum(path), **facts} for path, (_, facts) in zip(weights, networks, strict=True)],
             "device": torch.cuda.get_device_name() if where.type == "cuda" else f"CPU ({platform.machine()})",
             "threads": threads,
             "seeds": {"seed": seed, **({"affine": elastix_seed} if affine else {})},

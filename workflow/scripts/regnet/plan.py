@@ -1,14 +1,14 @@
 """What a run will take before it is started: jobs, hours of processor and GPU, disk; from costs measured per voxel.
 
-The costs are those of the default run and of ``benchmarks/scaling.py``, on a core of an AMD EPYC; they hold within a factor of
-about two. Disk is what was found to be written per voxel. docs/cluster.md shows a plan beside a run.
+The costs are those of the default run on an AMD EPYC, found in its benchmark files and on its disk; hours hold within a factor
+of about two. docs/cluster.md shows a plan beside a run.
 """
 
 import math
 import re
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -84,9 +84,9 @@ class Plan:
     jobs
         How many jobs of each rule are still to be run.
     core_hours
-        Of a run from the beginning, by rule; training and inference are in here if there is no GPU.
+        Of a run from the beginning, by rule, without the operations of `gpu_flop`.
     gpu_flop
-        Floating point operations of training and inference, by rule: what goes to a GPU if there is one.
+        Floating point operations of training and inference, by rule: what goes to a GPU if there is one, else to the cores.
     kept, removed
         Bytes on disk by what they are; the latter are only there during the run.
     """
@@ -146,17 +146,13 @@ def plan(config: Mapping[str, Any], cohort: Cohort, volumes: Mapping[str, float]
         Of `remaining_jobs`.
     """
     found = Plan(dict(jobs))
-    spacing = config["resampling"]["spacing"]
-    at = {"images": spacing, "network": config["regnet"]["spacing"] or spacing}
+    images, network = _spacings(config)
     # Million voxels of each image, on the grid of the baselines and on that of the network.
-    sizes = {grid: {name: volume / mm**3 / 1e6 for name, volume in volumes.items()} for grid, mm in at.items()}
-    trained = config["training"]["mode"] != "released"
-    synthesized = [name for name, split in cohort.images["split"].items() if trained or split != "train"]
-    tested = {name: cohort.pairs.loc[name, "fixed"] for name in cohort.test_pairs()}
-    _add_images(found, config, cohort, sizes, synthesized, at)
-    _add_networks(found, config, cohort, sizes["network"], tested, trained)
-    _add_methods(found, config, sizes, tested)
-    _add_results(found, config, cohort, sizes["images"], tested, len(synthesized), trained)
+    sizes = {mm: {name: volume / mm**3 / 1e6 for name, volume in volumes.items()} for mm in (images, network)}
+    _add_images(found, config, cohort, sizes)
+    _add_networks(found, config, cohort, sizes[network])
+    _add_methods(found, config, cohort, sizes)
+    _add_results(found, config, cohort, sizes[images])
     return found
 
 
@@ -201,40 +197,49 @@ def block_flop(variant: str, block: int) -> float:
     return counter.get_total_flops()
 
 
-def _add_images(
-    found: Plan,
-    config: Mapping[str, Any],
-    cohort: Cohort,
-    sizes: Mapping[str, Mapping[str, float]],
-    synthesized: Sequence[str],
-    at: Mapping[str, float],
-) -> None:
+_Sizes = Mapping[str, float]
+"""Million voxels of each image on one grid."""
+
+
+def _spacings(config: Mapping[str, Any]) -> tuple[float, float]:
+    """Those of the baselines' grids and of the network's, in mm."""
+    spacing = config["resampling"]["spacing"]
+    return spacing, config["regnet"]["spacing"] or spacing
+
+
+def _is_trained(config: Mapping[str, Any]) -> bool:
+    return config["training"]["mode"] != "released"
+
+
+def _synthesized(config: Mapping[str, Any], cohort: Cohort) -> list[str]:
+    """The images with synthetic pairs."""
+    return [name for name, split in cohort.images["split"].items() if _is_trained(config) or split != "train"]
+
+
+def _fixed(cohort: Cohort) -> list[str]:
+    """The fixed image of each test pair."""
+    return cohort.pairs.loc[cohort.test_pairs(), "fixed"].tolist()
+
+
+def _add_images(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: Mapping[float, _Sizes]) -> None:
     """The embedded cohort, masks, resampled images and synthetic volumes."""
     if config["phantom"] is not None:
         subjects, scale = cohort.images["subject"].nunique(), config["phantom"]["scale"] ** 3
         _spend(found, "phantom", subjects * (STARTING + PHANTOM_SECONDS * scale))
         found.kept["cohort"] = subjects * PHANTOM_BYTES * scale
-    images = cohort.images.index
-    without_mask = [name for name in images if not cohort.images.loc[name, "mask"]]
-    _spend(found, "segment_lungs", _per_voxel("segment_lungs", [sizes["images"][name] for name in without_mask]))
-    for grid in dict.fromkeys(at.values()):
-        voxels = [volume for name, volume in sizes["images" if grid == at["images"] else "network"].items() if name in images]
-        _spend(found, "resample", _per_voxel("resample", voxels))
-        found.kept["images"] = found.kept.get("images", 0) + sum(voxels) * 1e6 * BYTES_PER_VOXEL["image"]
-    voxels = [sizes["network"][name] for name in synthesized]
+    images, network = (sizes[spacing] for spacing in _spacings(config))
+    without_mask = cohort.images.index[cohort.images["mask"] == ""]
+    _spend(found, "segment_lungs", _per_voxel("segment_lungs", [images[name] for name in without_mask]))
+    for grid in sizes.values():
+        _spend(found, "resample", _per_voxel("resample", grid.values()))
+    found.kept["images"] = sum(sum(grid.values()) for grid in sizes.values()) * 1e6 * BYTES_PER_VOXEL["image"]
+    voxels = [network[name] for name in _synthesized(config, cohort)]
     for rule in ("synthesize", "sample_patches"):
         _spend(found, rule, _per_voxel(rule, voxels))
     found.removed["synthetic volumes"] = SYNTHETIC_VOLUMES * sum(voxels) * 1e6 * BYTES_PER_VOXEL["synthetic"]
 
 
-def _add_networks(
-    found: Plan,
-    config: Mapping[str, Any],
-    cohort: Cohort,
-    sizes: Mapping[str, float],
-    tested: Mapping[str, str],
-    trained: bool,
-) -> None:
+def _add_networks(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: _Sizes) -> None:
     """Training, its evaluation, and registration with the network."""
     training, patches = config["training"], config["patches"]
     counts = {split: 6 * len(cohort.images_of(split)) for split in ("train", "validation", "test")}
@@ -243,7 +248,7 @@ def _add_networks(
     evaluated = {split: count * patches["evaluation_per_pair"] for split, count in counts.items()}
     for variant in training["variants"]:
         forward = block_flop(variant, patches["evaluation_block"])
-        if trained:
+        if _is_trained(config):
             # Forward, and backward with respect to weights and features; the validation after each epoch is forward alone.
             flop = 3 * blocks * block_flop(variant, patches["block"])
             if warmup := training["warmup"]:
@@ -254,33 +259,32 @@ def _add_networks(
         points = evaluated["validation"] + (evaluated["test"] if variant == "regnet" else 0)
         found.gpu_flop["evaluate_synthetic"] = found.gpu_flop.get("evaluate_synthetic", 0) + points * forward
     regnet, stages = config["regnet"], config["regnet"]["stages"]
-    base = regnet["spacing"] or config["resampling"]["spacing"]
+    _, base = _spacings(config)
     # The lungs are about a quarter of a CT.
     share = 1 if regnet["region"] == "image" else 0.3
     outputs = sum(
         share * sizes[fixed] * 1e6 * (base / stage) ** 3 * regnet["passes"]
-        for fixed in tested.values()
+        for fixed in _fixed(cohort)
         for stage in stages or [base]
     )
     per_output = block_flop("regnet", 32) / 32**3
     found.gpu_flop["register_regnet"] = outputs * per_output / regnet["stride"] ** 3
-    _spend(found, "register_regnet", len(tested) * 2 * STARTING)
+    _spend(found, "register_regnet", len(_fixed(cohort)) * 2 * STARTING)
 
 
-def _add_methods(
-    found: Plan, config: Mapping[str, Any], sizes: Mapping[str, Mapping[str, float]], tested: Mapping[str, str]
-) -> None:
+def _add_methods(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: Mapping[float, _Sizes]) -> None:
     """Registration with all other methods, and what their transforms and that of the network take on disk."""
+    images, network = _spacings(config)
     seconds, stored = 0.0, 0.0
     for name, settings in configured(config["methods"]).items():
-        for fixed in tested.values():
-            voxels = sizes["network" if name == "regnet" else "images"][fixed]
+        for fixed in _fixed(cohort):
+            voxels = sizes[network if name == "regnet" else images][fixed]
             vectors = voxels * 1e6 / (config["regnet"]["stride"] ** 3 if name == "regnet" else 1)
             if settings["module"] == "elastix":
                 kind = "affine" if name == "affine" else "bspline"
                 iterations = settings.get("resolutions", 3) * settings.get("iterations", 1000)
                 seconds += 2 * STARTING + iterations * ELASTIX_SECONDS[kind] + voxels * PER_MEGAVOXEL["resample"]
-                in_a_cell = (settings.get("grid_spacing", 10) / config["resampling"]["spacing"]) ** 3
+                in_a_cell = (settings.get("grid_spacing", 10) / images) ** 3
                 vectors = 0 if name == "affine" else AROUND_GRID * voxels * 1e6 / in_a_cell
             elif name != "regnet":
                 seconds += STARTING + voxels * OTHER_METHOD_SECONDS
@@ -289,30 +293,22 @@ def _add_methods(
     found.kept["transforms"] = stored
 
 
-def _add_results(
-    found: Plan,
-    config: Mapping[str, Any],
-    cohort: Cohort,
-    sizes: Mapping[str, float],
-    tested: Mapping[str, str],
-    synthesized: int,
-    trained: bool,
-) -> None:
+def _add_results(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: _Sizes) -> None:
     """Evaluation, tables, figures and viewers."""
-    methods = len(config["methods"])
-    voxels = [sizes[fixed] * methods for fixed in tested.values()]
+    voxels, methods = [sizes[fixed] for fixed in _fixed(cohort)], len(configured(config["methods"]))
     for rule in ("evaluate_regularity", *(["evaluate_fields"] if config["phantom"] is not None else [])):
-        _spend(found, rule, _per_voxel(rule, voxels))
+        _spend(found, rule, _per_voxel(rule, [methods * part for part in voxels]))
     _spend(found, "evaluate_landmarks", STARTING * len(cohort.pairs_with_landmarks()))
-    _spend(found, "viewer", _per_voxel("viewer", [sizes[fixed] for fixed in tested.values()]))
-    if trained:
-        _spend(found, "field_statistics", STARTING + FIELD_STATISTICS_SECONDS * 6 * synthesized)
+    _spend(found, "viewer", _per_voxel("viewer", voxels))
+    if _is_trained(config):
+        fields = 6 * len(_synthesized(config, cohort))
+        _spend(found, "field_statistics", STARTING + FIELD_STATISTICS_SECONDS * fields)
     rest = sum(count for rule, count in found.jobs.items() if rule not in found.core_hours and rule not in found.gpu_flop)
     _spend(found, "tables, figures, pages", STARTING * rest)
-    found.kept["viewers"] = sum(min(VIEWER_BYTES, BYTES_PER_VOXEL["viewer"] * sizes[fixed] * 1e6) for fixed in tested.values())
+    found.kept["viewers"] = sum(min(VIEWER_BYTES, BYTES_PER_VOXEL["viewer"] * part * 1e6) for part in voxels)
 
 
-def _per_voxel(rule: str, megavoxels: Sequence[float]) -> float:
+def _per_voxel(rule: str, megavoxels: Collection[float]) -> float:
     """Core seconds of the jobs of a rule, one for each of the images."""
     return STARTING * len(megavoxels) + PER_MEGAVOXEL[rule] * sum(megavoxels)
 

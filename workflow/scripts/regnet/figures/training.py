@@ -1,16 +1,13 @@
 """The curves of a training."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from regnet.errors import InputError
 from regnet.figures.style import AXIS_LOOKS, DOUBLE_COLUMN, METHOD_LOOKS, OTHER_LOOKS, Look, new_figure, panel, styled
-from regnet.files import refuse_cut_table
 
 TRAINING_LOOKS = (METHOD_LOOKS["regnet"], *OTHER_LOOKS)
 """Looks of trainings beside each other, the first in that of RegNet."""
@@ -25,22 +22,6 @@ CURVES = (
     *(f"validation_{what}{axis}" for what in ("mae", "zero_field") for axis in ("", "_x", "_y", "_z")),
 )
 """Columns of the curves that are drawn."""
-
-
-def read_curves(path: str | Path) -> pd.DataFrame:
-    """Read the curves of a training.
-
-    Raises
-    ------
-    InputError
-        If the file is missing, is cut off, or lacks a column.
-    """
-    refuse_cut_table(path)
-    curves = pd.read_csv(path)
-    missing = [column for column in CURVES if column not in curves]
-    if missing:
-        raise InputError(f"{path}: lacks the columns {', '.join(missing)}; found {', '.join(curves)}")
-    return curves
 
 
 @styled
