@@ -44,3 +44,17 @@ def test_the_receptive_field_is_the_patch_around_the_output(variant, reach):
 def test_an_unknown_variant_is_named():
     with pytest.raises(ConfigError, match="regnet_2scale"):
         RegNet("regnet_2scale")
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_features_that_never_respond_are_counted(variant):
+    network = RegNet(variant).eval()
+    windows = torch.rand(2, 2, 1, *[window_size(1)] * 3, generator=torch.Generator().manual_seed(0))
+    counts = network.responding_features(*windows)
+    assert counts["original"][1] == (60 if variant == "regnet_1scale" else 30)
+    assert counts["original"][0] > 0
+    assert ("low" in counts) == (variant != "regnet_1scale")
+    if network.low is not None:
+        network.low.merged[-2].bias.data[:12] = -100
+        network.low.merged[-2].bias.data[12:] = 100
+        assert network.responding_features(*windows)["low"] == (18, 30)

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 import torch
 
 from regnet.errors import InputError, RegNetError
+from regnet.feeding import Feed
 from regnet.inference import load_network, save_network
 from regnet.network import RegNet
 from regnet.patches import SamplePool, Samples, output_points
@@ -206,6 +207,15 @@ def test_a_loss_that_is_not_finite_stops_the_training(pool):
             seed=1,
             device=torch.device("cpu"),
         )
+
+
+def test_a_resolution_without_features_is_told(pool, caplog):
+    network = RegNet()
+    network.low.merged[-2].bias.data.fill_(-100)
+    with caplog.at_level("INFO"):
+        Trainer(network, torch.device("cpu"), 1.0, False).tell_responding_features(Feed(pool, torch.device("cpu")), 1)
+    assert "low resolution: 0 of 30 features respond" in caplog.text
+    assert [record.args for record in caplog.records if record.levelname == "WARNING"] == [("low",)]
 
 
 def test_finetuning_starts_from_the_given_weights(pool, tmp_path):

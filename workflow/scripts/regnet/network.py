@@ -144,18 +144,41 @@ class RegNet(nn.Module):
             outputs[(..., *(slice(shift, None, OUTPUT_STRIDE) for shift in shifts))] = self._answer(*shifted)
         return outputs
 
+    def responding_features(self, fixed: Tensor, moving: Tensor) -> dict[str, tuple[int, int]]:
+        """How many feature maps of each resolution are above 0 anywhere in some windows, and how many there are.
+
+        A resolution whose features are 0 everywhere tells the joint layers nothing, and nothing reaches it in training any more.
+
+        Parameters
+        ----------
+        fixed, moving
+            As in `forward`.
+
+        Returns
+        -------
+        dict
+            By ``"original"`` and, where the variant has it, ``"low"``.
+        """
+        features = {"original": self._original_features(fixed, moving)}
+        if self.low is not None:
+            features["low"] = self._low_features(fixed, moving)
+        return {name: (int((maps.amax((0, 2, 3, 4)) > 0).sum()), maps.shape[1]) for name, maps in features.items()}
+
     def _original_features(self, fixed: Tensor, moving: Tensor) -> Tensor:
         """The features of a window at original resolution, before they are pooled."""
         before, behind = ORIGINAL_MARGIN
         crop = (..., *(slice(before, side - behind) for side in fixed.shape[2:]))
         return self.original(fixed[crop], moving[crop])
 
+    def _low_features(self, fixed: Tensor, moving: Tensor) -> Tensor:
+        """The features of a window at low resolution."""
+        return self.low(functional.avg_pool3d(fixed, 2), functional.avg_pool3d(moving, 2))
+
     def _answer(self, features: Tensor, fixed: Tensor, moving: Tensor) -> Tensor:
         """The outputs of a window, given its features at original resolution."""
         features = functional.max_pool3d(features, 2)
         if self.low is not None:
-            halves = functional.avg_pool3d(fixed, 2), functional.avg_pool3d(moving, 2)
-            features = torch.cat([features, self.low(*halves)], dim=1)
+            features = torch.cat([features, self._low_features(fixed, moving)], dim=1)
         return self.joint(features)
 
 

@@ -357,6 +357,17 @@ class Trainer:
         error, zero_field = self.spacing * summed(total.to(self.device)).cpu() / len(feed)
         return error, zero_field
 
+    def tell_responding_features(self, feed: Feed, batch: int) -> None:
+        """Say in the log how many features of each resolution respond to some samples; warn if most of one's do not."""
+        self.network.eval()
+        fixed, moving, _ = feed.cut(np.arange(min(batch, len(feed))))
+        with torch.inference_mode():
+            found = self.network.responding_features(fixed.to(self.device), moving.to(self.device))
+        for resolution, (responding, features) in found.items():
+            log.info("%s resolution: %d of %d features respond", resolution, responding, features)
+            if 2 * responding < features:
+                log.warning("the network hardly uses its %s resolution; a later training.freeze_after may help", resolution)
+
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint; the stage it was written in goes on when `run_stage` is called for it.
 
@@ -537,6 +548,7 @@ def train(
         return trainer.validate(validation_feed, settings["batch"])
 
     trainer.run_stage("training", pairs, settings, settings["epochs"], steps, validate)
+    trainer.tell_responding_features(validation_feed, settings["batch"])
     if trainer.events:
         trainer.events.close()
     return trainer
