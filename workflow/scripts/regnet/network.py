@@ -147,7 +147,7 @@ class RegNet(nn.Module):
     def responding_features(self, fixed: Tensor, moving: Tensor) -> dict[str, tuple[int, int]]:
         """How many feature maps of each resolution are above 0 anywhere in some windows, and how many there are.
 
-        A resolution whose features are 0 everywhere tells the joint layers nothing, and nothing reaches it in training any more.
+        A resolution whose features are 0 everywhere tells the joint layers nothing, and no training reaches it any more.
 
         Parameters
         ----------
