@@ -1,4 +1,4 @@
-"""What the default run has to reach, checked on its results where they are: `make run` makes them in about 20 minutes."""
+"""What the default run has to reach, checked on its results where they are: `make run` makes them in under 20 minutes."""
 
 from pathlib import Path
 
