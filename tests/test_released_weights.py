@@ -9,6 +9,8 @@ import SimpleITK as sitk
 import torch
 
 from regnet.inference import load_network
+from regnet.network import window_size
+from regnet.patches import HU_PER_UNIT
 from regnet.phantom import make_subject
 from regnet.registration.regnet import register
 from regnet.resources import shipped
@@ -61,6 +63,19 @@ def test_released_weights_register_a_phantom(path, subject):
     zero = np.linalg.norm(true, axis=1).mean()
     assert zero > 0.2 * theta
     assert error < LEFT * zero
+
+
+@pytest.mark.parametrize("path", RELEASED, ids=lambda path: path.stem)
+def test_both_resolutions_of_released_weights_respond(path, subject):
+    """Normalization frozen too early ended the low resolution of a network once, which no error on images had shown."""
+    network, facts = load_network(path)
+    image = part(resample_ct(subject.baseline, Grid.of(subject.baseline).isotropic(facts["spacing"])))
+    lower, upper = facts["window"]
+    normalized = (torch.from_numpy(sitk.GetArrayFromImage(image)).float().clamp(lower, upper) - lower) / HU_PER_UNIT
+    widths = [width for side in reversed(normalized.shape) for width in (0, max(0, window_size(4) - side))]
+    window = torch.nn.functional.pad(normalized[None, None], widths, mode="replicate")
+    for responding, features in network.responding_features(window, window).values():
+        assert responding > 0.9 * features
 
 
 @pytest.mark.parametrize("path", RELEASED, ids=lambda path: path.stem)
