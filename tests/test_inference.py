@@ -163,6 +163,21 @@ def test_folding_leaves_the_network_as_it_was(rng):
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_layers_that_make_most_of_the_rounding_stay_in_float32(variant):
+    network = folded(RegNet(variant))
+    seen = {}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv3d):
+            layer = name.removesuffix(".layer")
+            module.register_forward_hook(lambda _, __, output, layer=layer: seen.update({layer: output.dtype}))
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        network(*torch.rand(2, 1, 1, 54, 54, 54))
+    exact = {name for name, kind in seen.items() if kind == torch.float32}
+    streams = {name for name in seen if name.endswith(".0") and ".streams." in name}
+    assert exact == streams | {"original.merged.0", "joint.1.0", "joint.2"}
+
+
 @pytest.mark.parametrize(("spacing", "taken"), [(0.01, "bfloat16"), (100.0, "float32")])
 def test_bfloat16_is_taken_only_where_it_changes_little(spacing, taken, rng, monkeypatch):
     monkeypatch.setattr("regnet.inference.has_fast_bfloat16", lambda device: True)

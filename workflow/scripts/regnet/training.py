@@ -358,7 +358,15 @@ class Trainer:
         return error, zero_field
 
     def tell_responding_features(self, feed: Feed, batch: int) -> None:
-        """Say in the log how many features of each resolution respond to some samples; warn if most of one's do not."""
+        """Say in the log how many features of each resolution respond to some samples; warn if most of one's do not.
+
+        Parameters
+        ----------
+        feed
+            The samples.
+        batch
+            How many of them are looked at.
+        """
         self.network.eval()
         fixed, moving, _ = feed.cut(np.arange(min(batch, len(feed))))
         with torch.inference_mode():
