@@ -98,10 +98,12 @@ def freeze_normalization(network: RegNet) -> None:
     """Let batch normalization use its running statistics from now on, as in inference, until ``network.train()`` is called.
 
     Blocks of neighbouring outputs are cheap, but few fit a batch, and statistics over few windows of very different anatomy
-    are noise: the network learns faster without, once the running statistics have settled.
+    are noise: the network learns faster without, once the running statistics have settled. The layers at low resolution keep
+    the statistics of their batch. They are the longest way from the images to the joint layers; without normalization, what
+    the steps of the optimizer add up to there drives feature after feature below 0, where no gradient finds it again.
     """
-    for module in network.modules():
-        if isinstance(module, nn.BatchNorm3d | nn.SyncBatchNorm):
+    for name, module in network.named_modules():
+        if isinstance(module, nn.BatchNorm3d | nn.SyncBatchNorm) and not name.startswith("low."):
             module.eval()
 
 
