@@ -21,9 +21,6 @@ from regnet.weights import DEFAULT, find_weights
 
 RELEASED = sorted(shipped("weights").glob("*.safetensors"))
 
-SILENT_AT_LOW_RESOLUTION = ("regnet_1mm", "regnet_2mm")
-"""Those whose low-resolution features have become 0 in training, as their cards say. To be trained again."""
-
 LARGEST_FILE = 5e6
 """Bytes that a released file may have."""
 
@@ -69,9 +66,7 @@ def test_released_weights_register_a_phantom(path, subject):
 
 
 @pytest.mark.parametrize("path", RELEASED, ids=lambda path: path.stem)
-def test_both_resolutions_of_released_weights_respond(path, subject, request):
-    if path.stem in SILENT_AT_LOW_RESOLUTION:
-        request.applymarker(pytest.mark.xfail(reason="docs/training.md, Normalization that settles", strict=True))
+def test_both_resolutions_of_released_weights_respond(path, subject):
     network, facts = load_network(path)
     image = part(resample_ct(subject.baseline, Grid.of(subject.baseline).isotropic(facts["spacing"])))
     lower, upper = facts["window"]

@@ -132,7 +132,7 @@ def test_the_chapters_learning_rate_falls_by_its_factor_each_epoch():
 
 
 def test_frozen_normalization_keeps_its_statistics(pool):
-    """With 3 of 4 steps frozen, the running statistics have moved once; the weights have moved on."""
+    """With 3 of 4 steps frozen, the running statistics have moved once, those at low resolution more; the weights have moved on."""
     frozen, one_step = (
         train("regnet", pool, pool, {**SETTINGS, **changes}, SYNTHESIS, spacing=2.0, seed=1, device=torch.device("cpu"))
         for changes in ({"freeze_after": 1}, {"epochs": 1, "steps_per_epoch": 1})
@@ -141,6 +141,8 @@ def test_frozen_normalization_keeps_its_statistics(pool):
     frozen, one_step = frozen.network.state_dict(), one_step.network.state_dict()
     torch.testing.assert_close(frozen[f"{name}.running_mean"], one_step[f"{name}.running_mean"])
     assert not torch.equal(frozen[f"{name}.weight"], one_step[f"{name}.weight"])
+    assert frozen[f"{name}.num_batches_tracked"] == 1
+    assert frozen["low.streams.0.1.num_batches_tracked"] == frozen["low.merged.13.num_batches_tracked"] == 4
 
 
 def test_a_cosine_rises_and_falls():
