@@ -132,7 +132,7 @@ def test_the_chapters_learning_rate_falls_by_its_factor_each_epoch():
 
 
 def test_frozen_normalization_keeps_its_statistics(pool):
-    """With 3 of 4 steps frozen, the running statistics have moved once, those at low resolution more; the weights have moved on."""
+    """With 3 of 4 steps frozen, the running statistics have moved once, at low resolution four times; weights moved on."""
     frozen, one_step = (
         train("regnet", pool, pool, {**SETTINGS, **changes}, SYNTHESIS, spacing=2.0, seed=1, device=torch.device("cpu"))
         for changes in ({"freeze_after": 1}, {"epochs": 1, "steps_per_epoch": 1})

@@ -376,7 +376,7 @@ class Trainer:
         for resolution, (responding, features) in found.items():
             log.info("%s resolution: %d of %d features respond", resolution, responding, features)
             if 2 * responding < features:
-                log.warning("the network hardly uses its %s resolution (docs/training.md, Normalization that settles)", resolution)
+                log.warning("few features respond at %s resolution (docs/training.md#normalization-that-settles)", resolution)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a checkpoint; the stage it was written in goes on when `run_stage` is called for it.
