@@ -8,15 +8,16 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from torch.nn.utils import parameters_to_vector
 
 from regnet.errors import ConfigError, InputError
+from regnet.figures.training import CURVES
 from regnet.inference import load_network
 from regnet.network import RegNet
 from regnet.patches import Samples
+from regnet.records import read_table
 from regnet.training import PairFiles, TrainingJob
 
 WARMUP = {
@@ -131,7 +132,9 @@ def test_two_processes_give_the_result_of_one(job):
     )
     # Adam turns a gradient that is zero but for rounding into a step like any other: compare all weights together.
     assert (ends[1] - ends[0]).norm() < 0.1 * (ends[0] - start).norm()
-    curves = [pd.read_csv(each.curves) for each in (one, two)]
+    curves = [read_table(each.curves, CURVES) for each in (one, two)]
+    assert all(curves[0][name].dtype == float for name in CURVES if name != "patches")
+    assert curves[0]["validation_mae"].isna().tolist() == [True, False]
     columns = [name for name in curves[0] if name not in ("stage", "seconds")]
     np.testing.assert_allclose(curves[1][columns], curves[0][columns], rtol=1e-3)
 

@@ -136,7 +136,8 @@ def read_errors(path: str | Path, columns: Mapping[str, type]) -> pd.DataFrame:
 
 
 def read_table(path: str | Path, columns: Iterable[str]) -> pd.DataFrame:
-    """Read a CSV table with at least `columns` that was made of long tables; its numbers may be missing.
+    """Read a CSV table with at least `columns`, one made of long tables or the curves of a training; a number may be missing, its
+    cell empty or ``nan``.
 
     Raises
     ------
@@ -147,9 +148,8 @@ def read_table(path: str | Path, columns: Iterable[str]) -> pd.DataFrame:
     text = {name: str for name in ("evaluation", "method", "other", "level")}
     try:
         # Names stay as they are: a method may be called "nan".
-        table = pd.read_csv(
-            path, dtype=text, keep_default_na=False, na_values={name: [""] for name in columns if name not in text}
-        )
+        unknown = {name: ["", "nan"] for name in columns if name not in text}
+        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=unknown)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a CSV table ({error})") from error
     missing = [column for column in columns if column not in table]
