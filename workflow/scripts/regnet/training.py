@@ -102,8 +102,8 @@ def freeze_normalization(network: RegNet) -> None:
     the statistics of their batch. They are the longest way from the images to the joint layers; without normalization, what
     the steps of the optimizer add up to there drives feature after feature below 0, where no gradient finds it again.
     """
-    for name, module in network.named_modules():
-        if isinstance(module, nn.BatchNorm3d | nn.SyncBatchNorm) and not name.startswith("low."):
+    for module in (*network.original.modules(), *network.joint.modules()):
+        if isinstance(module, nn.BatchNorm3d | nn.SyncBatchNorm):
             module.eval()
 
 
