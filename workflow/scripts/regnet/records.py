@@ -136,8 +136,8 @@ def read_errors(path: str | Path, columns: Mapping[str, type]) -> pd.DataFrame:
 
 
 def read_table(path: str | Path, columns: Iterable[str]) -> pd.DataFrame:
-    """Read a CSV table with at least `columns`, one made of long tables or the curves of a training; a number may be missing, its
-    cell empty or ``nan``.
+    """Read a CSV table with at least `columns`, one made of long tables or the curves of a training; a number may be missing,
+    its cell empty or ``nan``.
 
     Raises
     ------
