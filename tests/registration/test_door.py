@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import yaml
 
 from regnet.errors import ConfigError, RegistrationError
 from regnet.registration.door import register_pair
@@ -18,6 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDER = """
 import os
 import SimpleITK as sitk
+import yaml
 
 SEEN = {}
 
@@ -133,6 +135,11 @@ def test_images_that_do_not_meet_are_refused_for_every_method(recorder, pair, tm
     with pytest.raises(RegistrationError, match=r"^no overlap: after the affine registration none of \d+ points"):
         run(pair, {"module": recorder[0]}, tmp_path / "log", initial=away, margin=20.0)
     assert not recorder[1]
+
+
+def test_rows_of_an_overlay_come_after_those_of_the_default_config():
+    default = yaml.safe_load((ROOT / "config" / "config.yaml").read_text(encoding="utf-8"))["methods"]
+    assert list(configured({"zebra": {}, "ant": {}} | default)) == [*default, "zebra", "ant"]
 
 
 def test_a_null_drops_a_method():

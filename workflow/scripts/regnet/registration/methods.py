@@ -26,14 +26,18 @@ PACKAGES = {"syn": ("ants", "antspyx"), "greedy": ("picsl_greedy", "picsl-greedy
 MEMORY_MB = {"elastix": 4000}
 """What a registration of images of 300^3 voxels may take; of the modules that are not named, twice that."""
 
+FIRST = ("affine", "bspline_1r", "bspline_3r", "regnet")
+"""The methods of the default config, in its order: the rows above all others."""
+
 INSTALL = "pip install -r requirements-peers.in -c constraints.txt -c constraints-peers.txt (or make peers)"
 
 SIGNATURE = "register(fixed, moving, fixed_mask, moving_mask, initial, settings)"
 
 
 def configured(methods: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Mapping[str, Any]]:
-    """The methods of the config by name, in order, without those that an overlay has set to null."""
-    return {name: settings for name, settings in methods.items() if settings is not None}
+    """The methods of the config by name, `FIRST` before others, without those that an overlay has set to null."""
+    # Snakemake puts what a file of --configfile adds before what the default config has.
+    return {name: methods[name] for name in dict.fromkeys((*FIRST, *methods)) if methods.get(name) is not None}
 
 
 def check_methods(methods: Mapping[str, Mapping[str, Any] | None]) -> None:
