@@ -19,7 +19,6 @@ ROOT = Path(__file__).resolve().parents[2]
 RECORDER = """
 import os
 import SimpleITK as sitk
-import yaml
 
 SEEN = {}
 

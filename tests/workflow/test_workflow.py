@@ -358,7 +358,7 @@ def test_a_failing_job_shows_one_line_and_leaves_nothing(run, tmp_path):
     folder = tmp_path / "broken"
     shutil.copytree(run, folder)
     (folder / "results" / "test" / "cohort" / "test1_baseline.txt").write_text("points\n", encoding="utf-8")
-    # Pages read the landmarks too; which of the jobs comes first is Snakemake's affair.
+    # The viewer reads the landmarks too; which of the jobs comes first is Snakemake's affair.
     target = "results/test/evaluation/landmarks/test1.csv"
     process = snakemake(folder, "--cores", "1", "--", target)
     assert process.returncode != 0
