@@ -1,15 +1,21 @@
-"""What the stages of a coarse-to-fine registration are worth, on a synthetic pair with large displacements.
+"""What stages, passes and mirror images are worth to a registration, on synthetic pairs.
 
-With ``--volume FILE``, a chest CT that the released networks were not trained on: its right half is deformed with a field of at
-most 16 mm per axis, and registered with several sequences of released weights. It measures errors, not time.
+With ``--volumes FILE ...``, chest CTs that the released networks were not trained on: the right half of each is deformed with
+one of the chapter's fields (components of up to 8 mm) and with a smoother one of up to 16 mm, and registered with released
+weights in several ways. It measures errors, not time.
 """
 
 import argparse
+from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import SimpleITK as sitk
 import torch
+from harness import save
 
+from regnet.fields import pair_regularity
 from regnet.inference import load_network
 from regnet.lungs import segment_lungs
 from regnet.registration.regnet import Stage, register_stages
@@ -18,14 +24,17 @@ from regnet.transforms import transform_points
 from regnet.volumes import IDENTITY, Grid, read_ct, resample_ct, resample_mask
 from regnet.weights import find_weights
 
-SEQUENCES = ((2,), (2, 2), (4, 2), (4, 2, 2), (4, 2, 1))
-"""Spacings of the networks that are applied one after the other, in mm."""
+WAYS = (([2], 1, 1), ([2], 2, 1), ([2], 2, 4), ([4, 2], 1, 1), ([4, 2], 2, 1), ([4, 2], 2, 4), ([4, 2, 1], 1, 1))
+"""Spacings of the networks that are applied one after the other, in mm; passes of each, and mirror images."""
+
+FIELDS = {"chapter's": {"sigma": 25, "points": 100, "theta": 8}, "large": {"sigma": 40, "points": 100, "theta": 16}}
+"""Settings of the synthetic fields."""
 
 MARGIN = 10
 """Voxels of 1 mm that the right half reaches beyond the middle of the volume."""
 
 
-def synthetic_pair(path: str) -> tuple[sitk.Image, sitk.Image, sitk.Image, np.ndarray, np.ndarray]:
+def synthetic_pair(path: str, settings: dict) -> tuple[sitk.Image, sitk.Image, sitk.Image, np.ndarray, np.ndarray]:
     """Fixed and moving image and fixed lungs at 1 mm, points in the lungs (mm), and the true displacements there (mm)."""
     image = read_ct(path)
     grid = Grid.of(image).isotropic(1.0)
@@ -33,7 +42,7 @@ def synthetic_pair(path: str) -> tuple[sitk.Image, sitk.Image, sitk.Image, np.nd
     half = (grid.size[0] // 2 + MARGIN, *grid.size[1:])
     moving, lungs = (sitk.RegionOfInterest(one, half, (0, 0, 0)) for one in (moving, lungs))
     rng = np.random.default_rng(5)
-    dvf = random_dvf(Grid.of(moving), sigma=40, points=100, theta=16, border=33, rng=rng)
+    dvf = random_dvf(Grid.of(moving), **settings, border=33, rng=rng)
     fixed, mask = deform(moving, dvf, noise_sd=5, rng=rng), deform_mask(lungs, dvf)
     index = np.argwhere(sitk.GetArrayViewFromImage(mask) != 0)[::211, ::-1]
     return fixed, moving, mask, Grid.of(fixed).points(index), dvf.at(index)
@@ -48,23 +57,30 @@ def stage(spacing: int, fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image)
     )
 
 
+def measured(path: str) -> Iterator[dict[str, object]]:
+    """The errors that each way leaves on a volume, and how much of the lungs it folds."""
+    for field, settings in FIELDS.items():
+        fixed, moving, mask, points, true = synthetic_pair(path, settings)
+        stages = {spacing: stage(spacing, fixed, moving, mask) for spacing in (4, 2, 1)}
+        for spacings, passes, mirrors in ((), 0, 0), *WAYS:
+            chosen = [stages[spacing] for spacing in spacings]
+            transform = register_stages(chosen, IDENTITY, passes=passes, mirrors=mirrors, device=torch.device("cpu"))
+            errors = np.linalg.norm(transform_points(transform, points) - points - true, axis=1)
+            folded = pair_regularity("", {"": transform}, mask)["folded"].item()
+            way = {"stages": " ".join(map(str, spacings)), "passes": passes, "mirrors": mirrors}
+            found = {"mean": errors.mean(), "median": np.median(errors), "folded_percent": 100 * folded}
+            yield {"volume": Path(path).name, "field": field, **way, **found}
+
+
 def main() -> None:
-    """Print the mean and the median error of each sequence."""
+    """Measure all ways on all volumes."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--volume", help="chest CT in HU that the released networks were not trained on")
-    volume = parser.parse_args().volume
-    if volume is None:
-        print("stages: left out, no --volume\n")
+    parser.add_argument("--volumes", nargs="+", help="chest CTs in HU that the released networks were not trained on")
+    volumes = parser.parse_args().volumes
+    if volumes is None:
+        print("stages: left out, no --volumes\n")
         return
-    fixed, moving, mask, points, true = synthetic_pair(volume)
-    stages = {spacing: stage(spacing, fixed, moving, mask) for spacing in (4, 2, 1)}
-    lengths = np.linalg.norm(true, axis=1)
-    print(f"no registration: mean {lengths.mean():.2f} mm, median {np.median(lengths):.2f} mm, largest {lengths.max():.1f} mm")
-    for sequence in SEQUENCES:
-        chosen = [stages[spacing] for spacing in sequence]
-        transform = register_stages(chosen, IDENTITY, passes=1, device=torch.device("cpu"))
-        errors = np.linalg.norm(transform_points(transform, points) - points - true, axis=1)
-        print(f"{sequence}: mean {errors.mean():.2f} mm, median {np.median(errors):.2f} mm", flush=True)
+    save("stages", pd.DataFrame([row for path in volumes for row in measured(path)]))
 
 
 if __name__ == "__main__":

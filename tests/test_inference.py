@@ -11,7 +11,7 @@ from torch import nn
 
 from regnet.devices import has_right_bfloat16
 from regnet.errors import ConfigError, InputError
-from regnet.inference import MASK_MARGIN, DenseNetwork, continued, folded, near_mask, output_lattice, tiles
+from regnet.inference import MASK_MARGIN, MIRRORINGS, DenseNetwork, continued, folded, near_mask, output_lattice, tiles
 from regnet.network import VARIANTS, RegNet
 from regnet.patches import normalize
 
@@ -97,6 +97,22 @@ def test_every_second_voxel_is_every_second_one_of_all(rng):
     network, pair = random_network(), random_pair(rng, (9, 12, 7))
     every, second = (dense(network, pair, stride=stride) for stride in (1, 2))
     np.testing.assert_allclose(every[:, 1::2, 1::2, 1::2], second, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("mirrors", "stride"), [(1, 2), (2, 1), (4, 2), (8, 2)])
+def test_mirrors_average_what_the_network_says_of_mirrored_pairs(stride, mirrors, rng):
+    """Volumes of even sides: with stride 2 the points of a volume of odd sides are not those of its mirror image."""
+    network, pair = random_network(), random_pair(rng, (4, 8, 6))
+    answers = []
+    for axes in MIRRORINGS[mirrors]:
+        dims = [2 - axis for axis in axes]
+        mirrored = dense(network, [np.flip(volume, dims) for volume in pair], stride=stride)
+        field = np.flip(mirrored, [1 + dim for dim in dims])
+        answers.append([-field[axis] if axis in axes else field[axis] for axis in range(3)])
+    assert len(answers) == mirrors
+    averaged = dense(network, pair, stride=stride, mirrors=mirrors)
+    np.testing.assert_allclose(averaged, np.mean(answers, axis=0), rtol=0, atol=1e-5)
+    assert mirrors == 1 or np.abs(averaged - dense(network, pair, stride=stride)).max() > 0.1
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -67,7 +67,7 @@ def test_memory_and_time_grow_with_the_attempt(folder):
 def test_groups_are_short_rules_that_are_there(folder):
     text = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "workflow" / "rules").glob("*.smk"))
     profile = slurm_profile()
-    assert set(profile["groups"]) <= set(re.findall(r"^ *rule (\w+):", text, re.MULTILINE))
+    assert set(profile["groups"]) <= set(re.findall(r"^ *(?:use rule \w+ as|rule) (\w+)(?: with)?:", text, re.MULTILINE))
     assert set(profile["groups"].values()) == set(profile["group-components"])
     assert not {"train", "register", "register_again", "register_regnet", "evaluate_synthetic"} & set(profile["groups"])
     # No group depends on itself: Snakemake would refuse.

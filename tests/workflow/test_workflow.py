@@ -184,9 +184,22 @@ def test_a_second_run_has_nothing_to_do(run):
     assert "Nothing to be done" in process.stderr
 
 
-def test_synthetic_volumes_are_gone_after_the_run(run):
-    assert not list((run / "results" / "test" / "synthetic").rglob("*.npy"))
-    assert len(list((run / "results" / "test" / "synthetic").rglob("dvf.npz"))) == 6 * 6
+def test_synthetic_volumes_that_nothing_is_trained_on_are_gone_after_the_run(run):
+    synthetic = run / "results" / "test" / "synthetic"
+    with_volumes = {path.relative_to(synthetic).parts[0].split("_")[0] for path in synthetic.rglob("*.npy")}
+    assert with_volumes == {"train1", "validation1"}
+    assert len(list(synthetic.rglob("dvf.npz"))) == 6 * 6
+
+
+def test_an_evaluation_that_is_made_again_repeats_no_training(run, tmp_path):
+    """Volumes that were gone would have to be made again, and Snakemake repeats what depends on what it makes."""
+    folder = tmp_path / "again"
+    shutil.copytree(run, folder)
+    errors = folder / "results" / "test" / "evaluation" / "synthetic"
+    for split, made in (("validation", set()), ("test", {"synthesize", "sample_patches"})):
+        (errors / f"regnet_{split}.csv").unlink()
+        plan = snakemake(folder, "--cores", "2", "--dry-run", f"results/test/evaluation/synthetic/regnet_{split}.csv").stdout
+        assert set(re.findall(r"^(?:local)?rule (\w+):", plan, re.MULTILINE)) == made | {"evaluate_synthetic"}
 
 
 def test_a_plan_knows_what_a_run_takes_on_disk_and_what_is_left_to_do(run, monkeypatch):
@@ -206,7 +219,8 @@ def test_a_plan_knows_what_a_run_takes_on_disk_and_what_is_left_to_do(run, monke
         size = sum(path.stat().st_size for path in (results / folder).rglob("*") if path.is_file())
         assert size / 2 < found.kept[what] < 2 * size, what
     voxels = [sitk.ReadImage(path).GetNumberOfPixels() for path in (results / "images" / "1.75mm").glob("*_mask.nii.gz")]
-    np.testing.assert_allclose(found.removed["synthetic volumes"], 8 * 2 * sum(voxels), rtol=0.5)
+    np.testing.assert_allclose(found.removed["synthetic volumes"], 8 * 2 * sum(voxels) / 3, rtol=0.5)
+    np.testing.assert_allclose(found.kept["synthetic volumes"], 8 * 2 * sum(voxels) * 2 / 3, rtol=0.5)
 
 
 def test_released_weights_are_used_and_nothing_is_trained(run, tmp_path):

@@ -36,6 +36,7 @@ STAGES = [f"{spacing:g}" for spacing in config["regnet"]["stages"] or []] or [NE
 
 VARIANTS = config["training"]["variants"]
 TRAINED = config["training"]["mode"] != "released"
+TRAINING_IMAGES = [name for split in ("train", "validation") for name in cohort.images_of(split) if TRAINED]
 FREQUENCIES = list(config["synthesis"]["frequencies"])
 SETTINGS = configured(config["methods"])
 METHODS = list(SETTINGS)

@@ -85,6 +85,7 @@ rule register_regnet:
         spacings=[float(spacing) for spacing in STAGES],
         passes=config["regnet"]["passes"],
         stride=config["regnet"]["stride"],
+        mirrors=config["regnet"]["mirrors"],
         precision=config["regnet"]["precision"],
         max_memory_gib=config["regnet"]["max_memory_gib"],
     script:

@@ -1,5 +1,6 @@
 # Needs images and lung masks at the network's spacing. Gives synthetic pairs with known DVFs, and the training samples. The volumes
-# are most of what a run writes and made again in seconds: they are removed once nothing waits for them (--notemp keeps them).
+# are most of what a run writes and made again in seconds: those that nothing is trained on are removed once nothing waits for them
+# (--notemp keeps them). Those of a training stay: to make them again, for an evaluation or another variant, would repeat it.
 
 
 rule synthesize:
@@ -30,6 +31,21 @@ rule synthesize:
         seed=config["seed"],
     script:
         "../scripts/synthesize.py"
+
+
+use rule synthesize as synthesize_to_train with:
+    output:
+        original="results/{experiment}/synthetic/{image}/original.npy",
+        deformed="results/{experiment}/synthetic/{image}/deformed.npy",
+        deformation="results/{experiment}/synthetic/{image}/deformed_dvf.npz",
+        fixed=expand("results/{experiment}/synthetic/{image}/{pair}/fixed.npy", pair=SYNTHETIC_PAIRS, allow_missing=True),
+        dvf=expand("results/{experiment}/synthetic/{image}/{pair}/dvf.npz", pair=SYNTHETIC_PAIRS, allow_missing=True),
+    wildcard_constraints:
+        # Nothing matches the last one.
+        image="|".join(map(re.escape, TRAINING_IMAGES)) or "(?!)",
+
+
+ruleorder: synthesize_to_train > synthesize
 
 
 rule sample_patches:

@@ -27,6 +27,7 @@ with log_to(snakemake.log[0]):
         read_transform(inputs.initial),
         passes=params.passes,
         stride=params.stride,
+        mirrors=params.mirrors,
         precision=params.precision,
         max_memory_gib=params.max_memory_gib,
         device=pick_device(snakemake.resources.gpu),

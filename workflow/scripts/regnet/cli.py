@@ -221,6 +221,9 @@ def _add_register(commands: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--passes", type=_positive, default=1, metavar="N", help="how often each is applied (default: 1)")
     parser.add_argument(
+        "--mirrors", type=int, choices=(1, 2, 4, 8), default=1, help="mirror images of the pair to average over (default: 1)"
+    )
+    parser.add_argument(
         "--stride", type=int, choices=(1, 2), default=2, help="a displacement at each voxel, or at every second (default: 2)"
     )
     parser.add_argument("--no-affine", action="store_true", help="no affine registration first: the scans lie on each other")
@@ -355,6 +358,7 @@ def _register(arguments: argparse.Namespace) -> str:
         landmarks=landmarks if all(landmarks) else None,
         affine=not arguments.no_affine,
         passes=arguments.passes,
+        mirrors=arguments.mirrors,
         stride=arguments.stride,
         device=arguments.device,
         threads=arguments.threads,

@@ -8,7 +8,7 @@ import functools
 import json
 import logging
 import operator
-from itertools import pairwise, product
+from itertools import combinations, pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,15 @@ PROGRAM_GIB = 0.5
 
 MAX_MEMORY_GIB = 4.0
 """Memory that a prediction may take where nobody says otherwise."""
+
+MIRRORINGS: dict[int, tuple[tuple[int, ...], ...]] = {
+    1: ((),),
+    2: ((), (0, 1, 2)),
+    4: ((), (0, 1), (0, 2), (1, 2)),
+    8: tuple(axes for count in range(4) for axes in combinations(range(3), count)),
+}
+"""The axes (x = 0, y = 1, z = 2) along which a pair is mirrored, for each number of mirror images. Whatever the number, each axis is
+mirrored in half of them, so that what an axis does to the errors of the network is evened out; 1 is the pair as it is."""
 
 Box = tuple[slice, slice, slice]
 """Part of a lattice of outputs, along z, y, x."""
@@ -297,6 +306,8 @@ class DenseNetwork:
         Lowest and highest HU that the network sees.
     stride
         2 for every second voxel per axis, in one pass of the network; 1 for every voxel, in eight.
+    mirrors
+        Over how many mirror images of the pair displacements are averaged, one of `MIRRORINGS`; 1 is the network's own answer.
     device
         Where to compute.
     precision
@@ -321,6 +332,7 @@ class DenseNetwork:
         *,
         window: tuple[float, float],
         stride: int = OUTPUT_STRIDE,
+        mirrors: int = 1,
         device: torch.device | str = "cpu",
         precision: str = "auto",
         max_memory_gib: float = MAX_MEMORY_GIB,
@@ -335,6 +347,7 @@ class DenseNetwork:
         self.network = folded(network).to(self.device, memory_format=torch.channels_last_3d)
         self.window = window
         self.stride = stride
+        self.mirrors = mirrors
         self.precision = precision
         self.max_memory_gib = max_memory_gib
         self.tile = tile
@@ -413,10 +426,17 @@ class DenseNetwork:
         starts = [round(self.stride * extent.start + first - FIRST_OUTPUT) for extent in box]
         sides = [window_size(count) + OUTPUT_STRIDE - self.stride for count in self._pairs(box)]
         windows = [self._window(volume, starts, sides) for volume in (fixed, moving)]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-            outputs = self.network(*windows) if self.stride == OUTPUT_STRIDE else self.network.every_voxel(*windows)
+        answer = self.network if self.stride == OUTPUT_STRIDE else self.network.every_voxel
+        outputs = 0
+        for axes in MIRRORINGS[self.mirrors]:
+            # Outputs lie symmetrically in their window: those of a mirrored window are at the same points.
+            dims = [4 - axis for axis in axes]
+            with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                mirrored = answer(*(window.flip(dims) for window in windows)).float().flip(dims)
+            mirrored[:, list(axes)] *= -1
+            outputs = outputs + mirrored / self.mirrors
         counts = (slice(extent.stop - extent.start) for extent in box)
-        return outputs[(0, slice(None), *counts)].float().cpu()
+        return outputs[(0, slice(None), *counts)].cpu()
 
     def _window(self, volume: np.ndarray, starts: list[int], sides: list[int]) -> Tensor:
         """A window of a volume as the network sees it, shape ``(1, 1, z, y, x)``; outside the volume its border value."""

@@ -88,6 +88,7 @@ def register_scans(
     landmarks: tuple[str | Path, str | Path] | None = None,
     affine: bool = True,
     passes: int = 1,
+    mirrors: int = 1,
     stride: int = OUTPUT_STRIDE,
     device: str = "auto",
     threads: int = 1,
@@ -116,6 +117,8 @@ def register_scans(
         Whether an affine registration comes first. Without it the scans have to lie on each other.
     passes
         How often each network is applied; 1 is the chapter's one shot.
+    mirrors
+        Over how many mirror images of the pair each field is averaged: 1, 2, 4 or 8.
     stride
         Distance of neighbouring displacements in voxels of the working grid, 1 or 2.
     device
@@ -178,7 +181,7 @@ def register_scans(
                 initial = _register_affine(finest.fixed, finest.moving, finest.mask, threads=threads, seed=elastix_seed)
         _refuse_little_overlap(fixed_scan, moving_scan, finest.mask, initial, affine)
         with _step("regnet", seconds):
-            transform = register_stages(stages, initial, passes=passes, stride=stride, device=where)
+            transform = register_stages(stages, initial, passes=passes, mirrors=mirrors, stride=stride, device=where)
         transforms = {"before": IDENTITY, **({"affine": initial} if affine else {}), "regnet": transform}
         with _step("writing", seconds):
             dvf = displacement_image(transform, fixed_scan.grid)
@@ -197,6 +200,7 @@ def register_scans(
             "threads": threads,
             "seeds": {"seed": seed, **({"affine": elastix_seed} if affine else {})},
             "passes": passes,
+            "mirrors": mirrors,
             "stride": stride,
             "seconds": seconds,
             "lungs": {

@@ -64,7 +64,8 @@ AROUND_GRID = 1.5
 VIEWER_BYTES = 15e6
 
 SYNTHETIC_VOLUMES = 8
-"""Volumes per image in ``synthetic/``: two moving ones and six fixed ones, removed when nothing needs them any more."""
+"""Volumes per image in ``synthetic/``: two moving ones and six fixed ones; those of images that nothing is trained on are removed
+when nothing needs them any more."""
 
 PHANTOM_BYTES, PHANTOM_MM3 = 33e6, 15.3e6
 """Of a subject of the embedded cohort at scale 1 (two scans, landmarks, the true DVF); of one of its images."""
@@ -236,7 +237,10 @@ def _add_images(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: M
     voxels = [network[name] for name in _synthesized(config, cohort)]
     for rule in ("synthesize", "sample_patches"):
         _spend(found, rule, _per_voxel(rule, voxels))
-    found.removed["synthetic volumes"] = SYNTHETIC_VOLUMES * sum(voxels) * 1e6 * BYTES_PER_VOXEL["synthetic"]
+    synthetic = SYNTHETIC_VOLUMES * sum(voxels) * 1e6 * BYTES_PER_VOXEL["synthetic"]
+    kept = sum(network[name] for name in cohort.images.index[cohort.images["split"] != "test"]) if _is_trained(config) else 0
+    found.kept["synthetic volumes"] = synthetic * kept / sum(voxels)
+    found.removed["synthetic volumes"] = synthetic - found.kept["synthetic volumes"]
 
 
 def _add_networks(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: _Sizes) -> None:
@@ -263,7 +267,7 @@ def _add_networks(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes:
     # The lungs are about a quarter of a CT.
     share = 1 if regnet["region"] == "image" else 0.3
     outputs = sum(
-        share * sizes[fixed] * 1e6 * (base / stage) ** 3 * regnet["passes"]
+        share * sizes[fixed] * 1e6 * (base / stage) ** 3 * regnet["passes"] * regnet["mirrors"]
         for fixed in _fixed(cohort)
         for stage in stages or [base]
     )

@@ -83,6 +83,7 @@ def register(
     device: torch.device,
     mask: sitk.Image | None = None,
     stride: int = OUTPUT_STRIDE,
+    mirrors: int = 1,
     precision: str = "auto",
     max_memory_gib: float = MAX_MEMORY_GIB,
 ) -> sitk.CompositeTransform:
@@ -106,7 +107,7 @@ def register(
         Where to compute.
     mask
         Where the field is wanted, as in `predict_field`: the lungs, in which the network was trained.
-    stride, precision, max_memory_gib
+    stride, mirrors, precision, max_memory_gib
         As in `regnet.inference.DenseNetwork`.
 
     Returns
@@ -121,9 +122,8 @@ def register(
     ConfigError
         If the memory or the precision cannot work.
     """
-    dense = DenseNetwork(
-        network, window=window, stride=stride, device=device, precision=precision, max_memory_gib=max_memory_gib
-    )
+    options = {"precision": precision, "max_memory_gib": max_memory_gib}
+    dense = DenseNetwork(network, window=window, stride=stride, mirrors=mirrors, device=device, **options)
     total = compose(initial)
     for number in range(passes):
         started = time.monotonic()
@@ -154,7 +154,7 @@ def register_stages(
     device
         Where to compute.
     options
-        ``stride``, ``precision`` and ``max_memory_gib`` of `register`.
+        ``stride``, ``mirrors``, ``precision`` and ``max_memory_gib`` of `register`.
 
     Returns
     -------
