@@ -67,7 +67,7 @@ def test_training_is_counted_in_operations():
     assert without.gpu_flop["train"] < half.gpu_flop["train"] < whole.gpu_flop["train"] < 2 * half.gpu_flop["train"]
     released = planned(change=lambda config: config["training"].update(mode="released"))
     assert "train" not in released.gpu_flop
-    # Two of four subjects are tested; without a training nothing is made of the one to train, and the one to validate is not kept.
+    # Two of four subjects are tested. Without a training nothing is made of the one to train, and nothing of the others kept.
     assert released.kept["synthetic volumes"] == 0
     assert half.kept["synthetic volumes"] == pytest.approx(half.removed["synthetic volumes"])
     assert released.removed["synthetic volumes"] == pytest.approx(1.5 * half.removed["synthetic volumes"])

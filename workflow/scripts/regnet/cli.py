@@ -17,7 +17,7 @@ from regnet.errors import ConfigError, RegNetError
 from regnet.jobs import output_to
 from regnet.point_kinds import KINDS, SLICER_KINDS, SUFFIXES, VOXEL_KINDS
 from regnet.public_sets import DATASETS
-from regnet.weights import DEFAULT, find_weights
+from regnet.weights import DEFAULT, DEFAULT_MIRRORS, DEFAULT_PASSES, find_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -219,9 +219,15 @@ def _add_register(commands: argparse._SubParsersAction) -> None:
         help="weights of RegNet: a safetensors file, or the name of released ones; may be given several times, for the stages "
         f"of a registration from coarse to fine (default: {', '.join(DEFAULT)})",
     )
-    parser.add_argument("--passes", type=_positive, default=1, metavar="N", help="how often each is applied (default: 1)")
     parser.add_argument(
-        "--mirrors", type=int, choices=(1, 2, 4, 8), default=1, help="mirror images of the pair to average over (default: 1)"
+        "--passes", type=_positive, default=DEFAULT_PASSES, metavar="N", help="how often each is applied (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--mirrors",
+        type=int,
+        choices=(1, 2, 4, 8),
+        default=DEFAULT_MIRRORS,
+        help="mirror images of the pair to average over (default: %(default)s)",
     )
     parser.add_argument(
         "--stride", type=int, choices=(1, 2), default=2, help="a displacement at each voxel, or at every second (default: 2)"

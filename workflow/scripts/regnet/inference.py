@@ -69,8 +69,8 @@ MIRRORINGS: dict[int, tuple[tuple[int, ...], ...]] = {
     4: ((), (0, 1), (0, 2), (1, 2)),
     8: tuple(axes for count in range(4) for axes in combinations(range(3), count)),
 }
-"""The axes (x = 0, y = 1, z = 2) along which a pair is mirrored, for each number of mirror images. Whatever the number, each axis is
-mirrored in half of them, so that what an axis does to the errors of the network is evened out; 1 is the pair as it is."""
+"""The axes (x = 0, y = 1, z = 2) along which a pair is mirrored, for each number of mirror images; 1 is the pair as it is. Each
+axis is mirrored in half of the others, so that an error of the network along it is evened out."""
 
 Box = tuple[slice, slice, slice]
 """Part of a lattice of outputs, along z, y, x."""

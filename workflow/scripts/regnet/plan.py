@@ -64,8 +64,8 @@ AROUND_GRID = 1.5
 VIEWER_BYTES = 15e6
 
 SYNTHETIC_VOLUMES = 8
-"""Volumes per image in ``synthetic/``: two moving ones and six fixed ones; those of images that nothing is trained on are removed
-when nothing needs them any more."""
+"""Volumes per image in ``synthetic/``: two moving ones and six fixed ones. Those of images that nothing is trained on are
+removed when nothing needs them any more."""
 
 PHANTOM_BYTES, PHANTOM_MM3 = 33e6, 15.3e6
 """Of a subject of the embedded cohort at scale 1 (two scans, landmarks, the true DVF); of one of its images."""

@@ -5,8 +5,12 @@ from pathlib import Path
 from regnet.errors import InputError
 from regnet.resources import shipped
 
-DEFAULT = ("regnet_4mm", "regnet_2mm", "regnet_1mm")
+DEFAULT = ("regnet_4mm", "regnet_2mm")
 """The released weights that are used if nobody says otherwise: the stages of a registration, coarse to fine."""
+
+DEFAULT_PASSES, DEFAULT_MIRRORS = 2, 4
+"""How often each is applied, and over how many mirror images it averages: what was best on validation volumes
+(docs/inference.md)."""
 
 
 def find_weights(name: str | Path) -> Path:
