@@ -1,4 +1,4 @@
-"""What stages, passes and mirror images are worth to a registration, on synthetic pairs.
+"""What stages, passes, mirror images and smoothing are worth to a registration, on synthetic pairs.
 
 With ``--volumes FILE ...``, chest CTs that the released networks were not trained on: the right half of each is deformed with
 one of the chapter's fields (components of up to 8 mm) and with a smoother one of up to 16 mm, and registered with released
@@ -24,8 +24,20 @@ from regnet.transforms import transform_points
 from regnet.volumes import IDENTITY, Grid, read_ct, resample_ct, resample_mask
 from regnet.weights import find_weights
 
-WAYS = (([2], 1, 1), ([2], 2, 1), ([2], 2, 4), ([4, 2], 1, 1), ([4, 2], 2, 1), ([4, 2], 2, 4), ([4, 2, 1], 1, 1))
-"""Spacings of the networks that are applied one after the other, in mm; passes of each, and mirror images."""
+WAYS = (
+    ([2], 1, 1, 0),
+    ([2], 2, 1, 0),
+    ([2], 2, 4, 0),
+    ([2], 2, 4, 6),
+    ([4, 2], 1, 1, 0),
+    ([4, 2], 2, 1, 0),
+    ([4, 2], 2, 4, 0),
+    ([4, 2], 2, 4, 3),
+    ([4, 2], 2, 4, 6),
+    ([4, 2], 2, 4, 10),
+    ([4, 2, 1], 1, 1, 0),
+)
+"""Spacings of the networks that are applied one after the other, in mm; passes of each, mirror images, and smoothing in mm."""
 
 FIELDS = {"chapter's": {"sigma": 25, "points": 100, "theta": 8}, "large": {"sigma": 40, "points": 100, "theta": 16}}
 """Settings of the synthetic fields."""
@@ -62,12 +74,13 @@ def measured(path: str) -> Iterator[dict[str, object]]:
     for field, settings in FIELDS.items():
         fixed, moving, mask, points, true = synthetic_pair(path, settings)
         stages = {spacing: stage(spacing, fixed, moving, mask) for spacing in (4, 2, 1)}
-        for spacings, passes, mirrors in ((), 0, 0), *WAYS:
+        for spacings, passes, mirrors, smoothing in ((), 1, 1, 0), *WAYS:
             chosen = [stages[spacing] for spacing in spacings]
-            transform = register_stages(chosen, IDENTITY, passes=passes, mirrors=mirrors, device=torch.device("cpu"))
+            how = {"passes": passes, "mirrors": mirrors, "smoothing": smoothing}
+            transform = register_stages(chosen, IDENTITY, device=torch.device("cpu"), **how)
             errors = np.linalg.norm(transform_points(transform, points) - points - true, axis=1)
             folded = pair_regularity("", {"": transform}, mask)["folded"].item()
-            way = {"stages": " ".join(map(str, spacings)), "passes": passes, "mirrors": mirrors}
+            way = {"stages": " ".join(map(str, spacings)), **how}
             found = {"mean": errors.mean(), "median": np.median(errors), "folded_percent": 100 * folded}
             yield {"volume": Path(path).name, "field": field, **way, **found}
 

@@ -96,6 +96,7 @@ def register_arguments(folder: Path, output: Path) -> dict[str, str]:
         "--weights": f"{folder}/weights.safetensors",
         "--passes": "1",
         "--mirrors": "2",
+        "--smoothing": "0",
         "--device": "cpu",
         "--threads": "1",
         "--output": f"{output}",
@@ -184,7 +185,7 @@ def test_the_report_says_what_was_done(scans, registered):
     litres = sitk.GetArrayFromImage(mask).sum() * np.prod(mask.GetSpacing()) / 1e6
     assert report["lungs"]["fixed_litres"] == pytest.approx(litres, abs=1e-4)
     assert report["stages"][0]["sha256"] == hashlib.sha256((scans / "weights.safetensors").read_bytes()).hexdigest()
-    assert (report["passes"], report["mirrors"]) == (1, 2)
+    assert (report["passes"], report["mirrors"], report["smoothing"]) == (1, 2, 0)
     assert report["seeds"] == {"seed": 2017}
     assert set(report["seconds"]) == {"reading", "lungs", "resampling", "regnet", "writing"}
     assert report["landmarks_mm"]["before"]["mean"] == pytest.approx(np.linalg.norm(BEYOND), abs=1e-4)

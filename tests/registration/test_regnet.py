@@ -75,6 +75,21 @@ def test_an_output_is_placed_at_the_point_it_belongs_to(stride, oblique_grid):
     np.testing.assert_allclose(voxels, np.repeat(expected[..., None], 3, axis=-1), atol=1e-4)
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_fields_are_smoothed_with_a_gaussian_in_mm(axis, oblique_grid, rng):
+    """A wave of displacements, 24 mm long, loses what a Gaussian of 3 mm takes, whatever the spacing along its axis."""
+    length, sigma = 24.0, 3.0
+    phase = 2 * np.pi / length * oblique_grid.spacing[axis] * np.indices(oblique_grid.shape)[2 - axis]
+    wave = oblique_grid.image((400 * np.cos(phase) - 500).astype(np.int16))
+    points = oblique_grid.points(rng.uniform(0.3, 0.7, (500, 3)) * oblique_grid.size)
+    options = {"window": WINDOW, "passes": 1, "precision": "float32", "device": CPU}
+    heights = []
+    for smoothing in (0.0, sigma):
+        transform = register(Intensity(), wave, wave, compose(sitk.TranslationTransform(3)), smoothing=smoothing, **options)
+        heights.append(oblique_grid.to_voxels(transform_points(transform, points) - points).std(axis=0))
+    np.testing.assert_allclose(heights[1] / heights[0], np.exp(-2 * (np.pi * sigma / length) ** 2), rtol=0.02)
+
+
 def test_the_field_is_composed_with_the_initial_transform_and_not_added(oblique_grid, rng):
     fixed, moving = shifted(oblique_grid, np.zeros(3), rng)
     initial = sitk.AffineTransform(3)

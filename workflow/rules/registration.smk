@@ -84,6 +84,7 @@ rule register_regnet:
     params:
         spacings=[float(spacing) for spacing in STAGES],
         passes=config["regnet"]["passes"],
+        smoothing=config["regnet"]["smoothing"],
         stride=config["regnet"]["stride"],
         mirrors=config["regnet"]["mirrors"],
         precision=config["regnet"]["precision"],

@@ -26,6 +26,7 @@ with log_to(snakemake.log[0]):
         stages,
         read_transform(inputs.initial),
         passes=params.passes,
+        smoothing=params.smoothing,
         stride=params.stride,
         mirrors=params.mirrors,
         precision=params.precision,

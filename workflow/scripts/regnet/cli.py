@@ -17,7 +17,7 @@ from regnet.errors import ConfigError, RegNetError
 from regnet.jobs import output_to
 from regnet.point_kinds import KINDS, SLICER_KINDS, SUFFIXES, VOXEL_KINDS
 from regnet.public_sets import DATASETS
-from regnet.weights import DEFAULT, DEFAULT_MIRRORS, DEFAULT_PASSES, find_weights
+from regnet.weights import DEFAULT, DEFAULT_MIRRORS, DEFAULT_PASSES, DEFAULT_SMOOTHING, find_weights
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -230,6 +230,13 @@ def _add_register(commands: argparse._SubParsersAction) -> None:
         help="mirror images of the pair to average over (default: %(default)s)",
     )
     parser.add_argument(
+        "--smoothing",
+        type=_length,
+        default=DEFAULT_SMOOTHING,
+        metavar="MM",
+        help="standard deviation of a Gaussian that smooths each field (default: %(default)g)",
+    )
+    parser.add_argument(
         "--stride", type=int, choices=(1, 2), default=2, help="a displacement at each voxel, or at every second (default: 2)"
     )
     parser.add_argument("--no-affine", action="store_true", help="no affine registration first: the scans lie on each other")
@@ -340,6 +347,16 @@ def _not_negative(text: str) -> int:
     return _integer(text, 0)
 
 
+def _length(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"found {text!r}, expected a length of at least 0 mm")
+    return value
+
+
 def _integer(text: str, least: int) -> int:
     if not text.isdecimal() or int(text) < least:
         raise argparse.ArgumentTypeError(f"found {text!r}, expected an integer of at least {least}")
@@ -365,6 +382,7 @@ def _register(arguments: argparse.Namespace) -> str:
         affine=not arguments.no_affine,
         passes=arguments.passes,
         mirrors=arguments.mirrors,
+        smoothing=arguments.smoothing,
         stride=arguments.stride,
         device=arguments.device,
         threads=arguments.threads,

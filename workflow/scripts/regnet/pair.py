@@ -89,6 +89,7 @@ def register_scans(
     affine: bool = True,
     passes: int = 1,
     mirrors: int = 1,
+    smoothing: float = 0.0,
     stride: int = OUTPUT_STRIDE,
     device: str = "auto",
     threads: int = 1,
@@ -119,6 +120,8 @@ def register_scans(
         How often each network is applied; 1 is the chapter's one shot.
     mirrors
         Over how many mirror images of the pair each field is averaged: 1, 2, 4 or 8.
+    smoothing
+        Standard deviation of a Gaussian that smooths each field, in mm.
     stride
         Distance of neighbouring displacements in voxels of the working grid, 1 or 2.
     device
@@ -181,7 +184,8 @@ def register_scans(
                 initial = _register_affine(finest.fixed, finest.moving, finest.mask, threads=threads, seed=elastix_seed)
         _refuse_little_overlap(fixed_scan, moving_scan, finest.mask, initial, affine)
         with _step("regnet", seconds):
-            transform = register_stages(stages, initial, passes=passes, mirrors=mirrors, stride=stride, device=where)
+            how = {"passes": passes, "mirrors": mirrors, "smoothing": smoothing, "stride": stride}
+            transform = register_stages(stages, initial, device=where, **how)
         transforms = {"before": IDENTITY, **({"affine": initial} if affine else {}), "regnet": transform}
         with _step("writing", seconds):
             dvf = displacement_image(transform, fixed_scan.grid)
@@ -199,9 +203,7 @@ def register_scans(
             "device": torch.cuda.get_device_name() if where.type == "cuda" else f"CPU ({platform.machine()})",
             "threads": threads,
             "seeds": {"seed": seed, **({"affine": elastix_seed} if affine else {})},
-            "passes": passes,
-            "mirrors": mirrors,
-            "stride": stride,
+            **how,
             "seconds": seconds,
             "lungs": {
                 "fixed_litres": round(fixed_scan.lung_litres, 4),

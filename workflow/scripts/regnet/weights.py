@@ -8,9 +8,9 @@ from regnet.resources import shipped
 DEFAULT = ("regnet_4mm", "regnet_2mm")
 """The released weights that are used if nobody says otherwise: the stages of a registration, coarse to fine."""
 
-DEFAULT_PASSES, DEFAULT_MIRRORS = 2, 4
-"""How often each is applied, and over how many mirror images it averages: what was best on validation volumes
-(docs/inference.md)."""
+DEFAULT_PASSES, DEFAULT_MIRRORS, DEFAULT_SMOOTHING = 2, 4, 6.0
+"""How often each is applied, over how many mirror images it averages, and the standard deviation in mm of the Gaussian that
+smooths its fields: what was best on validation volumes (docs/inference.md)."""
 
 
 def find_weights(name: str | Path) -> Path:

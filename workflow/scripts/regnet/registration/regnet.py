@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 import torch
+from scipy import ndimage
 
 from regnet.inference import MAX_MEMORY_GIB, DenseNetwork, output_lattice
 from regnet.network import OUTPUT_STRIDE, RegNet
@@ -82,6 +83,7 @@ def register(
     passes: int,
     device: torch.device,
     mask: sitk.Image | None = None,
+    smoothing: float = 0.0,
     stride: int = OUTPUT_STRIDE,
     mirrors: int = 1,
     precision: str = "auto",
@@ -107,6 +109,8 @@ def register(
         Where to compute.
     mask
         Where the field is wanted, as in `predict_field`: the lungs, in which the network was trained.
+    smoothing
+        Standard deviation of a Gaussian that smooths each field, in mm; 0 for fields as the network gives them.
     stride, mirrors, precision, max_memory_gib
         As in `regnet.inference.DenseNetwork`.
 
@@ -129,6 +133,7 @@ def register(
         started = time.monotonic()
         warped = resample(moving, total, Grid.of(fixed), sitk.sitkBSpline)
         field, lattice = predict_field(dense, fixed, warped, mask)
+        field = ndimage.gaussian_filter(field, [*(smoothing / side for side in reversed(lattice.spacing)), 0], mode="nearest")
         total = compose(total, field_transform(field, lattice))
         magnitude = np.linalg.norm(field, axis=-1)
         log.info("pass %d: mean |u| %.2f mm, %.1f s", number + 1, magnitude.mean(), time.monotonic() - started)
@@ -154,7 +159,7 @@ def register_stages(
     device
         Where to compute.
     options
-        ``stride``, ``mirrors``, ``precision`` and ``max_memory_gib`` of `register`.
+        ``smoothing``, ``stride``, ``mirrors``, ``precision`` and ``max_memory_gib`` of `register`.
 
     Returns
     -------
