@@ -462,6 +462,10 @@ def seed_in_words(folder):
     return {"--seed": "random"}
 
 
+def smoothing_below_zero(folder):
+    return {"--smoothing": "-1"}
+
+
 REFUSED = {
     missing: "none.nii.gz: no such file",
     text: "text.nii.gz: cannot be read as an image (Unable to determine ImageIO reader",
@@ -499,6 +503,7 @@ REFUSED = {
     two_series: "two: found 2 series, expected a folder with one DICOM series, or one of these files in place of it: ",
     missing_slice: "gap: found 5.00 mm between the slices 3_02.dcm and 3_03.dcm, where 2.50 mm is usual",
     seed_in_words: "argument --seed: found 'random', expected an integer of at least 0",
+    smoothing_below_zero: "argument --smoothing: found '-1', expected a length of at least 0 mm",
 }
 
 

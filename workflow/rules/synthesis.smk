@@ -41,7 +41,7 @@ use rule synthesize as synthesize_to_train with:
         fixed=expand("results/{experiment}/synthetic/{image}/{pair}/fixed.npy", pair=SYNTHETIC_PAIRS, allow_missing=True),
         dvf=expand("results/{experiment}/synthetic/{image}/{pair}/dvf.npz", pair=SYNTHETIC_PAIRS, allow_missing=True),
     wildcard_constraints:
-        # Nothing matches the last one.
+        # Where nothing is trained: a pattern that no name matches.
         image="|".join(map(re.escape, TRAINING_IMAGES)) or "(?!)",
 
 
