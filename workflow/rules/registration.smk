@@ -84,9 +84,9 @@ rule register_regnet:
     params:
         spacings=[float(spacing) for spacing in STAGES],
         passes=config["regnet"]["passes"],
+        mirrors=config["regnet"]["mirrors"],
         smoothing=config["regnet"]["smoothing"],
         stride=config["regnet"]["stride"],
-        mirrors=config["regnet"]["mirrors"],
         precision=config["regnet"]["precision"],
         max_memory_gib=config["regnet"]["max_memory_gib"],
     script:

@@ -237,10 +237,10 @@ def _add_images(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: M
     voxels = [network[name] for name in _synthesized(config, cohort)]
     for rule in ("synthesize", "sample_patches"):
         _spend(found, rule, _per_voxel(rule, voxels))
-    synthetic = SYNTHETIC_VOLUMES * sum(voxels) * 1e6 * BYTES_PER_VOXEL["synthetic"]
-    kept = sum(network[name] for name in cohort.images.index[cohort.images["split"] != "test"]) if _is_trained(config) else 0
-    found.kept["synthetic volumes"] = synthetic * kept / sum(voxels)
-    found.removed["synthetic volumes"] = synthetic - found.kept["synthetic volumes"]
+    trained = [network[name] for name in cohort.images.index[cohort.images["split"] != "test"] if _is_trained(config)]
+    per_megavoxel = SYNTHETIC_VOLUMES * 1e6 * BYTES_PER_VOXEL["synthetic"]
+    found.kept["synthetic volumes"] = per_megavoxel * sum(trained)
+    found.removed["synthetic volumes"] = per_megavoxel * (sum(voxels) - sum(trained))
 
 
 def _add_networks(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: _Sizes) -> None:

@@ -133,7 +133,7 @@ def register(
         started = time.monotonic()
         warped = resample(moving, total, Grid.of(fixed), sitk.sitkBSpline)
         field, lattice = predict_field(dense, fixed, warped, mask)
-        field = ndimage.gaussian_filter(field, [*(smoothing / side for side in reversed(lattice.spacing)), 0], mode="nearest")
+        field = ndimage.gaussian_filter(field, smoothing / lattice.spacing[0], mode="nearest", axes=(0, 1, 2))
         total = compose(total, field_transform(field, lattice))
         magnitude = np.linalg.norm(field, axis=-1)
         log.info("pass %d: mean |u| %.2f mm, %.1f s", number + 1, magnitude.mean(), time.monotonic() - started)
