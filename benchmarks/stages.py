@@ -27,14 +27,10 @@ from regnet.weights import find_weights
 WAYS = (
     ([2], 1, 1, 0),
     ([2], 2, 4, 6),
-    ([2], 3, 4, 6),
     ([4, 2], 1, 1, 0),
-    ([4, 2], 1, 4, 6),
     ([4, 2], 2, 1, 6),
     ([4, 2], 2, 4, 0),
     ([4, 2], 2, 4, 6),
-    ([4, 2], 2, 4, 10),
-    ([4, 2], 3, 4, 6),
     ([4, 2, 1], 1, 1, 0),
 )
 """Spacings of the networks that are applied one after the other, in mm; passes of each, mirror images, and smoothing in mm."""
