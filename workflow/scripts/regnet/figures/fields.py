@@ -159,7 +159,7 @@ def _maps(
     rows, columns = ct.shape * slices["spacing"]
     across, lines = grid_of(len(methods))
     width = min(DOUBLE_COLUMN / across, 2.2)
-    maps_height, rows_height = lines * ((width - 0.08) * rows / columns + 0.2) + 0.6, 0.6 + 0.27 * count
+    maps_height, rows_height = lines * ((width - 0.08) * rows / columns + 0.2) + 0.75, 0.6 + 0.27 * count
     figure = new_figure(DOUBLE_COLUMN, maps_height + rows_height)
     upper, lower = figure.subfigures(2, 1, height_ratios=(maps_height, rows_height))
     cells = upper.subplots(lines, across, squeeze=False)
