@@ -264,12 +264,12 @@ def field_errors(methods=METHODS):
     return pd.DataFrame(rows)
 
 
-def map_slices(tmp_path, values, methods=METHODS):
+def map_slices(tmp_path, values, methods=METHODS, spacing=(2.0, 2.0)):
     rows, columns = np.mgrid[:60, :70]
     fixed = np.where(np.hypot(rows - 30, columns - 35) < 15, -800, 40).astype(np.int16)
     arrays = {
         "pair": np.array("patient_1"),
-        "spacing": np.array([2.0, 2.0]),
+        "spacing": np.array(spacing),
         "fixed": fixed,
         "mask": (fixed < 0).astype(np.uint8),
     }
@@ -365,6 +365,16 @@ def test_folded_voxels_are_red_and_outlined(tmp_path):
     assert len(folded.findobj(ContourSet)) == len(whole.findobj(ContourSet)) + 1
     assert "Affine, min. −0.20" in words(folded)
     assert "min. −0.10, 1 % folded, sd log J 0.20" in words(folded)
+
+
+def test_the_title_of_the_maps_stands_above_those_of_the_methods_where_a_lung_is_tall(tmp_path):
+    path = map_slices(tmp_path, np.full((60, 70), 1.2), spacing=(4.0, 2.0))
+    figure = fields.figure_jacobian(regularity(), path)
+    figure.canvas.draw()
+    title = next(text for text in figure.findobj(Text) if "coronal slice" in text.get_text())
+    names = [text for text in figure.findobj(Text) if ", min. " in text.get_text()]
+    assert len(names) == len(METHODS)
+    assert title.get_window_extent().y0 >= max(name.get_window_extent().y1 for name in names)
 
 
 def test_maps_are_coloured_in_the_lungs_alone_and_to_one_scale(tmp_path):
