@@ -67,6 +67,8 @@ def _in_process(function: Callable[..., None], arguments: tuple) -> None:
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(message)s", force=True)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    # One that ends at once would else close its connections while another still opens them, which then fails in its place.
+    os.environ["TORCH_DIST_INIT_BARRIER"] = "1"
     distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
         function(*arguments)
