@@ -17,14 +17,13 @@ def test_the_determinant_is_that_of_the_physical_field(name, oblique_grid):
     matrix = np.array([[0.5, 0.1, 0.0], [-0.2, 0.1, 0.3], [0.0, 0.05, -0.4]])
     index = np.stack(np.meshgrid(*map(np.arange, grid.size), indexing="ij"), axis=-1)
     field = (grid.points(index) @ matrix.T).transpose(2, 1, 0, 3)
-    determinant = jacobian_determinant(field, grid)[2:-2, 2:-2, 2:-2]
-    np.testing.assert_allclose(determinant, np.linalg.det(np.eye(3) + matrix), atol=1e-3)
+    np.testing.assert_allclose(jacobian_determinant(field, grid), np.linalg.det(np.eye(3) + matrix), atol=1e-3)
 
 
 def test_a_mirroring_field_folds_everywhere(oblique_grid):
     index = np.stack(np.meshgrid(*map(np.arange, oblique_grid.size), indexing="ij"), axis=-1)
     field = (oblique_grid.points(index) * [-2.0, 0, 0]).transpose(2, 1, 0, 3)
-    assert jacobian_determinant(field, oblique_grid)[2:-2, 2:-2, 2:-2].max() < 0
+    assert jacobian_determinant(field, oblique_grid).max() < 0
 
 
 def test_what_is_not_a_transform_is_named(tmp_path):

@@ -175,8 +175,15 @@ def displacement_image(transform: sitk.Transform, grid: Grid) -> sitk.Image:
 
 
 def jacobian_determinant(field: np.ndarray, grid: Grid) -> np.ndarray:
-    """Jacobian determinant of ``x + u(x)`` at every node, shape ``(z, y, x)``; at most 0 where the field folds."""
-    # ITK differentiates along the axes of the grid and takes the components for displacements along these.
+    """Jacobian determinant of ``x + u(x)`` at every node, shape ``(z, y, x)``; at most 0 where the field folds.
+
+    Differences are central, at the border of the grid those to the only neighbour.
+    """
+    # ITK differentiates along the axes of the grid and takes the components for displacements along these. At the border it
+    # would halve the difference to the only neighbour; with nodes beyond, in line with the two before them, it does not.
     along_axes = np.asarray(field) @ np.reshape(grid.direction, (3, 3))
-    image = grid.image(along_axes.astype(np.float32))
-    return sitk.GetArrayFromImage(sitk.DisplacementFieldJacobianDeterminant(image, useImageSpacing=True))
+    beyond = np.pad(along_axes.astype(np.float32), [(1, 1)] * 3 + [(0, 0)], mode="reflect", reflect_type="odd")
+    image = sitk.GetImageFromArray(beyond, isVector=True)
+    image.SetSpacing(grid.spacing)
+    determinant = sitk.DisplacementFieldJacobianDeterminant(image, useImageSpacing=True)
+    return sitk.GetArrayFromImage(determinant)[1:-1, 1:-1, 1:-1]
