@@ -183,7 +183,6 @@ def jacobian_determinant(field: np.ndarray, grid: Grid) -> np.ndarray:
     # would halve the difference to the only neighbour; with nodes beyond, in line with the two before them, it does not.
     along_axes = np.asarray(field) @ np.reshape(grid.direction, (3, 3))
     beyond = np.pad(along_axes.astype(np.float32), [(1, 1)] * 3 + [(0, 0)], mode="reflect", reflect_type="odd")
-    image = sitk.GetImageFromArray(beyond, isVector=True)
-    image.SetSpacing(grid.spacing)
+    image = Grid(tuple(count + 2 for count in grid.size), grid.spacing).image(beyond)
     determinant = sitk.DisplacementFieldJacobianDeterminant(image, useImageSpacing=True)
     return sitk.GetArrayFromImage(determinant)[1:-1, 1:-1, 1:-1]
