@@ -1,6 +1,7 @@
 """Checkpoints: a file that is not as it has to be, or of another training, is not used."""
 
 import os
+import shutil
 
 import pytest
 import torch
@@ -65,7 +66,7 @@ def test_settings_data_and_code_make_the_fingerprint(tmp_path):
     paths = [tmp_path / name for name in ("samples.npz", "fixed.npy", "training.py")]
 
     def now(settings):
-        return fingerprint(settings, [paths[0]], [paths[1]], [paths[2]])
+        return fingerprint(settings, paths[:2], paths[2:])
 
     for path in paths:
         path.write_text("before", encoding="utf-8")
@@ -73,10 +74,18 @@ def test_settings_data_and_code_make_the_fingerprint(tmp_path):
     assert now({"batch": 2}) == first
     others = [now({"batch": 3})]
     for path in paths:
-        path.write_text("after it", encoding="utf-8")
+        path.write_text("behind", encoding="utf-8")
         others.append(now({"batch": 2}))
     changed = [[part for part in first if other[part] != first[part]] for other in others]
     assert changed == [["settings"], ["data"], ["data"], ["data", "code"]]
+
+
+def test_a_copy_of_the_data_has_the_same_fingerprint(tmp_path):
+    (tmp_path / "fixed.npy").write_bytes(b"volume")
+    (tmp_path / "copied").mkdir()
+    copy = shutil.copyfile(tmp_path / "fixed.npy", tmp_path / "copied" / "fixed.npy")
+    os.utime(copy, (0, 0))
+    assert fingerprint({}, [copy], []) == fingerprint({}, [tmp_path / "fixed.npy"], [])
 
 
 def test_no_two_trainings_in_one_folder(folder):

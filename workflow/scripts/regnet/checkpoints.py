@@ -30,33 +30,33 @@ KEPT = 2
 """How many checkpoints are kept, the newest: if one is damaged, the one before it is used."""
 
 
-def fingerprint(
-    settings: Mapping[str, Any], data: Iterable[str | Path], volumes: Iterable[str | Path], code: Iterable[str | Path]
-) -> dict[str, str]:
-    """What a checkpoint has to agree with to be used, part by part.
+def fingerprint(settings: Mapping[str, Any], data: Iterable[str | Path], code: Iterable[str | Path]) -> dict[str, str]:
+    """What a checkpoint has to agree with to be used, part by part. Files count by their content, not by their names or times.
 
     Parameters
     ----------
     settings
         All that decides what is computed; JSON can hold it.
     data
-        Sample tables, compared by their content.
-    volumes
-        Large files, compared by size and time of change.
+        Sample tables, volumes, and weights that a training starts from.
     code
-        Source files, compared by their content, together with the version of torch.
+        Source files, together with the version of torch.
 
     Returns
     -------
     dict
         A digest for each of ``settings``, ``data`` and ``code``.
     """
-    stamps = [(str(path), os.stat(path).st_size, os.stat(path).st_mtime_ns) for path in volumes]
     return {
         "settings": _digest(json.dumps(settings, sort_keys=True).encode()),
-        "data": _digest(*(Path(path).read_bytes() for path in data), json.dumps(stamps).encode()),
-        "code": _digest(*(Path(path).read_bytes() for path in code), torch.__version__.encode()),
+        "data": _digest(*map(_file_digest, data)),
+        "code": _digest(*map(_file_digest, code), torch.__version__.encode()),
     }
+
+
+def _file_digest(path: str | Path) -> bytes:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "blake2b").digest()
 
 
 def _digest(*parts: bytes) -> str:

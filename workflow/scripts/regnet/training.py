@@ -653,10 +653,8 @@ class TrainingJob:
         settings = {key: value for key, value in self.settings.items() if key not in UNRELATED}
         facts = {"variant": self.variant, "training": settings, "seed": self.seed}
         facts |= {"synthesis": self.synthesis, "spacing": self.spacing, "window": self.window}
-        splits = (self.training, self.validation)
-        volumes = [path for files in splits for path in (*files.fixed, *files.moving)]
-        tables = [path for files in splits for path in files.samples]
-        return fingerprint(facts, [*tables, *([self.start] if self.start else [])], volumes, self.code)
+        data = [path for files in (self.training, self.validation) for path in (*files.samples, *files.fixed, *files.moving)]
+        return fingerprint(facts, [*data, *([self.start] if self.start else [])], self.code)
 
 
 def _train_and_write(job: TrainingJob, checkpoints: Checkpoints) -> None:
