@@ -22,7 +22,7 @@ from regnet.weights import DEFAULT, find_weights
 RELEASED = sorted(shipped("weights").glob("*.safetensors"))
 
 RESPONDING = 0.25
-"""The part of the features of each resolution that has to respond to a phantom; 0.3 of the low-resolution ones did at 1 and 2 mm."""
+"""The part of the features of each resolution that has to respond to a phantom; 0.3 was seen of the low-resolution ones."""
 
 LARGEST_FILE = 5e6
 """Bytes that a released file may have."""
