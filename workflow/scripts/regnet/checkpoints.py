@@ -5,6 +5,7 @@ makes of the state. It is read with ``weights_only=True``: nothing in it can run
 """
 
 import fcntl
+import functools
 import hashlib
 import io
 import json
@@ -47,10 +48,12 @@ def fingerprint(settings: Mapping[str, Any], data: Iterable[str | Path], code: I
     dict
         A digest for each of ``settings``, ``data`` and ``code``.
     """
+    # The three pairs of a moving image name the same volume: it is read once.
+    content = functools.cache(_file_digest)
     return {
         "settings": _digest(json.dumps(settings, sort_keys=True).encode()),
-        "data": _digest(*map(_file_digest, data)),
-        "code": _digest(*map(_file_digest, code), torch.__version__.encode()),
+        "data": _digest(*map(content, data)),
+        "code": _digest(*map(content, code), torch.__version__.encode()),
     }
 
 
