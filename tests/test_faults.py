@@ -19,15 +19,15 @@ from regnet.checkpoints import Checkpoints
 from regnet.errors import InputError, OutputError
 from regnet.figures.style import save_figure
 from regnet.figures.training import CURVES as DRAWN
-from regnet.files import whole_file, whole_folder
 from regnet.inference import load_network, save_network
-from regnet.jobs import STARTED_BY
 from regnet.landmarks import read_landmarks, write_landmarks
 from regnet.network import RegNet
 from regnet.patches import MappedVolumes, Samples
 from regnet.records import read_benchmark, read_errors, read_slices, read_table, save_slices, write_errors
 from regnet.report import write_page
 from regnet.synthesis import SyntheticDVF, save_volume
+from regnet.system.files import whole_file, whole_folder
+from regnet.system.jobs import STARTED_BY
 from regnet.training import COLUMNS, write_curves
 from regnet.transforms import field_transform, read_field, read_transform, write_transform
 from regnet.volumes import Grid, read_image, write_image
@@ -147,7 +147,7 @@ def test_what_killed_processes_left_goes_with_the_next_writing(tmp_path):
 
 
 def job(body, log="job.log"):
-    return [sys.executable, "-c", f"from regnet.jobs import log_to\nwith log_to({log!r}):\n    {body}"]
+    return [sys.executable, "-c", f"from regnet.system.jobs import log_to\nwith log_to({log!r}):\n    {body}"]
 
 
 @pytest.mark.parametrize(

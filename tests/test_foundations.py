@@ -9,9 +9,9 @@ import pytest
 
 from regnet.conventions import job_seed
 from regnet.errors import InputError
-from regnet.files import whole_file
 from regnet.landmarks import read_landmark_pair, read_landmarks, write_landmarks
-from regnet.modules import source_files
+from regnet.system.files import whole_file
+from regnet.system.source_files import source_files
 
 PACKAGE = Path(__file__).parents[1] / "workflow" / "scripts"
 
@@ -44,7 +44,7 @@ def test_a_failed_writer_leaves_the_old_file_and_nothing_else(tmp_path):
 
 
 def run_job(tmp_path, body):
-    code = f"from regnet.jobs import log_to\nfrom regnet.errors import InputError\nwith log_to('job.log'):\n    {body}"
+    code = f"from regnet.system.jobs import log_to\nfrom regnet.errors import InputError\nwith log_to('job.log'):\n    {body}"
     command = [sys.executable, "-c", code]
     return subprocess.run(command, cwd=tmp_path, env={"PYTHONPATH": str(PACKAGE)}, capture_output=True, encoding="utf-8")
 

@@ -13,8 +13,8 @@ from regnet.network import window_size
 from regnet.patches import HU_PER_UNIT
 from regnet.phantom import make_subject
 from regnet.registration.regnet import register
-from regnet.resources import shipped
 from regnet.synthesis import deform, deform_mask, random_dvf
+from regnet.system.resources import shipped
 from regnet.transforms import transform_points
 from regnet.volumes import IDENTITY, Grid, resample_ct, resample_mask
 from regnet.weights import DEFAULT, find_weights

@@ -12,7 +12,7 @@ import SimpleITK as sitk
 from browser import needs_chromium, opened
 
 from regnet import viewer
-from regnet.resources import shipped
+from regnet.system.resources import shipped
 from regnet.transforms import compose, field_transform, warp
 from regnet.viewer import HU_STEP, write_viewer
 from regnet.volumes import Grid

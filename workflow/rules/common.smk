@@ -11,10 +11,10 @@ sys.path.append(str(Path(str(workflow.current_basedir)).parent / "scripts"))
 
 from regnet.checking import checked_cohort
 from regnet.errors import RegNetError
-from regnet.jobs import STARTED_BY
-from regnet.modules import source_files
+from regnet.system.jobs import STARTED_BY
+from regnet.system.source_files import source_files
 from regnet.registration.methods import configured, memory_mb, method_files
-from regnet.resources import shipped
+from regnet.system.resources import shipped
 from regnet.weights import find_weights
 
 try:

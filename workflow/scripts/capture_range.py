@@ -1,9 +1,9 @@
 """Measure the error of all methods against the distance after the affine registration."""
 
 from regnet.comparison import write_capture_curve
-from regnet.jobs import log_to
 from regnet.records import LANDMARK_COLUMNS, read_errors
 from regnet.summaries import capture_curve
+from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
     settings, output = snakemake.params.evaluation, snakemake.output

@@ -1,8 +1,8 @@
 """Make the page of the report about the cohort."""
 
 from regnet.cohort import read_cohort
-from regnet.jobs import log_to
 from regnet.report import cohort_page, write_page
+from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
     inputs, params = snakemake.input, snakemake.params

@@ -1,7 +1,7 @@
 """Put tables of errors into one."""
 
 from regnet import records
-from regnet.jobs import log_to
+from regnet.system.jobs import log_to
 
 TABLES = {
     "landmarks": records.LANDMARK_COLUMNS,

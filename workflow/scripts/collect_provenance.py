@@ -1,8 +1,8 @@
 """Put down what the tables of an experiment come from."""
 
 from regnet.cohort import read_cohort
-from regnet.jobs import log_to
 from regnet.provenance import collect, write_facts
+from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
     inputs, params = snakemake.input, snakemake.params

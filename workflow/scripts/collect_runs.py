@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from regnet.jobs import log_to
 from regnet.records import RUN_COLUMNS, read_benchmark, write_errors
+from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
     rows = zip(snakemake.params.runs, snakemake.input.benchmarks, strict=True)

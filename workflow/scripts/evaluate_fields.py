@@ -1,8 +1,8 @@
 """Measure all methods everywhere in the lungs of a pair whose true DVF is known."""
 
 from regnet.fields import pair_field_errors
-from regnet.jobs import log_to
 from regnet.records import write_errors
+from regnet.system.jobs import log_to
 from regnet.transforms import read_field, read_transform
 from regnet.volumes import read_mask
 

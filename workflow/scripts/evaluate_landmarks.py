@@ -1,9 +1,9 @@
 """Measure all methods on the landmarks of a pair."""
 
 from regnet.evaluation import pair_errors
-from regnet.jobs import log_to
 from regnet.landmarks import read_landmark_pair
 from regnet.records import write_errors
+from regnet.system.jobs import log_to
 from regnet.transforms import read_transform
 from regnet.volumes import Grid, read_image
 

@@ -1,8 +1,8 @@
 """Measure the Jacobian determinants of all methods in the lungs of a pair."""
 
 from regnet.fields import pair_regularity
-from regnet.jobs import log_to
 from regnet.records import write_errors
+from regnet.system.jobs import log_to
 from regnet.transforms import read_transform
 from regnet.volumes import read_mask
 

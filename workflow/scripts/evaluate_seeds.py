@@ -1,8 +1,8 @@
 """Measure the spread of the landmark errors over seeds."""
 
 from regnet.evaluation import seed_spread
-from regnet.jobs import log_to
 from regnet.records import LANDMARK_COLUMNS, collect, read_errors, write_errors
+from regnet.system.jobs import log_to
 from regnet.transforms import read_transform
 
 with log_to(snakemake.log[0]):

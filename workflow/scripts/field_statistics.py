@@ -3,9 +3,9 @@
 import torch
 
 from regnet.field_statistics import field_statistics
-from regnet.jobs import log_to
 from regnet.records import write_errors
 from regnet.synthesis import SyntheticDVF
+from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
     torch.set_num_threads(snakemake.threads)

@@ -2,8 +2,8 @@
 
 from regnet.figures.chapter import figure_2_4
 from regnet.figures.style import save_figure
-from regnet.jobs import log_to
 from regnet.records import LANDMARK_COLUMNS, read_errors
+from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
     landmarks = read_errors(snakemake.input.landmarks, LANDMARK_COLUMNS)

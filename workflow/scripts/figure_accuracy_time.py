@@ -3,8 +3,8 @@
 from regnet.comparison import COLUMNS
 from regnet.figures.comparison import figure_accuracy_time
 from regnet.figures.style import save_figure
-from regnet.jobs import log_to
 from regnet.records import read_table
+from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
     figure = figure_accuracy_time(read_table(snakemake.input.comparison, COLUMNS), snakemake.params.capture_range)

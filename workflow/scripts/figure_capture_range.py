@@ -2,9 +2,9 @@
 
 from regnet.figures.comparison import figure_capture_range
 from regnet.figures.style import save_figure
-from regnet.jobs import log_to
 from regnet.records import read_table
 from regnet.summaries import CURVE_COLUMNS
+from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
     curve, params = read_table(snakemake.input.curve, CURVE_COLUMNS), snakemake.params

@@ -3,8 +3,8 @@
 from regnet.comparison import COLUMNS
 from regnet.figures.comparison import figure_comparison
 from regnet.figures.style import save_figure
-from regnet.jobs import log_to
 from regnet.records import LANDMARK_COLUMNS, read_errors, read_table
+from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
     landmarks = read_errors(snakemake.input.landmarks, LANDMARK_COLUMNS)

@@ -2,8 +2,8 @@
 
 from regnet.figures.fields import figure_field_error
 from regnet.figures.style import save_figure
-from regnet.jobs import log_to
 from regnet.records import FIELD_ERROR_COLUMNS, read_errors
+from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
     figure = figure_field_error(read_errors(snakemake.input.field_errors, FIELD_ERROR_COLUMNS), snakemake.input.slices)

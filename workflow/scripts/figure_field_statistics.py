@@ -2,8 +2,8 @@
 
 from regnet.figures.style import save_figure
 from regnet.figures.synthesis import figure_field_statistics
-from regnet.jobs import log_to
 from regnet.records import DISTRIBUTION_COLUMNS, SUMMARY_COLUMNS, read_errors
+from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
     distributions = read_errors(snakemake.input.distributions, DISTRIBUTION_COLUMNS)

@@ -2,8 +2,8 @@
 
 from regnet.figures.fields import figure_jacobian
 from regnet.figures.style import save_figure
-from regnet.jobs import log_to
 from regnet.records import REGULARITY_COLUMNS, read_errors
+from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
     figure = figure_jacobian(read_errors(snakemake.input.regularity, REGULARITY_COLUMNS), snakemake.input.slices)

@@ -3,8 +3,8 @@
 import logging
 
 from regnet.conventions import job_seed
-from regnet.jobs import log_to
 from regnet.phantom import make_subject, write_subject
+from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
     settings = snakemake.params.phantom

@@ -1,7 +1,7 @@
 """Write beside each table what it comes from."""
 
-from regnet.jobs import log_to
 from regnet.provenance import read_facts, write_provenance
+from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
     facts, files = read_facts(snakemake.input.facts), iter(snakemake.input.tables)

@@ -2,9 +2,9 @@
 
 from regnet.conventions import job_seed
 from regnet.errors import RegistrationError
-from regnet.jobs import log_to
 from regnet.provenance import write_machine
 from regnet.registration.door import register_pair
+from regnet.system.jobs import log_to
 from regnet.transforms import read_transform, write_transform
 from regnet.volumes import read_ct, read_mask
 

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from regnet.files import whole_file
 from regnet.inference import load_network
-from regnet.jobs import log_to
+from regnet.system.files import whole_file
+from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
     given, spacing = snakemake.input.weights, snakemake.params.spacing

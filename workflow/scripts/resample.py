@@ -2,7 +2,7 @@
 
 import logging
 
-from regnet.jobs import log_to
+from regnet.system.jobs import log_to
 from regnet.volumes import Grid, read_ct, read_mask, resample_ct, resample_mask, write_image
 
 with log_to(snakemake.log[0]):

@@ -1,9 +1,9 @@
 """Make the pages of the report about the run: how long it took, what it ran on, and its config."""
 
-from regnet.jobs import log_to
 from regnet.provenance import versions
 from regnet.records import write_errors
 from regnet.report import config_page, run_times, run_times_page, versions_page, write_page
+from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
     output = snakemake.output

@@ -5,8 +5,8 @@ import torch
 
 from regnet.conventions import job_seed
 from regnet.errors import InputError
-from regnet.jobs import log_to
 from regnet.synthesis import SyntheticDVF, deform_mask, draw_samples
+from regnet.system.jobs import log_to
 from regnet.volumes import read_mask
 
 with log_to(snakemake.log[0]):

@@ -1,7 +1,7 @@
 """Segment the lungs of an image that comes without a mask."""
 
-from regnet.jobs import log_to
 from regnet.lungs import segment_lungs
+from regnet.system.jobs import log_to
 from regnet.volumes import read_ct, write_image
 
 with log_to(snakemake.log[0]):

@@ -5,8 +5,8 @@ import SimpleITK as sitk
 import torch
 
 from regnet.conventions import job_seed
-from regnet.jobs import log_to
 from regnet.synthesis import bspline_coefficients, deform, deform_mask, random_dvf, require_room, save_volume, seen
+from regnet.system.jobs import log_to
 from regnet.volumes import Grid, read_ct, read_mask
 
 with log_to(snakemake.log[0]):

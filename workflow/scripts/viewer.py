@@ -2,9 +2,9 @@
 
 from regnet.figures.overview import overview
 from regnet.figures.style import save_figure
-from regnet.jobs import log_to
 from regnet.landmarks import read_landmark_pair
 from regnet.slices import overview_slices
+from regnet.system.jobs import log_to
 from regnet.transforms import read_transform
 from regnet.viewer import write_viewer
 from regnet.volumes import IDENTITY, read_ct, read_mask

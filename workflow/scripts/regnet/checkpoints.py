@@ -23,7 +23,7 @@ from typing import Any
 import torch
 
 from regnet.errors import RegNetError
-from regnet.files import whole_file
+from regnet.system.files import whole_file
 
 log = logging.getLogger(__name__)
 

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 from regnet import __version__
 from regnet.errors import ConfigError, RegNetError
-from regnet.jobs import output_to
 from regnet.point_kinds import KINDS, SLICER_KINDS, SUFFIXES, VOXEL_KINDS
 from regnet.public_sets import DATASETS
+from regnet.system.jobs import output_to
 from regnet.weights import DEFAULT, DEFAULT_MIRRORS, DEFAULT_PASSES, DEFAULT_SMOOTHING, find_weights
 
 if TYPE_CHECKING:
@@ -394,8 +394,8 @@ def _register(arguments: argparse.Namespace) -> str:
 
 def _transform_points(arguments: argparse.Namespace) -> str:
     """Move points; gives them as text, unless they went to a file."""
-    from regnet.files import whole_file
     from regnet.landmarks import format_landmarks, landmark_kind, read_landmarks, read_point_table
+    from regnet.system.files import whole_file
     from regnet.transforms import read_transform, transform_points
 
     transform = read_transform(arguments.transform)

@@ -10,10 +10,10 @@ import numpy as np
 import pandas as pd
 
 from regnet.conventions import AXES
-from regnet.files import whole_file
 from regnet.markup import latex, latex_table, markdown, markdown_table
 from regnet.records import METHOD_NAMES
 from regnet.summaries import ACCURACY_COLUMNS, FEW, held_ranges
+from regnet.system.files import whole_file
 
 COST_COLUMNS = [
     *("seconds", "seconds_with_affine", "memory_mb"),

@@ -9,8 +9,8 @@ import pandas as pd
 
 from regnet.conventions import AXES
 from regnet.errors import InputError
-from regnet.files import whole_file
 from regnet.point_kinds import KINDS, SLICER_KINDS, VOXEL_KINDS
+from regnet.system.files import whole_file
 from regnet.volumes import Grid, read_image
 
 MARKUPS_SCHEMA = (

@@ -16,7 +16,7 @@ from numpy.lib.format import open_memmap
 from numpy.lib.stride_tricks import sliding_window_view
 
 from regnet.errors import InputError
-from regnet.files import NPZ_ERRORS, whole_file
+from regnet.system.files import NPZ_ERRORS, whole_file
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ from typing import Any
 from regnet import __version__
 from regnet.cohort import Cohort
 from regnet.errors import InputError
-from regnet.files import whole_file
+from regnet.system.files import whole_file
 
 PACKAGES = ("snakemake", "torch", "SimpleITK", "itk-elastix", "numpy", "scipy", "pandas", "matplotlib", "safetensors")
 """What results depend on, apart from this package."""

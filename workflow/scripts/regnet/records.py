@@ -12,7 +12,7 @@ import pandas as pd
 
 from regnet.conventions import AXES
 from regnet.errors import InputError
-from regnet.files import NPZ_ERRORS, refuse_cut_table, whole_file
+from regnet.system.files import NPZ_ERRORS, refuse_cut_table, whole_file
 
 METHOD_NAMES = {
     "affine": "Affine",

@@ -19,8 +19,8 @@ from markdown import markdown
 
 from regnet.cohort import Cohort
 from regnet.errors import InputError
-from regnet.files import refuse_cut_table, whole_file
 from regnet.slices import overview_slices
+from regnet.system.files import refuse_cut_table, whole_file
 from regnet.volumes import read_grid, read_image
 
 THUMBNAIL_WINDOW = (-1350, 150)

@@ -15,7 +15,7 @@ from jsonschema.validators import extend
 
 from regnet.errors import ConfigError
 from regnet.patches import WINDOW_BEFORE
-from regnet.resources import shipped
+from regnet.system.resources import shipped
 
 FOLDER = shipped("schemas")
 """Where the schemas are."""

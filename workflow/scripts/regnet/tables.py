@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from regnet.conventions import AXES
-from regnet.files import whole_file
 from regnet.markup import latex, latex_table, markdown, markdown_table
 from regnet.records import METHOD_NAMES
 from regnet.summaries import FEW, summarize, zero_field_mae
+from regnet.system.files import whole_file
 
 MEASURES = ("measure", *AXES)
 """The columns of the chapter's table: MAE or TRE, and its part along each axis."""

@@ -22,7 +22,6 @@ from regnet.conventions import AXES
 from regnet.devices import has_fast_bfloat16
 from regnet.errors import ConfigError, InputError, RegNetError
 from regnet.feeding import NOISE_VALUES, Batch, BatchSource, Feed, Noise, Prefetch
-from regnet.files import whole_file
 from regnet.fresh import FreshPairs
 from regnet.inference import load_network, save_network
 from regnet.monitoring import EventFiles, Progress
@@ -30,6 +29,7 @@ from regnet.network import OUTPUT_STRIDE, RegNet, parameter_count, window_size
 from regnet.optimizers import StageOptimizer
 from regnet.patches import HU_PER_UNIT, WINDOW_BEFORE, SamplePool
 from regnet.processes import launch, parallel, process_count, process_number, same_buffers, share, summed
+from regnet.system.files import whole_file
 from regnet.textures import random_field, random_texture, warp
 
 log = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import SimpleITK as sitk
 
 from regnet.conventions import AIR_HU
 from regnet.errors import InputError, OutputError
-from regnet.files import whole_file
+from regnet.system.files import whole_file
 from regnet.volumes import Grid, nifti_problem
 
 

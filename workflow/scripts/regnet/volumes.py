@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from regnet.conventions import AIR_HU
 from regnet.dicom import is_slice, series_files
 from regnet.errors import InputError, OutputError
-from regnet.files import whole_file
+from regnet.system.files import whole_file
 
 MINIMUM_SIZE = 4
 """Fewer voxels along an axis are no volume: neither smoothing nor cubic splines are defined."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from regnet.errors import InputError
-from regnet.resources import shipped
+from regnet.system.resources import shipped
 
 DEFAULT = ("regnet_4mm", "regnet_2mm")
 """The released weights that are used if nobody says otherwise: the stages of a registration, coarse to fine."""

@@ -13,8 +13,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from regnet.errors import RegistrationError
-from regnet.jobs import output_to
 from regnet.registration.methods import load
+from regnet.system.jobs import output_to
 from regnet.transforms import compose, cover, transform_points
 from regnet.volumes import Grid, crop, mask_corners
 

@@ -15,7 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from regnet.errors import ConfigError
-from regnet.modules import source_files
+from regnet.system.source_files import source_files
 
 MODULES = ("elastix", "regnet", "demons", "syn", "greedy", "convexadam")
 """The modules of this package that hold a method."""

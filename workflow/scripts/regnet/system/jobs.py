@@ -14,7 +14,7 @@ from threading import Thread
 from typing import IO
 
 from regnet.errors import RegNetError
-from regnet.files import is_running
+from regnet.system.files import is_running
 
 STARTED_BY = "REGNET_STARTED_BY"
 """Environment variable with the number of the process of Snakemake that starts the jobs; the rules set it."""
