@@ -19,12 +19,12 @@ import torch
 from harness import compare, save, timed
 
 from regnet import inference
+from regnet.images.landmarks import read_landmark_pair
+from regnet.images.transforms import compose, field_transform, read_transform, transform_points, write_transform
+from regnet.images.volumes import IDENTITY, Grid, read_ct, read_mask, resample, resample_ct, resample_mask, write_image
 from regnet.inference import DenseNetwork, load_network, near_mask, output_lattice
-from regnet.landmarks import read_landmark_pair
 from regnet.network import RegNet, window_size
 from regnet.registration import elastix, regnet
-from regnet.transforms import compose, field_transform, read_transform, transform_points, write_transform
-from regnet.volumes import IDENTITY, Grid, read_ct, read_mask, resample, resample_ct, resample_mask, write_image
 
 WINDOW = (-1000, 400)
 THREADS = os.cpu_count() or 1

@@ -16,12 +16,12 @@ import torch
 from harness import save
 
 from regnet.fields import pair_regularity
+from regnet.images.lungs import segment_lungs
+from regnet.images.transforms import transform_points
+from regnet.images.volumes import IDENTITY, Grid, read_ct, resample_ct, resample_mask
 from regnet.inference import load_network
-from regnet.lungs import segment_lungs
 from regnet.registration.regnet import Stage, register_stages
 from regnet.synthesis import deform, deform_mask, random_dvf
-from regnet.transforms import transform_points
-from regnet.volumes import IDENTITY, Grid, read_ct, resample_ct, resample_mask
 from regnet.weights import find_weights
 
 WAYS = (

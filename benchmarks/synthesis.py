@@ -9,9 +9,9 @@ import numpy as np
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter
 
+from regnet.images.transforms import field_transform
+from regnet.images.volumes import Grid, resample
 from regnet.synthesis import deform, deform_mask, random_dvf, seen
-from regnet.transforms import field_transform
-from regnet.volumes import Grid, resample
 
 GRID = Grid((300, 300, 300), (1.0, 1.0, 1.0))
 FIELD = {"sigma": 20, "points": 100, "theta": 8}

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from regnet.volumes import Grid
+from regnet.images.volumes import Grid
 
 
 @pytest.fixture(autouse=True)

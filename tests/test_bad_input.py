@@ -16,8 +16,8 @@ import SimpleITK as sitk
 from dicom_files import write_series
 
 from regnet.cli import main
-from regnet.landmarks import write_landmarks
-from regnet.volumes import Grid
+from regnet.images.landmarks import write_landmarks
+from regnet.images.volumes import Grid
 
 ROOT = Path(__file__).parents[1]
 

@@ -21,12 +21,12 @@ from safetensors.torch import save_file
 
 from regnet import pair
 from regnet.cli import main
+from regnet.images.landmarks import read_landmarks, write_landmarks
+from regnet.images.transforms import read_transform, transform_points
+from regnet.images.volumes import Grid, read_image, write_image
 from regnet.inference import save_network
-from regnet.landmarks import read_landmarks, write_landmarks
 from regnet.network import RegNet
 from regnet.textures import random_texture
-from regnet.transforms import read_transform, transform_points
-from regnet.volumes import Grid, read_image, write_image
 
 ROOT = Path(__file__).parents[1]
 SPACING = 2.0
@@ -564,7 +564,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(scans, tmp_path):
 
 def test_a_transform_that_finds_no_room_does_not_crash_the_process(registered, tmp_path):
     code = (
-        "import sys; from regnet.errors import OutputError; from regnet.transforms import read_transform, write_transform\n"
+        "import sys; from regnet.errors import OutputError; from regnet.images.transforms import read_transform, write_transform\n"
         "try: write_transform(read_transform(sys.argv[1]), sys.argv[2])\n"
         "except OutputError as error: sys.exit(str(error))"
     )

@@ -19,9 +19,9 @@ from snakemake.cli import get_argument_parser
 
 from regnet import cli
 from regnet.checking import read_config
-from regnet.landmarks import write_landmarks
+from regnet.images.landmarks import write_landmarks
+from regnet.images.volumes import Grid
 from regnet.schemas import check_config
-from regnet.volumes import Grid
 
 ROOT = Path(__file__).parents[1]
 

@@ -6,9 +6,9 @@ import SimpleITK as sitk
 
 from regnet import evaluation
 from regnet.errors import ConfigError
+from regnet.images.volumes import Grid
 from regnet.records import LANDMARK_COLUMNS, POINT_COLUMNS
 from regnet.summaries import zero_field_mae
-from regnet.volumes import Grid
 
 VOXELS = Grid((20, 20, 20), (2.0, 2.0, 5.0))
 

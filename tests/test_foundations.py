@@ -9,7 +9,7 @@ import pytest
 
 from regnet.conventions import job_seed
 from regnet.errors import InputError
-from regnet.landmarks import read_landmark_pair, read_landmarks, write_landmarks
+from regnet.images.landmarks import read_landmark_pair, read_landmarks, write_landmarks
 from regnet.system.files import whole_file
 from regnet.system.source_files import source_files
 

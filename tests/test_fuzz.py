@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from regnet.cohort import read_cohort
 from regnet.datasets import read_list
 from regnet.errors import InputError, RegNetError
-from regnet.landmarks import format_landmarks, read_landmarks, read_point_table
-from regnet.point_kinds import KINDS, SLICER_KINDS, SUFFIXES
+from regnet.images.landmark_formats import KINDS, SLICER_KINDS, SUFFIXES
+from regnet.images.landmarks import format_landmarks, read_landmarks, read_point_table
+from regnet.images.volumes import Grid, read_grid, read_image
 from regnet.schemas import check_config
-from regnet.volumes import Grid, read_grid, read_image
 
 settings.register_profile(
     "fixed",

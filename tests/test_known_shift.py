@@ -16,12 +16,12 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from regnet.images.transforms import compose, field_transform, read_transform, transform_points, warp, write_transform
+from regnet.images.volumes import Grid, read_image, resample_ct, write_image
 from regnet.inference import load_network
 from regnet.registration import regnet
 from regnet.registration.door import register_pair
 from regnet.registration.methods import PACKAGES
-from regnet.transforms import compose, field_transform, read_transform, transform_points, warp, write_transform
-from regnet.volumes import Grid, read_image, resample_ct, write_image
 
 SHIFT = 5.0
 TOLERANCE = 0.01

@@ -6,8 +6,8 @@ import SimpleITK as sitk
 
 from regnet import evaluation, records
 from regnet.errors import InputError
+from regnet.images.volumes import Grid
 from regnet.records import LANDMARK_COLUMNS
-from regnet.volumes import Grid
 
 
 def pair():

@@ -8,6 +8,8 @@ import pytest
 import SimpleITK as sitk
 import torch
 
+from regnet.images.transforms import transform_points
+from regnet.images.volumes import IDENTITY, Grid, resample_ct, resample_mask
 from regnet.inference import load_network
 from regnet.network import window_size
 from regnet.patches import HU_PER_UNIT
@@ -15,8 +17,6 @@ from regnet.phantom import make_subject
 from regnet.registration.regnet import register
 from regnet.synthesis import deform, deform_mask, random_dvf
 from regnet.system.resources import shipped
-from regnet.transforms import transform_points
-from regnet.volumes import IDENTITY, Grid, resample_ct, resample_mask
 from regnet.weights import DEFAULT, find_weights
 
 RELEASED = sorted(shipped("weights").glob("*.safetensors"))

@@ -7,8 +7,8 @@ import SimpleITK as sitk
 
 from regnet import evaluation, summaries
 from regnet.errors import InputError
+from regnet.images.volumes import Grid
 from regnet.records import LANDMARK_COLUMNS, collect
-from regnet.volumes import Grid
 
 VOXELS = Grid((9, 9, 9), (1.0, 1.0, 1.0))
 DRAWS = {"samples": 400, "seed": 1}

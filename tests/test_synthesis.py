@@ -11,10 +11,10 @@ from scipy.ndimage import gaussian_filter
 
 from regnet import warping
 from regnet.errors import InputError, RegNetError
+from regnet.images.transforms import field_transform, jacobian_determinant, transform_points
+from regnet.images.volumes import Grid, resample
 from regnet.patches import output_points
 from regnet.synthesis import SyntheticDVF, deform, deform_mask, draw_samples, random_dvf, require_room, seen
-from regnet.transforms import field_transform, jacobian_determinant, transform_points
-from regnet.volumes import Grid, resample
 
 SETTINGS = {
     "low": {"sigma": 35, "points": 80, "theta": 8},

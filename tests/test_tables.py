@@ -8,8 +8,8 @@ import pytest
 import SimpleITK as sitk
 
 from regnet import evaluation, tables
+from regnet.images.volumes import Grid
 from regnet.records import LANDMARK_COLUMNS, POINT_COLUMNS, collect
-from regnet.volumes import Grid
 
 CHAPTER_ROWS = [
     *(("MAE", variant, "validation") for variant in ("regnet_1scale", "regnet_early", "regnet")),

@@ -10,6 +10,7 @@ import torch
 
 from regnet.errors import InputError, RegNetError
 from regnet.feeding import Feed
+from regnet.images.volumes import Grid
 from regnet.inference import load_network, save_network
 from regnet.network import RegNet
 from regnet.patches import SamplePool, Samples, output_points
@@ -27,7 +28,6 @@ from regnet.training import (
     train,
     write_curves,
 )
-from regnet.volumes import Grid
 
 WARMUP = {
     "steps": 120,

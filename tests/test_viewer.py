@@ -12,10 +12,10 @@ import SimpleITK as sitk
 from browser import needs_chromium, opened
 
 from regnet import viewer
+from regnet.images.transforms import compose, field_transform, warp
+from regnet.images.volumes import Grid
 from regnet.system.resources import shipped
-from regnet.transforms import compose, field_transform, warp
 from regnet.viewer import HU_STEP, write_viewer
-from regnet.volumes import Grid
 
 PAIR = "pair_<b>1</b>"
 METHOD = "</script><b>mine"

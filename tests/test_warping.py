@@ -6,8 +6,8 @@ import SimpleITK as sitk
 import torch
 
 from regnet import warping
-from regnet.transforms import field_transform, jacobian_determinant
-from regnet.volumes import Grid, resample
+from regnet.images.transforms import field_transform, jacobian_determinant
+from regnet.images.volumes import Grid, resample
 from regnet.warping import draw_field, interpolate, spline_coefficients, voxel_axes, warp_volume
 
 GRID = Grid((40, 31, 36), (2.0, 2.0, 2.5))

@@ -10,10 +10,10 @@ import pytest
 import SimpleITK as sitk
 import yaml
 
+from regnet.images.transforms import transform_points
 from regnet.registration.door import register_pair
 from regnet.registration.methods import check_methods
 from regnet.schemas import check_config
-from regnet.transforms import transform_points
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "adding-a-method.md").read_text(encoding="utf-8")

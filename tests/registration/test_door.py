@@ -9,10 +9,10 @@ import SimpleITK as sitk
 import yaml
 
 from regnet.errors import ConfigError, RegistrationError
+from regnet.images.transforms import transform_points
+from regnet.images.volumes import Grid, mask_corners
 from regnet.registration.door import register_pair
 from regnet.registration.methods import check_methods, configured, load, method_files
-from regnet.transforms import transform_points
-from regnet.volumes import Grid, mask_corners
 
 ROOT = Path(__file__).resolve().parents[2]
 

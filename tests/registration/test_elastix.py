@@ -8,10 +8,10 @@ import pytest
 import SimpleITK as sitk
 
 from regnet.errors import ConfigError, RegistrationError
+from regnet.images.transforms import compose, read_transform, transform_points, write_transform
+from regnet.images.volumes import Grid
 from regnet.registration import elastix
 from regnet.registration.elastix import register_with_file
-from regnet.transforms import compose, read_transform, transform_points, write_transform
-from regnet.volumes import Grid
 
 PARAMETERS = Path(__file__).resolve().parents[2] / "config" / "elastix"
 QUICK = {"MaximumNumberOfIterations": 150, "NumberOfResolutions": 2}

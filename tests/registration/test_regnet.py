@@ -6,11 +6,11 @@ import SimpleITK as sitk
 import torch
 from torch import nn
 
+from regnet.images.transforms import compose, transform_points
+from regnet.images.volumes import Grid, resample_ct
 from regnet.inference import DenseNetwork
 from regnet.network import FIRST_OUTPUT, OUTPUT_STRIDE
 from regnet.registration.regnet import Stage, predict_field, register, register_stages
-from regnet.transforms import compose, transform_points
-from regnet.volumes import Grid, resample_ct
 
 WINDOW = (-1000, 400)
 CPU = torch.device("cpu")

@@ -54,7 +54,7 @@ rule evaluate_landmarks:
         moving_landmarks=lambda wildcards: of_cohort("pairs", wildcards.pair, "moving_landmarks"),
         fixed=given_image("fixed"),
         moving=given_image("moving"),
-        code=source_files("evaluation", "landmarks", "records"),
+        code=source_files("evaluation", "images.landmarks", "records"),
     output:
         errors="results/{experiment}/evaluation/landmarks/{pair}.csv",
     log:

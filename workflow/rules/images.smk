@@ -32,7 +32,7 @@ rule segment_lungs:
     """Segment the lungs of an image that comes without a mask."""
     input:
         image=lambda wildcards: of_cohort("images", wildcards.image, "path"),
-        code=source_files("lungs"),
+        code=source_files("images.lungs"),
     output:
         mask="results/{experiment}/masks/{image}.nii.gz",
     log:
@@ -51,7 +51,7 @@ rule resample:
     input:
         image=lambda wildcards: of_cohort("images", wildcards.image, "path"),
         mask=given_mask,
-        code=source_files("volumes"),
+        code=source_files("images.volumes"),
     output:
         image="results/{experiment}/images/{spacing}mm/{image}.nii.gz",
         mask="results/{experiment}/images/{spacing}mm/{image}_mask.nii.gz",

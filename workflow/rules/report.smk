@@ -47,7 +47,7 @@ rule viewer:
         given_fixed=given_image("fixed"),
         given_moving=given_image("moving"),
         parts=[os.path.relpath(shipped("viewer") / part) for part in VIEWER_PARTS],
-        code=source_files("viewer", "slices", "figures.overview", "landmarks"),
+        code=source_files("viewer", "slices", "figures.overview", "images.landmarks"),
     output:
         page="results/{experiment}/viewers/{pair}.html",
         picture=report(

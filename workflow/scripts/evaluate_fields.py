@@ -1,10 +1,10 @@
 """Measure all methods everywhere in the lungs of a pair whose true DVF is known."""
 
 from regnet.fields import pair_field_errors
+from regnet.images.transforms import read_field, read_transform
+from regnet.images.volumes import read_mask
 from regnet.records import write_errors
 from regnet.system.jobs import log_to
-from regnet.transforms import read_field, read_transform
-from regnet.volumes import read_mask
 
 with log_to(snakemake.log[0]):
     inputs = snakemake.input

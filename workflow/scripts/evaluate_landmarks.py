@@ -1,11 +1,11 @@
 """Measure all methods on the landmarks of a pair."""
 
 from regnet.evaluation import pair_errors
-from regnet.landmarks import read_landmark_pair
+from regnet.images.landmarks import read_landmark_pair
+from regnet.images.transforms import read_transform
+from regnet.images.volumes import Grid, read_image
 from regnet.records import write_errors
 from regnet.system.jobs import log_to
-from regnet.transforms import read_transform
-from regnet.volumes import Grid, read_image
 
 with log_to(snakemake.log[0]):
     inputs, params = snakemake.input, snakemake.params

@@ -1,10 +1,10 @@
 """Measure the Jacobian determinants of all methods in the lungs of a pair."""
 
 from regnet.fields import pair_regularity
+from regnet.images.transforms import read_transform
+from regnet.images.volumes import read_mask
 from regnet.records import write_errors
 from regnet.system.jobs import log_to
-from regnet.transforms import read_transform
-from regnet.volumes import read_mask
 
 with log_to(snakemake.log[0]):
     inputs = snakemake.input

@@ -1,9 +1,9 @@
 """Measure the spread of the landmark errors over seeds."""
 
 from regnet.evaluation import seed_spread
+from regnet.images.transforms import read_transform
 from regnet.records import LANDMARK_COLUMNS, collect, read_errors, write_errors
 from regnet.system.jobs import log_to
-from regnet.transforms import read_transform
 
 with log_to(snakemake.log[0]):
     inputs, params = snakemake.input, snakemake.params

@@ -2,8 +2,8 @@
 
 import logging
 
+from regnet.images.volumes import Grid, read_ct, read_mask, resample_ct, resample_mask, write_image
 from regnet.system.jobs import log_to
-from regnet.volumes import Grid, read_ct, read_mask, resample_ct, resample_mask, write_image
 
 with log_to(snakemake.log[0]):
     image = read_ct(snakemake.input.image)

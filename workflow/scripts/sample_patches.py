@@ -5,9 +5,9 @@ import torch
 
 from regnet.conventions import job_seed
 from regnet.errors import InputError
+from regnet.images.volumes import read_mask
 from regnet.synthesis import SyntheticDVF, deform_mask, draw_samples
 from regnet.system.jobs import log_to
-from regnet.volumes import read_mask
 
 with log_to(snakemake.log[0]):
     torch.set_num_threads(snakemake.threads)

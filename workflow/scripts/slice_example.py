@@ -1,10 +1,10 @@
 """Keep one slice of a test pair under all transforms, and their Jacobian determinants there."""
 
+from regnet.images.transforms import read_transform
+from regnet.images.volumes import read_ct, read_mask
 from regnet.records import save_slices
 from regnet.slices import example_slices, jacobian_slices
 from regnet.system.jobs import log_to
-from regnet.transforms import read_transform
-from regnet.volumes import read_ct, read_mask
 
 with log_to(snakemake.log[0]):
     inputs, pair = snakemake.input, snakemake.params.pair

@@ -1,10 +1,10 @@
 """Keep the error of the whole field on one slice of a test pair whose true DVF is known."""
 
+from regnet.images.transforms import read_field, read_transform
+from regnet.images.volumes import read_ct, read_mask
 from regnet.records import save_slices
 from regnet.slices import field_error_slices
 from regnet.system.jobs import log_to
-from regnet.transforms import read_field, read_transform
-from regnet.volumes import read_ct, read_mask
 
 with log_to(snakemake.log[0]):
     inputs, pair = snakemake.input, snakemake.params.pair

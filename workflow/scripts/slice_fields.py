@@ -1,11 +1,11 @@
 """Keep one slice of three synthetic DVFs for Figure 2.2."""
 
+from regnet.images.transforms import field_transform
+from regnet.images.volumes import read_ct, read_mask
 from regnet.records import save_slices
 from regnet.slices import field_slices
 from regnet.synthesis import SyntheticDVF
 from regnet.system.jobs import log_to
-from regnet.transforms import field_transform
-from regnet.volumes import read_ct, read_mask
 
 with log_to(snakemake.log[0]):
     inputs = snakemake.input

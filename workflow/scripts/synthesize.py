@@ -5,9 +5,9 @@ import SimpleITK as sitk
 import torch
 
 from regnet.conventions import job_seed
+from regnet.images.volumes import Grid, read_ct, read_mask
 from regnet.synthesis import bspline_coefficients, deform, deform_mask, random_dvf, require_room, save_volume, seen
 from regnet.system.jobs import log_to
-from regnet.volumes import Grid, read_ct, read_mask
 
 with log_to(snakemake.log[0]):
     torch.set_num_threads(snakemake.threads)

@@ -2,12 +2,12 @@
 
 from regnet.figures.overview import overview
 from regnet.figures.style import save_figure
-from regnet.landmarks import read_landmark_pair
+from regnet.images.landmarks import read_landmark_pair
+from regnet.images.transforms import read_transform
+from regnet.images.volumes import IDENTITY, read_ct, read_mask
 from regnet.slices import overview_slices
 from regnet.system.jobs import log_to
-from regnet.transforms import read_transform
 from regnet.viewer import write_viewer
-from regnet.volumes import IDENTITY, read_ct, read_mask
 
 with log_to(snakemake.log[0]):
     inputs, params = snakemake.input, snakemake.params

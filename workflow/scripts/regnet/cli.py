@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from regnet import __version__
 from regnet.errors import ConfigError, RegNetError
-from regnet.point_kinds import KINDS, SLICER_KINDS, SUFFIXES, VOXEL_KINDS
+from regnet.images.landmark_formats import KINDS, SLICER_KINDS, SUFFIXES, VOXEL_KINDS
 from regnet.public_sets import DATASETS
 from regnet.system.jobs import output_to
 from regnet.weights import DEFAULT, DEFAULT_MIRRORS, DEFAULT_PASSES, DEFAULT_SMOOTHING, find_weights
@@ -394,9 +394,9 @@ def _register(arguments: argparse.Namespace) -> str:
 
 def _transform_points(arguments: argparse.Namespace) -> str:
     """Move points; gives them as text, unless they went to a file."""
-    from regnet.landmarks import format_landmarks, landmark_kind, read_landmarks, read_point_table
+    from regnet.images.landmarks import format_landmarks, landmark_kind, read_landmarks, read_point_table
+    from regnet.images.transforms import read_transform, transform_points
     from regnet.system.files import whole_file
-    from regnet.transforms import read_transform, transform_points
 
     transform = read_transform(arguments.transform)
     if arguments.points.endswith(".csv"):
@@ -416,10 +416,10 @@ def _transform_points(arguments: argparse.Namespace) -> str:
 def _evaluate(arguments: argparse.Namespace) -> str:
     """Measure transforms; gives the table of their errors."""
     from regnet.evaluation import landmark_table, transform_errors
-    from regnet.landmarks import read_landmark_pair
+    from regnet.images.landmarks import read_landmark_pair
+    from regnet.images.transforms import read_transform
+    from regnet.images.volumes import IDENTITY
     from regnet.records import write_errors
-    from regnet.transforms import read_transform
-    from regnet.volumes import IDENTITY
 
     points = read_landmark_pair(arguments.fixed_landmarks, arguments.moving_landmarks)
     transforms = {"before": IDENTITY} | {path: read_transform(path) for path in arguments.transform}
@@ -453,8 +453,8 @@ def _check_dataset(arguments: argparse.Namespace) -> str:
 
 def _convert_points(arguments: argparse.Namespace) -> str:
     """Write landmarks as another kind of file; gives what was done."""
-    from regnet.landmarks import read_landmarks, write_landmarks
-    from regnet.volumes import read_grid
+    from regnet.images.landmarks import read_landmarks, write_landmarks
+    from regnet.images.volumes import read_grid
 
     kind, name = arguments.kind, arguments.output.lower()
     suffix = SUFFIXES.get(kind)

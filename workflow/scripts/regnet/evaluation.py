@@ -13,10 +13,10 @@ import SimpleITK as sitk
 
 from regnet.conventions import AXES
 from regnet.errors import ConfigError
+from regnet.images.transforms import transform_points
+from regnet.images.volumes import Grid
 from regnet.patches import SamplePool, output_points
 from regnet.records import LANDMARK_COLUMNS, POINT_COLUMNS, collect, components
-from regnet.transforms import transform_points
-from regnet.volumes import Grid
 
 
 def landmark_errors(method: str, pair: str, transform: sitk.Transform, fixed: np.ndarray, moving: np.ndarray) -> pd.DataFrame:

@@ -8,9 +8,9 @@ import SimpleITK as sitk
 
 from regnet.conventions import AXES
 from regnet.errors import InputError
+from regnet.images.transforms import displacement_image, jacobian_determinant
+from regnet.images.volumes import Grid
 from regnet.records import FIELD_ERROR_COLUMNS, REGULARITY_COLUMNS
-from regnet.transforms import displacement_image, jacobian_determinant
-from regnet.volumes import Grid
 
 
 def pair_regularity(pair: str, transforms: Mapping[str, sitk.Transform], mask: sitk.Image) -> pd.DataFrame:

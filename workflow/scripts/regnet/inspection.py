@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 
 from regnet.errors import InputError
-from regnet.landmarks import VOXEL_KINDS, landmark_kind, read_landmarks, refuse_points_outside
-from regnet.volumes import LUNG_BELOW_HU, Grid, read_ct, read_grid, read_mask, read_slice, refuse_other_grid
+from regnet.images.landmarks import VOXEL_KINDS, landmark_kind, read_landmarks, refuse_points_outside
+from regnet.images.volumes import LUNG_BELOW_HU, Grid, read_ct, read_grid, read_mask, read_slice, refuse_other_grid
 
 LOOKED_AT = (0.0, 0.25, 0.5)
 """Where in an image the slices are that are looked at before all of it is: parts of its height."""

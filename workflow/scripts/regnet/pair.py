@@ -23,9 +23,11 @@ from regnet.errors import ConfigError, InputError, RegistrationError
 from regnet.evaluation import landmark_table, transform_errors
 from regnet.figures.overview import overview
 from regnet.figures.style import save_figure
+from regnet.images.landmarks import read_landmark_pair, refuse_points_outside
+from regnet.images.lungs import segment_lungs
+from regnet.images.transforms import compose, displacement_image, jacobian_determinant, warp, write_transform
+from regnet.images.volumes import IDENTITY, Grid, read_ct, read_mask, resample_ct, resample_mask, write_image
 from regnet.inference import load_network
-from regnet.landmarks import read_landmark_pair, refuse_points_outside
-from regnet.lungs import segment_lungs
 from regnet.network import OUTPUT_STRIDE, RegNet
 from regnet.provenance import checksum
 from regnet.registration.regnet import Stage, register_stages
@@ -33,8 +35,6 @@ from regnet.slices import overview_slices
 from regnet.system.files import whole_file, whole_folder
 from regnet.system.resources import shipped
 from regnet.training import pick_device
-from regnet.transforms import compose, displacement_image, jacobian_determinant, warp, write_transform
-from regnet.volumes import IDENTITY, Grid, read_ct, read_mask, resample_ct, resample_mask, write_image
 
 log = logging.getLogger(__name__)
 

@@ -15,9 +15,9 @@ from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
 from regnet.conventions import AIR_HU
-from regnet.landmarks import write_landmarks
-from regnet.transforms import field_transform, jacobian_determinant
-from regnet.volumes import IDENTITY, Grid, resample, write_image
+from regnet.images.landmarks import write_landmarks
+from regnet.images.transforms import field_transform, jacobian_determinant
+from regnet.images.volumes import IDENTITY, Grid, resample, write_image
 
 FINE_MM = 1.0
 """Voxel size of the rendered anatomy, in mm, whatever the scale of the subject."""

@@ -18,9 +18,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from regnet.cohort import Cohort
 from regnet.errors import ConfigError
+from regnet.images.volumes import read_grid
 from regnet.network import RegNet, window_size
 from regnet.registration.methods import configured
-from regnet.volumes import read_grid
 
 STARTING = 3.0
 """Core seconds of a job that does next to nothing: Snakemake and Python start, packages are imported."""

@@ -19,9 +19,9 @@ from markdown import markdown
 
 from regnet.cohort import Cohort
 from regnet.errors import InputError
+from regnet.images.volumes import read_grid, read_image
 from regnet.slices import overview_slices
 from regnet.system.files import refuse_cut_table, whole_file
-from regnet.volumes import read_grid, read_image
 
 THUMBNAIL_WINDOW = (-1350, 150)
 """Range of HU from black to white in the small pictures of the images: a lung window."""

@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import SimpleITK as sitk
 
+from regnet.images.transforms import displacement_image, jacobian_determinant, warp
+from regnet.images.volumes import Grid
 from regnet.records import FREQUENCIES
-from regnet.transforms import displacement_image, jacobian_determinant, warp
-from regnet.volumes import Grid
 
 PLANES = {"coronal": 1, "axial": 2, "sagittal": 0}
 """The planes of an overview, and the axis of an image (x, y, z towards L, P, S) that is at right angles to each."""
@@ -22,7 +22,7 @@ def field_slices(fields: Mapping[str, sitk.Transform], image: sitk.Image, mask: 
     Parameters
     ----------
     fields
-        One transform ``x + u(x)`` per frequency (`FREQUENCIES`), for example a `regnet.transforms.field_transform`; its
+        One transform ``x + u(x)`` per frequency (`FREQUENCIES`), for example a `regnet.images.transforms.field_transform`; its
         nodes may be coarser than the image.
     image
         CT image, HU.

@@ -13,9 +13,9 @@ from numpy.lib import format as npy
 
 from regnet.conventions import AIR_HU
 from regnet.errors import InputError
+from regnet.images.volumes import Grid
 from regnet.patches import CANDIDATES, WINDOW_BEFORE, Samples, balance, output_points, sample_centres
 from regnet.system.files import NPZ_ERRORS, whole_file
-from regnet.volumes import Grid
 from regnet.warping import Box, RandomField, displacement_in_voxels, draw_field, slabs, spline_coefficients, voxel_axes
 
 PLANES = 24

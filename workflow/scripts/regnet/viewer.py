@@ -21,11 +21,11 @@ import SimpleITK as sitk
 
 from regnet.conventions import AIR_HU
 from regnet.evaluation import landmark_errors
+from regnet.images.transforms import jacobian_determinant, warp
+from regnet.images.volumes import IDENTITY, Grid, resample_ct, resample_mask
 from regnet.records import METHOD_NAMES
 from regnet.system.files import whole_file
 from regnet.system.resources import shipped
-from regnet.transforms import jacobian_determinant, warp
-from regnet.volumes import IDENTITY, Grid, resample_ct, resample_mask
 
 log = logging.getLogger(__name__)
 

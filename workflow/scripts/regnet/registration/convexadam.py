@@ -9,8 +9,8 @@ import numpy as np
 import SimpleITK as sitk
 import torch
 
+from regnet.images.volumes import Grid
 from regnet.registration.fields import after, on_one_grid
-from regnet.volumes import Grid
 
 
 def register(

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from regnet.images.volumes import Grid
 from regnet.registration.fields import after, on_one_grid
-from regnet.volumes import Grid
 
 log = logging.getLogger(__name__)
 

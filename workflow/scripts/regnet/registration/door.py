@@ -13,10 +13,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from regnet.errors import RegistrationError
+from regnet.images.transforms import compose, cover, transform_points
+from regnet.images.volumes import Grid, crop, mask_corners
 from regnet.registration.methods import load
 from regnet.system.jobs import output_to
-from regnet.transforms import compose, cover, transform_points
-from regnet.volumes import Grid, crop, mask_corners
 
 log = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from itk.itkElastixRegistrationMethodPython import itkElastixRegistrationMethodI
 from itk.itkOptimizerParametersPython import itkOptimizerParametersD
 
 from regnet.errors import ConfigError, RegistrationError
-from regnet.transforms import compose, transform_points
+from regnet.images.transforms import compose, transform_points
 
 Parameter = str | bool | int | float
 """A value of an elastix parameter; a parameter has one, or a sequence of them (one per resolution, mostly)."""

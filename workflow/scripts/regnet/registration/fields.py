@@ -7,8 +7,8 @@ Such a method sees the moving image under the affine registration ``A``, on the 
 import numpy as np
 import SimpleITK as sitk
 
-from regnet.transforms import compose, field_transform
-from regnet.volumes import IDENTITY, Grid, resample
+from regnet.images.transforms import compose, field_transform
+from regnet.images.volumes import IDENTITY, Grid, resample
 
 
 def on_one_grid(

@@ -12,8 +12,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from regnet.errors import RegistrationError
+from regnet.images.volumes import Grid
 from regnet.registration.fields import after, on_one_grid
-from regnet.volumes import Grid
 
 # All that the other process does. Greedy is under the GPL: it shares files with this package, and no address space.
 PROGRAM = "import sys; from picsl_greedy import Greedy3D; Greedy3D().execute(sys.argv[1])"

@@ -11,10 +11,10 @@ import SimpleITK as sitk
 import torch
 from scipy import ndimage
 
+from regnet.images.transforms import compose, field_transform
+from regnet.images.volumes import Grid, resample
 from regnet.inference import MAX_MEMORY_GIB, DenseNetwork, output_lattice
 from regnet.network import OUTPUT_STRIDE, RegNet
-from regnet.transforms import compose, field_transform
-from regnet.volumes import Grid, resample
 
 log = logging.getLogger(__name__)
 

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import SimpleITK as sitk
 
+from regnet.images.volumes import Grid
 from regnet.registration.fields import after, on_one_grid
-from regnet.volumes import Grid
 
 # Read by ITK inside ANTs when its first filter is made.
 THREADS = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"

@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from regnet.errors import InputError
-from regnet.volumes import IDENTITY, Grid, resample, resample_mask
+from regnet.images.volumes import IDENTITY, Grid, resample, resample_mask
 
 WORKING_SPACING = 2.0
 """Spacing of the copy the segmentation works on, in mm."""

@@ -5,8 +5,8 @@ import pytest
 import SimpleITK as sitk
 
 from regnet.errors import InputError
-from regnet.transforms import compose, cover, jacobian_determinant, read_transform, transform_points
-from regnet.volumes import Grid
+from regnet.images.transforms import compose, cover, jacobian_determinant, read_transform, transform_points
+from regnet.images.volumes import Grid
 
 FLIPPED = Grid((60, 52, 47), (2.0, 2.0, 2.0), (31.0, 12.5, 88.0), (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0))
 

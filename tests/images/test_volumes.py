@@ -6,7 +6,7 @@ import SimpleITK as sitk
 
 from regnet.conventions import AIR_HU
 from regnet.errors import InputError
-from regnet.volumes import Grid, read_ct, read_image, read_mask, resample_ct, resample_mask, write_image
+from regnet.images.volumes import Grid, read_ct, read_image, read_mask, resample_ct, resample_mask, write_image
 
 ANISOTROPIC = Grid((40, 36, 16), (0.78, 0.78, 2.5), (-12.0, 7.0, -150.0))
 

@@ -6,7 +6,7 @@ import SimpleITK as sitk
 from dicom_files import write_series
 
 from regnet.errors import InputError
-from regnet.volumes import Grid, read_grid, read_image
+from regnet.images.volumes import Grid, read_grid, read_image
 
 FIRST, SECOND = ("1.2.826.0.1.3680043.2.1125.1", "1.2.826.0.1.3680043.2.1125.2")
 

@@ -9,9 +9,9 @@ import pandas as pd
 
 from regnet.conventions import AXES
 from regnet.errors import InputError
-from regnet.point_kinds import KINDS, SLICER_KINDS, VOXEL_KINDS
+from regnet.images.landmark_formats import KINDS, SLICER_KINDS, VOXEL_KINDS
+from regnet.images.volumes import Grid, read_image
 from regnet.system.files import whole_file
-from regnet.volumes import Grid, read_image
 
 MARKUPS_SCHEMA = (
     "https://raw.githubusercontent.com/slicer/slicer/master/Modules/Loadable/Markups/Resources/Schema/"

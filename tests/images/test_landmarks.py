@@ -8,9 +8,9 @@ import SimpleITK as sitk
 
 from regnet.cli import main
 from regnet.errors import InputError
-from regnet.landmarks import landmark_kind, read_landmark_pair, read_landmarks, write_landmarks
-from regnet.point_kinds import KINDS, SLICER_KINDS, VOXEL_KINDS
-from regnet.volumes import Grid
+from regnet.images.landmark_formats import KINDS, SLICER_KINDS, VOXEL_KINDS
+from regnet.images.landmarks import landmark_kind, read_landmark_pair, read_landmarks, write_landmarks
+from regnet.images.volumes import Grid
 
 NAMES = {
     **dict.fromkeys(("point", "index", "dirlab"), "points.txt"),

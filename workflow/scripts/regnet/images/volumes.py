@@ -15,8 +15,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from regnet.conventions import AIR_HU
-from regnet.dicom import is_slice, series_files
 from regnet.errors import InputError, OutputError
+from regnet.images.dicom import is_slice, series_files
 from regnet.system.files import whole_file
 
 MINIMUM_SIZE = 4
@@ -123,7 +123,7 @@ def read_image(path: str | Path) -> sitk.Image:
     ------
     InputError
         If the file is missing, cannot be read or is cut off, or is not one scalar 3D image; if its spacing is not above 0 or
-        its axes are not at right angles; as `regnet.dicom.series_files`.
+        its axes are not at right angles; as `regnet.images.dicom.series_files`.
     """
     path = Path(path)
     names = _image_files(path)

@@ -8,11 +8,11 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from regnet.errors import InputError
-from regnet.lungs import segment_lungs
-from regnet.volumes import Grid, read_ct, read_mask
+from regnet.images.lungs import segment_lungs
+from regnet.images.volumes import Grid, read_ct, read_mask
 
 GRID = Grid(size=(124, 92, 88), spacing=(3.0, 3.0, 3.0), origin=(-184.5, -136.5, -130.5))
-DATA = Path(__file__).parents[2] / "shared" / "data"
+DATA = Path(__file__).parents[3] / "shared" / "data"
 CHESTS = ["lidc_idri_0314", "nsclc_rg_r01_001", "cmb_crc_msb_01068", "tcga_de_a4ma", "4d_lung_113", "lung1_001", "lung1_002"]
 
 real_data = pytest.mark.skipif(not DATA.is_dir(), reason=f"needs real CT in {DATA}, which is not part of this repository")

@@ -1,4 +1,4 @@
-"""The kinds of landmark files that `regnet.landmarks` reads and writes."""
+"""The kinds of landmark files that `regnet.images.landmarks` reads and writes."""
 
 KINDS = {
     "point": "elastix point file, mm (LPS)",

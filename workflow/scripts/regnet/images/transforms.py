@@ -7,8 +7,8 @@ import SimpleITK as sitk
 
 from regnet.conventions import AIR_HU
 from regnet.errors import InputError, OutputError
+from regnet.images.volumes import Grid, nifti_problem
 from regnet.system.files import whole_file
-from regnet.volumes import Grid, nifti_problem
 
 
 def field_transform(field: np.ndarray, grid: Grid) -> sitk.DisplacementFieldTransform:

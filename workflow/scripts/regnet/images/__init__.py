@@ -1,0 +1,1 @@
+"""Images, transforms, landmarks and lung masks: reading, writing, resampling."""
