@@ -17,7 +17,7 @@ from torch import Tensor
 
 from regnet.feeding import Feed
 from regnet.network import RegNet
-from regnet.patches import HU_PER_UNIT, SamplePool, Samples
+from regnet.synthesis.samples import HU_PER_UNIT, SamplePool, Samples
 from regnet.training import SyntheticPairs, Trainer, flip, has_fast_bfloat16
 
 SHAPE = (320, 250, 350)

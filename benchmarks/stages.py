@@ -21,7 +21,7 @@ from regnet.images.transforms import transform_points
 from regnet.images.volumes import IDENTITY, Grid, read_ct, resample_ct, resample_mask
 from regnet.inference import load_network
 from regnet.registration.regnet import Stage, register_stages
-from regnet.synthesis import deform, deform_mask, random_dvf
+from regnet.synthesis.pairs import deform, deform_mask, random_dvf
 from regnet.weights import find_weights
 
 WAYS = (

@@ -24,10 +24,10 @@ from regnet.images.transforms import field_transform, read_field, read_transform
 from regnet.images.volumes import Grid, read_image, write_image
 from regnet.inference import load_network, save_network
 from regnet.network import RegNet
-from regnet.patches import MappedVolumes, Samples
 from regnet.records import read_benchmark, read_errors, read_slices, read_table, save_slices, write_errors
 from regnet.report import write_page
-from regnet.synthesis import SyntheticDVF, save_volume
+from regnet.synthesis.pairs import SyntheticDVF, save_volume
+from regnet.synthesis.samples import MappedVolumes, Samples
 from regnet.system.files import whole_file, whole_folder
 from regnet.system.jobs import STARTED_BY
 from regnet.training import COLUMNS, write_curves

@@ -11,7 +11,7 @@ import torch
 
 from regnet.errors import InputError
 from regnet.feeding import DeviceVolumes, Feed, Prefetch
-from regnet.patches import MappedVolumes, SamplePool, Samples, normalize
+from regnet.synthesis.samples import MappedVolumes, SamplePool, Samples, normalize
 from regnet.training import SyntheticPairs, flip
 
 SHAPES = [(70, 60, 58), (64, 40, 75), (70, 60, 58)]

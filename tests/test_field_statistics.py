@@ -9,7 +9,7 @@ from regnet.figures.synthesis import figure_field_statistics
 from regnet.images.transforms import jacobian_determinant
 from regnet.images.volumes import Grid
 from regnet.records import DISTRIBUTION_COLUMNS, SUMMARY_COLUMNS
-from regnet.synthesis import SyntheticDVF, random_dvf
+from regnet.synthesis.pairs import SyntheticDVF, random_dvf
 
 GRID = Grid((60, 55, 64), (2.0, 2.0, 2.0))
 

@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from regnet.fresh import FIXED, FreshPairs
-from regnet.patches import SamplePool, Samples
+from regnet.synthesis.random_fields import interpolate, spline_coefficients
+from regnet.synthesis.samples import SamplePool, Samples
 from regnet.textures import smooth
 from regnet.training import train
-from regnet.warping import interpolate, spline_coefficients
 
 SETTINGS = {"fresh": 2, "batch": 3, "flips": True, "noise_sd": 0}
 SYNTHESIS = {

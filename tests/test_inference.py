@@ -13,7 +13,7 @@ from regnet.devices import has_right_bfloat16
 from regnet.errors import ConfigError, InputError
 from regnet.inference import MASK_MARGIN, MIRRORINGS, DenseNetwork, continued, folded, near_mask, output_lattice, tiles
 from regnet.network import VARIANTS, RegNet
-from regnet.patches import normalize
+from regnet.synthesis.samples import normalize
 
 WINDOW = (-1000, 400)
 PACKAGE = Path(__file__).parents[1] / "workflow" / "scripts"

@@ -13,8 +13,8 @@ from regnet.feeding import Feed
 from regnet.images.volumes import Grid
 from regnet.inference import load_network, save_network
 from regnet.network import RegNet
-from regnet.patches import SamplePool, Samples, output_points
-from regnet.synthesis import deform, random_dvf
+from regnet.synthesis.pairs import deform, random_dvf
+from regnet.synthesis.samples import SamplePool, Samples, output_points
 from regnet.textures import random_field, random_texture, smooth, warp
 from regnet.training import (
     COLUMNS,

@@ -16,8 +16,8 @@ from regnet.errors import ConfigError, InputError
 from regnet.figures.training import CURVES
 from regnet.inference import load_network
 from regnet.network import RegNet
-from regnet.patches import Samples
 from regnet.records import read_table
+from regnet.synthesis.samples import Samples
 from regnet.training import PairFiles, TrainingJob
 
 WARMUP = {

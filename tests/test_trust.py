@@ -15,10 +15,10 @@ from regnet.checkpoints import Checkpoints
 from regnet.cohort import read_cohort
 from regnet.errors import ConfigError, InputError, RegNetError
 from regnet.inference import load_network
-from regnet.patches import Samples
 from regnet.records import read_slices
 from regnet.schemas import check_config
-from regnet.synthesis import SyntheticDVF
+from regnet.synthesis.pairs import SyntheticDVF
+from regnet.synthesis.samples import Samples
 
 NAMES = [
     "..",

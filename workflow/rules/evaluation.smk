@@ -25,7 +25,7 @@ rule evaluate_synthetic:
         fixed=synthetic_of_split("synthetic/{image}/{moving}_{frequency}/fixed.npy"),
         moving=synthetic_of_split("synthetic/{image}/{moving}.npy"),
         dvf=synthetic_of_split("synthetic/{image}/{moving}_{frequency}/dvf.npz"),
-        code=source_files("evaluation", "training", "synthesis", "provenance"),
+        code=source_files("evaluation", "training", "synthesis.pairs", "provenance"),
     output:
         errors="results/{experiment}/evaluation/synthetic/{variant}_{split}.csv",
         machine="results/{experiment}/evaluation/synthetic/{variant}_{split}.machine.json",
@@ -279,7 +279,7 @@ rule slice_fields:
             frequency=FREQUENCIES,
             allow_missing=True,
         ),
-        code=source_files("slices", "synthesis"),
+        code=source_files("slices", "synthesis.pairs"),
     output:
         slices="results/{experiment}/evaluation/field_slices.npz",
     log:

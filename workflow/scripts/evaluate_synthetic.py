@@ -4,10 +4,10 @@ import torch
 
 from regnet.evaluation import sample_errors
 from regnet.inference import load_network, predict_samples
-from regnet.patches import SamplePool
 from regnet.provenance import write_machine
 from regnet.records import write_errors
-from regnet.synthesis import SyntheticDVF
+from regnet.synthesis.pairs import SyntheticDVF
+from regnet.synthesis.samples import SamplePool
 from regnet.system.jobs import log_to
 from regnet.training import device_name, pick_device
 

@@ -4,7 +4,7 @@ import torch
 
 from regnet.field_statistics import field_statistics
 from regnet.records import write_errors
-from regnet.synthesis import SyntheticDVF
+from regnet.synthesis.pairs import SyntheticDVF
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

@@ -6,7 +6,7 @@ import torch
 from regnet.conventions import job_seed
 from regnet.errors import InputError
 from regnet.images.volumes import read_mask
-from regnet.synthesis import SyntheticDVF, deform_mask, draw_samples
+from regnet.synthesis.pairs import SyntheticDVF, deform_mask, draw_samples
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

@@ -4,7 +4,7 @@ from regnet.images.transforms import field_transform
 from regnet.images.volumes import read_ct, read_mask
 from regnet.records import save_slices
 from regnet.slices import field_slices
-from regnet.synthesis import SyntheticDVF
+from regnet.synthesis.pairs import SyntheticDVF
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

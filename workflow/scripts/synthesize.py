@@ -6,7 +6,7 @@ import torch
 
 from regnet.conventions import job_seed
 from regnet.images.volumes import Grid, read_ct, read_mask
-from regnet.synthesis import bspline_coefficients, deform, deform_mask, random_dvf, require_room, save_volume, seen
+from regnet.synthesis.pairs import bspline_coefficients, deform, deform_mask, random_dvf, require_room, save_volume, seen
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

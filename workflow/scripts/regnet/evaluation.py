@@ -15,8 +15,8 @@ from regnet.conventions import AXES
 from regnet.errors import ConfigError
 from regnet.images.transforms import transform_points
 from regnet.images.volumes import Grid
-from regnet.patches import SamplePool, output_points
 from regnet.records import LANDMARK_COLUMNS, POINT_COLUMNS, collect, components
+from regnet.synthesis.samples import SamplePool, output_points
 
 
 def landmark_errors(method: str, pair: str, transform: sitk.Transform, fixed: np.ndarray, moving: np.ndarray) -> pd.DataFrame:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regnet.patches import WINDOW_BEFORE, MappedVolumes, SamplePool, normalize
+from regnet.synthesis.samples import WINDOW_BEFORE, MappedVolumes, SamplePool, normalize
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class DeviceVolumes:
         self.starts = (ends - shapes.prod(dim=1)).to(device)
 
     def windows(self, numbers: np.ndarray, centres: np.ndarray, block: int) -> Tensor:
-        """Cut windows, as `regnet.patches.MappedVolumes.windows`."""
+        """Cut windows, as `regnet.synthesis.samples.MappedVolumes.windows`."""
         device = self.voxels.device
         side = 2 * (WINDOW_BEFORE + block)
         # Without blocking: the GPU has work of the step before.

@@ -10,8 +10,8 @@ import pandas as pd
 import torch
 
 from regnet.records import DISTRIBUTION_COLUMNS, SUMMARY_COLUMNS
-from regnet.synthesis import SyntheticDVF
-from regnet.warping import slabs, voxel_axes
+from regnet.synthesis.pairs import SyntheticDVF
+from regnet.synthesis.random_fields import slabs, voxel_axes
 
 KINDS = ("low", "medium", "high", "moving")
 """The kinds of fields: the frequencies in the order of the chapter, and what makes the second moving images."""

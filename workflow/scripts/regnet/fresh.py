@@ -10,8 +10,8 @@ from torch import Tensor
 
 from regnet.conventions import AIR_HU
 from regnet.feeding import Batch, DeviceVolumes
-from regnet.patches import HU_PER_UNIT, SamplePool, normalize, output_points
-from regnet.warping import RandomField, draw_field, warp_volume
+from regnet.synthesis.random_fields import RandomField, draw_field, warp_volume
+from regnet.synthesis.samples import HU_PER_UNIT, SamplePool, normalize, output_points
 
 FIXED, MOVING = 0, 1
 """Numbers of the volumes of a pair."""

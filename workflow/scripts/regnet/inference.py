@@ -24,7 +24,7 @@ from regnet.devices import has_fast_bfloat16, has_right_bfloat16
 from regnet.errors import ConfigError, InputError, OutputError
 from regnet.feeding import Feed
 from regnet.network import FIRST_OUTPUT, ORIGINAL_MARGIN, OUTPUT_STRIDE, VARIANTS, RegNet, window_size
-from regnet.patches import HU_PER_UNIT, SamplePool
+from regnet.synthesis.samples import HU_PER_UNIT, SamplePool
 from regnet.system.files import whole_file
 
 log = logging.getLogger(__name__)

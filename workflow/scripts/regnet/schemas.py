@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
 from regnet.errors import ConfigError
-from regnet.patches import WINDOW_BEFORE
+from regnet.synthesis.samples import WINDOW_BEFORE
 from regnet.system.resources import shipped
 
 FOLDER = shipped("schemas")

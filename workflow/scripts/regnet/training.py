@@ -27,8 +27,8 @@ from regnet.inference import load_network, save_network
 from regnet.monitoring import EventFiles, Progress
 from regnet.network import OUTPUT_STRIDE, RegNet, parameter_count, window_size
 from regnet.optimizers import StageOptimizer
-from regnet.patches import HU_PER_UNIT, WINDOW_BEFORE, SamplePool
 from regnet.processes import launch, parallel, process_count, process_number, same_buffers, share, summed
+from regnet.synthesis.samples import HU_PER_UNIT, WINDOW_BEFORE, SamplePool
 from regnet.system.files import whole_file
 from regnet.textures import random_field, random_texture, warp
 

@@ -1,7 +1,7 @@
 """Random displacement fields and cubic B-spline warps as tensors, on the CPU or on a GPU. Only torch and numpy.
 
 There is no physical space here, only the voxel grid: positions are in mm or in voxels along its axes x, y, z, from its first
-voxel, and displacements have their components along these axes. `regnet.synthesis` gives them a `Grid`.
+voxel, and displacements have their components along these axes. `regnet.synthesis.pairs` gives them a `Grid`.
 """
 
 import itertools

@@ -9,19 +9,19 @@ import pytest
 import SimpleITK as sitk
 from scipy.ndimage import gaussian_filter
 
-from regnet import warping
 from regnet.errors import InputError, RegNetError
 from regnet.images.transforms import field_transform, jacobian_determinant, transform_points
 from regnet.images.volumes import Grid, resample
-from regnet.patches import output_points
-from regnet.synthesis import SyntheticDVF, deform, deform_mask, draw_samples, random_dvf, require_room, seen
+from regnet.synthesis import random_fields as warping
+from regnet.synthesis.pairs import SyntheticDVF, deform, deform_mask, draw_samples, random_dvf, require_room, seen
+from regnet.synthesis.samples import output_points
 
 SETTINGS = {
     "low": {"sigma": 35, "points": 80, "theta": 8},
     "medium": {"sigma": 25, "points": 100, "theta": 8},
     "high": {"sigma": 20, "points": 100, "theta": 8},
 }
-SAMPLE_PATCHES = Path(__file__).parents[1] / "workflow" / "scripts" / "sample_patches.py"
+SAMPLE_PATCHES = Path(__file__).parents[2] / "workflow" / "scripts" / "sample_patches.py"
 GRID = Grid((70, 60, 80), (2.0, 2.0, 2.0), (-40.0, 30.0, 100.0))
 
 

@@ -14,9 +14,17 @@ from numpy.lib import format as npy
 from regnet.conventions import AIR_HU
 from regnet.errors import InputError
 from regnet.images.volumes import Grid
-from regnet.patches import CANDIDATES, WINDOW_BEFORE, Samples, balance, output_points, sample_centres
+from regnet.synthesis.random_fields import (
+    Box,
+    RandomField,
+    displacement_in_voxels,
+    draw_field,
+    slabs,
+    spline_coefficients,
+    voxel_axes,
+)
+from regnet.synthesis.samples import CANDIDATES, WINDOW_BEFORE, Samples, balance, output_points, sample_centres
 from regnet.system.files import NPZ_ERRORS, whole_file
-from regnet.warping import Box, RandomField, displacement_in_voxels, draw_field, slabs, spline_coefficients, voxel_axes
 
 PLANES = 24
 """Thickness, in voxels along z, of the parts of a fixed image that are deformed."""
@@ -78,7 +86,7 @@ class SyntheticDVF:
         part : Box
             Consecutive parts of `box` along z.
         displacement : torch.Tensor
-            Of each voxel of the part, as `regnet.warping.displacement_in_voxels` gives it.
+            Of each voxel of the part, as `regnet.synthesis.random_fields.displacement_in_voxels` gives it.
         """
         planes, rows, columns = box
         for part in slabs(tuple(along.stop - along.start for along in box)):
@@ -125,7 +133,7 @@ def random_dvf(grid: Grid, *, sigma: float, points: int, theta: float, border: f
     grid
         The grid of the images.
     sigma, points, theta, border, rng
-        As in `regnet.warping.draw_field`; lengths in mm.
+        As in `regnet.synthesis.random_fields.draw_field`; lengths in mm.
 
     Raises
     ------
@@ -298,7 +306,7 @@ def draw_samples(
     rng
         Source of the random numbers.
     limits
-        Classes of displacement, in mm, to which the samples belong equally (`regnet.patches.balance`); none for all alike.
+        Classes of displacement, in mm, to which the samples belong equally (`regnet.synthesis.samples.balance`); none for all alike.
 
     Raises
     ------

@@ -8,7 +8,7 @@ from regnet.errors import InputError
 from regnet.feeding import Feed
 from regnet.inference import predict_samples
 from regnet.network import RegNet
-from regnet.patches import SamplePool, Samples, balance, output_points, sample_centres
+from regnet.synthesis.samples import SamplePool, Samples, balance, output_points, sample_centres
 
 WINDOW = (-1000, 400)
 

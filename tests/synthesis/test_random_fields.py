@@ -5,10 +5,10 @@ import pytest
 import SimpleITK as sitk
 import torch
 
-from regnet import warping
 from regnet.images.transforms import field_transform, jacobian_determinant
 from regnet.images.volumes import Grid, resample
-from regnet.warping import draw_field, interpolate, spline_coefficients, voxel_axes, warp_volume
+from regnet.synthesis import random_fields as warping
+from regnet.synthesis.random_fields import draw_field, interpolate, spline_coefficients, voxel_axes, warp_volume
 
 GRID = Grid((40, 31, 36), (2.0, 2.0, 2.5))
 
