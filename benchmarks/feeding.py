@@ -15,10 +15,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from regnet.feeding import Feed
-from regnet.network import RegNet
+from regnet.learning.batches import Feed
+from regnet.learning.network import RegNet
+from regnet.learning.training import SyntheticPairs, Trainer, flip, has_fast_bfloat16
 from regnet.synthesis.samples import HU_PER_UNIT, SamplePool, Samples
-from regnet.training import SyntheticPairs, Trainer, flip, has_fast_bfloat16
 
 SHAPE = (320, 250, 350)
 PAIRS, PAIRS_PER_MOVING, PER_PAIR = 120, 3, 2100

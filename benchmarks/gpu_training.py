@@ -5,9 +5,9 @@ import pandas as pd
 import torch
 from training_step import STAGE, TEXTURES, Replayed
 
-from regnet.network import RegNet
-from regnet.textures import random_field, random_texture, warp
-from regnet.training import Batch, TexturePairs, Trainer, mean_absolute_errors
+from regnet.learning.network import RegNet
+from regnet.learning.textures import random_field, random_texture, warp
+from regnet.learning.training import Batch, TexturePairs, Trainer, mean_absolute_errors
 
 PATCHES = 256
 """Patches per step."""

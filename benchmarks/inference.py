@@ -18,12 +18,12 @@ import SimpleITK as sitk
 import torch
 from harness import compare, save, timed
 
-from regnet import inference
 from regnet.images.landmarks import read_landmark_pair
 from regnet.images.transforms import compose, field_transform, read_transform, transform_points, write_transform
 from regnet.images.volumes import IDENTITY, Grid, read_ct, read_mask, resample, resample_ct, resample_mask, write_image
-from regnet.inference import DenseNetwork, load_network, near_mask, output_lattice
-from regnet.network import RegNet, window_size
+from regnet.learning import inference
+from regnet.learning.inference import DenseNetwork, load_network, near_mask, output_lattice
+from regnet.learning.network import RegNet, window_size
 from regnet.registration import elastix, regnet
 
 WINDOW = (-1000, 400)

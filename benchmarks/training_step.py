@@ -12,8 +12,8 @@ import harness
 import pandas as pd
 import torch
 
-from regnet.network import RegNet
-from regnet.training import Batch, TexturePairs, Trainer, has_fast_bfloat16, mean_absolute_errors
+from regnet.learning.network import RegNet
+from regnet.learning.training import Batch, TexturePairs, Trainer, has_fast_bfloat16, mean_absolute_errors
 
 PATCHES = 16
 """Patches per step."""

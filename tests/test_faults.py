@@ -15,22 +15,22 @@ import pytest
 import SimpleITK as sitk
 from matplotlib.figure import Figure
 
-from regnet.checkpoints import Checkpoints
 from regnet.errors import InputError, OutputError
 from regnet.figures.style import save_figure
 from regnet.figures.training import CURVES as DRAWN
 from regnet.images.landmarks import read_landmarks, write_landmarks
 from regnet.images.transforms import field_transform, read_field, read_transform, write_transform
 from regnet.images.volumes import Grid, read_image, write_image
-from regnet.inference import load_network, save_network
-from regnet.network import RegNet
+from regnet.learning.checkpoints import Checkpoints
+from regnet.learning.inference import load_network, save_network
+from regnet.learning.network import RegNet
+from regnet.learning.training import COLUMNS, write_curves
 from regnet.records import read_benchmark, read_errors, read_slices, read_table, save_slices, write_errors
 from regnet.report import write_page
 from regnet.synthesis.pairs import SyntheticDVF, save_volume
 from regnet.synthesis.samples import MappedVolumes, Samples
 from regnet.system.files import whole_file, whole_folder
 from regnet.system.jobs import STARTED_BY
-from regnet.training import COLUMNS, write_curves
 
 PACKAGE = Path(__file__).parents[1] / "workflow" / "scripts"
 

@@ -18,10 +18,10 @@ from regnet.errors import InputError
 from regnet.figures import chapter, fields, overview, style, synthesis, training
 from regnet.figures import comparison as methods_beside
 from regnet.images.volumes import Grid
+from regnet.learning.training import COLUMNS
 from regnet.records import FREQUENCIES, collect, read_slices, save_slices
 from regnet.records import LANDMARK_COLUMNS as LANDMARKS
 from regnet.summaries import accuracy, capture_curve, held_ranges
-from regnet.training import COLUMNS
 
 MODULES = (chapter, fields, methods_beside, overview, synthesis, training)
 

@@ -11,10 +11,10 @@ from test_checkpoints import STATE
 from test_cohort import IMAGES, PAIRS, write
 
 from regnet.checking import read_config
-from regnet.checkpoints import Checkpoints
 from regnet.cohort import read_cohort
 from regnet.errors import ConfigError, InputError, RegNetError
-from regnet.inference import load_network
+from regnet.learning.checkpoints import Checkpoints
+from regnet.learning.inference import load_network
 from regnet.records import read_slices
 from regnet.schemas import check_config
 from regnet.synthesis.pairs import SyntheticDVF

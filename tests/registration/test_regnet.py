@@ -8,8 +8,8 @@ from torch import nn
 
 from regnet.images.transforms import compose, transform_points
 from regnet.images.volumes import Grid, resample_ct
-from regnet.inference import DenseNetwork
-from regnet.network import FIRST_OUTPUT, OUTPUT_STRIDE
+from regnet.learning.inference import DenseNetwork
+from regnet.learning.network import FIRST_OUTPUT, OUTPUT_STRIDE
 from regnet.registration.regnet import Stage, predict_field, register, register_stages
 
 WINDOW = (-1000, 400)

@@ -5,9 +5,9 @@ import pytest
 import torch
 
 from regnet.errors import InputError
-from regnet.feeding import Feed
-from regnet.inference import predict_samples
-from regnet.network import RegNet
+from regnet.learning.batches import Feed
+from regnet.learning.inference import predict_samples
+from regnet.learning.network import RegNet
 from regnet.synthesis.samples import SamplePool, Samples, balance, output_points, sample_centres
 
 WINDOW = (-1000, 400)

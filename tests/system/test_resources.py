@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from regnet.errors import InputError
+from regnet.learning.released import find_weights
 from regnet.system import resources
 from regnet.system.resources import FOLDERS, PACKAGE, REPOSITORY, shipped
-from regnet.weights import find_weights
 
 BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(sys.argv[1])"
 
@@ -53,7 +53,7 @@ def test_an_installed_package_has_every_file_of_the_repository(installed):
 def test_an_installed_package_uses_its_own_files(installed, tmp_path):
     code = (
         "from regnet.system.resources import shipped; from regnet.schemas import CONFIG_SCHEMA, validator;"
-        "from regnet.weights import find_weights; validator(CONFIG_SCHEMA);"
+        "from regnet.learning.released import find_weights; validator(CONFIG_SCHEMA);"
         "print(shipped('elastix') / 'affine.txt', CONFIG_SCHEMA, find_weights('regnet_of_the_test'), sep='\\n')"
     )
     process = subprocess.run(

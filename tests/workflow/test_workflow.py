@@ -19,7 +19,7 @@ from working_copy import copy_of_the_workflow
 from regnet import comparison, records, summaries
 from regnet.checking import checked_cohort, read_config
 from regnet.images.transforms import read_transform
-from regnet.inference import load_network, save_network
+from regnet.learning.inference import load_network, save_network
 from regnet.plan import image_volumes, plan, remaining_jobs
 from regnet.provenance import compare, find_provenance, read_provenance
 from regnet.tables import COLUMNS

@@ -15,7 +15,7 @@ from regnet.system.jobs import STARTED_BY
 from regnet.system.source_files import source_files
 from regnet.registration.methods import configured, memory_mb, method_files
 from regnet.system.resources import shipped
-from regnet.weights import find_weights
+from regnet.learning.released import find_weights
 
 try:
     # Jobs read this file again, each in a process of its own: there nobody has to look into the images once more.

@@ -29,7 +29,7 @@ rule table_2_1:
         landmarks="results/{experiment}/evaluation/landmarks.csv",
         synthetic="results/{experiment}/evaluation/synthetic.csv",
         weights=expand("results/{experiment}/models/{variant}/model.safetensors", variant=VARIANTS, allow_missing=True),
-        code=source_files("tables", "inference"),
+        code=source_files("tables", "learning.inference"),
     output:
         csv="results/{experiment}/tables/table_2_1.csv",
         md="results/{experiment}/tables/table_2_1.md",

@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, NoReturn
 from regnet import __version__
 from regnet.errors import ConfigError, RegNetError
 from regnet.images.landmark_formats import KINDS, SLICER_KINDS, SUFFIXES, VOXEL_KINDS
+from regnet.learning.released import DEFAULT, DEFAULT_MIRRORS, DEFAULT_PASSES, DEFAULT_SMOOTHING, find_weights
 from regnet.public_sets import DATASETS
 from regnet.system.jobs import output_to
-from regnet.weights import DEFAULT, DEFAULT_MIRRORS, DEFAULT_PASSES, DEFAULT_SMOOTHING, find_weights
 
 if TYPE_CHECKING:
     import pandas as pd

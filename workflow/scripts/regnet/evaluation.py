@@ -244,7 +244,7 @@ def sample_errors(
     pool
         The samples with their true displacements.
     predicted
-        Predicted displacements, ``(n, k, k, k, 3)`` in voxels, as `regnet.inference.predict_samples` gives them.
+        Predicted displacements, ``(n, k, k, k, 3)`` in voxels, as `regnet.learning.inference.predict_samples` gives them.
 
     Returns
     -------

@@ -27,14 +27,14 @@ from regnet.images.landmarks import read_landmark_pair, refuse_points_outside
 from regnet.images.lungs import segment_lungs
 from regnet.images.transforms import compose, displacement_image, jacobian_determinant, warp, write_transform
 from regnet.images.volumes import IDENTITY, Grid, read_ct, read_mask, resample_ct, resample_mask, write_image
-from regnet.inference import load_network
-from regnet.network import OUTPUT_STRIDE, RegNet
+from regnet.learning.inference import load_network
+from regnet.learning.network import OUTPUT_STRIDE, RegNet
+from regnet.learning.training import pick_device
 from regnet.provenance import checksum
 from regnet.registration.regnet import Stage, register_stages
 from regnet.slices import overview_slices
 from regnet.system.files import whole_file, whole_folder
 from regnet.system.resources import shipped
-from regnet.training import pick_device
 
 log = logging.getLogger(__name__)
 

@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from regnet.cohort import Cohort
 from regnet.errors import ConfigError
 from regnet.images.volumes import read_grid
-from regnet.network import RegNet, window_size
+from regnet.learning.network import RegNet, window_size
 from regnet.registration.methods import configured
 
 STARTING = 3.0

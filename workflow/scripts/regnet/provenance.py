@@ -42,7 +42,7 @@ def machine(device: str = "") -> dict[str, str]:
     Parameters
     ----------
     device
-        What the network ran on, as `regnet.training.device_name` says it; left out if empty.
+        What the network ran on, as `regnet.learning.training.device_name` says it; left out if empty.
     """
     return {
         "Python": platform.python_version(),

@@ -31,7 +31,7 @@ def training_curves(curves: pd.DataFrame) -> Figure:
     Parameters
     ----------
     curves
-        Columns as in `regnet.training.COLUMNS`, one row per epoch. A stage without validation has its loss alone.
+        Columns as in `regnet.learning.training.COLUMNS`, one row per epoch. A stage without validation has its loss alone.
     """
     unit, seconds = ("hours", 3600) if curves["seconds"].max() > 2 * 3600 else ("minutes", 60)
     count, each = ("million", 1e6) if curves["patches"].max() >= 1e6 else ("thousand", 1e3)
@@ -66,7 +66,7 @@ def compared_trainings(trainings: Mapping[str, pd.DataFrame]) -> Figure:
     Parameters
     ----------
     trainings
-        For each training what it is called and its curves, columns as in `regnet.training.COLUMNS`, all validated on the same
+        For each training what it is called and its curves, columns as in `regnet.learning.training.COLUMNS`, all validated on the same
         samples. Patches seen before the first validation count.
     """
     figure = new_figure(DOUBLE_COLUMN / 2, 2.6)

@@ -13,8 +13,8 @@ from scipy import ndimage
 
 from regnet.images.transforms import compose, field_transform
 from regnet.images.volumes import Grid, resample
-from regnet.inference import MAX_MEMORY_GIB, DenseNetwork, output_lattice
-from regnet.network import OUTPUT_STRIDE, RegNet
+from regnet.learning.inference import MAX_MEMORY_GIB, DenseNetwork, output_lattice
+from regnet.learning.network import OUTPUT_STRIDE, RegNet
 
 log = logging.getLogger(__name__)
 
@@ -112,7 +112,7 @@ def register(
     smoothing
         Standard deviation of a Gaussian that smooths each field, in mm; 0 for fields as the network gives them.
     stride, mirrors, precision, max_memory_gib
-        As in `regnet.inference.DenseNetwork`.
+        As in `regnet.learning.inference.DenseNetwork`.
 
     Returns
     -------

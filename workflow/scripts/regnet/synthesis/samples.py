@@ -30,7 +30,7 @@ WINDOW_BEFORE = 26
 def output_points(centres: np.ndarray, block: int) -> np.ndarray:
     """The points that the outputs of blocks belong to.
 
-    With k = 1 that is half a voxel before the centre on each axis; see `regnet.network`.
+    With k = 1 that is half a voxel before the centre on each axis; see `regnet.learning.network`.
 
     Parameters
     ----------
@@ -245,7 +245,7 @@ def _open_volume(path: str | Path) -> np.memmap:
 
 
 class SamplePool:
-    """The samples of several synthetic pairs, and the volumes they are about; `regnet.feeding` makes batches of it.
+    """The samples of several synthetic pairs, and the volumes they are about; `regnet.learning.batches` makes batches of it.
 
     Parameters
     ----------

@@ -14,11 +14,11 @@ from torch.nn.utils import parameters_to_vector
 
 from regnet.errors import ConfigError, InputError
 from regnet.figures.training import CURVES
-from regnet.inference import load_network
-from regnet.network import RegNet
+from regnet.learning.inference import load_network
+from regnet.learning.network import RegNet
+from regnet.learning.training import PairFiles, TrainingJob
 from regnet.records import read_table
 from regnet.synthesis.samples import Samples
-from regnet.training import PairFiles, TrainingJob
 
 WARMUP = {
     **{"steps": 3, "batch": 2, "block": 1, "optimizer": "muon", "learning_rate": 0.003, "schedule": "cosine", "decay": 1.25},
@@ -72,7 +72,7 @@ def job(pair, tmp_path):
 
 def start(job):
     processes = multiprocessing.get_context("forkserver")
-    processes.set_forkserver_preload(["regnet.training"])
+    processes.set_forkserver_preload(["regnet.learning.training"])
     process = processes.Process(target=job.run)
     process.start()
     return process

@@ -9,14 +9,12 @@ import SimpleITK as sitk
 import torch
 
 from regnet.errors import InputError, RegNetError
-from regnet.feeding import Feed
 from regnet.images.volumes import Grid
-from regnet.inference import load_network, save_network
-from regnet.network import RegNet
-from regnet.synthesis.pairs import deform, random_dvf
-from regnet.synthesis.samples import SamplePool, Samples, output_points
-from regnet.textures import random_field, random_texture, smooth, warp
-from regnet.training import (
+from regnet.learning.batches import Feed
+from regnet.learning.inference import load_network, save_network
+from regnet.learning.network import RegNet
+from regnet.learning.textures import random_field, random_texture, smooth, warp
+from regnet.learning.training import (
     COLUMNS,
     TexturePairs,
     Trainer,
@@ -28,6 +26,8 @@ from regnet.training import (
     train,
     write_curves,
 )
+from regnet.synthesis.pairs import deform, random_dvf
+from regnet.synthesis.samples import SamplePool, Samples, output_points
 
 WARMUP = {
     "steps": 120,

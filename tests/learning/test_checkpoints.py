@@ -6,10 +6,10 @@ import shutil
 import pytest
 import torch
 
-from regnet.checkpoints import Checkpoints, fingerprint
 from regnet.errors import InputError, RegNetError
-from regnet.network import RegNet
-from regnet.training import Trainer
+from regnet.learning.checkpoints import Checkpoints, fingerprint
+from regnet.learning.network import RegNet
+from regnet.learning.training import Trainer
 
 STATE = {"step": 7, "weights": torch.arange(3.0)}
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from regnet.conventions import AIR_HU
-from regnet.feeding import Batch, DeviceVolumes
+from regnet.learning.batches import Batch, DeviceVolumes
 from regnet.synthesis.random_fields import RandomField, draw_field, warp_volume
 from regnet.synthesis.samples import HU_PER_UNIT, SamplePool, normalize, output_points
 

@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from regnet.devices import has_fast_bfloat16, has_right_bfloat16
 from regnet.errors import ConfigError, InputError, OutputError
-from regnet.feeding import Feed
-from regnet.network import FIRST_OUTPUT, ORIGINAL_MARGIN, OUTPUT_STRIDE, VARIANTS, RegNet, window_size
+from regnet.learning.batches import Feed
+from regnet.learning.devices import has_fast_bfloat16, has_right_bfloat16
+from regnet.learning.network import FIRST_OUTPUT, ORIGINAL_MARGIN, OUTPUT_STRIDE, VARIANTS, RegNet, window_size
 from regnet.synthesis.samples import HU_PER_UNIT, SamplePool
 from regnet.system.files import whole_file
 

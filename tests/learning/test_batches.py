@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from regnet.errors import InputError
-from regnet.feeding import DeviceVolumes, Feed, Prefetch
+from regnet.learning.batches import DeviceVolumes, Feed, Prefetch
+from regnet.learning.training import SyntheticPairs, flip
 from regnet.synthesis.samples import MappedVolumes, SamplePool, Samples, normalize
-from regnet.training import SyntheticPairs, flip
 
 SHAPES = [(70, 60, 58), (64, 40, 75), (70, 60, 58)]
 SETTINGS = {"batch": 11, "flips": True, "noise_sd": 5}
@@ -94,7 +94,7 @@ def test_batches_are_mirrored_along_any_axes(pool):
 
 def test_how_many_samples_are_cut_at_once_changes_nothing(pool, monkeypatch):
     batch = SyntheticPairs(Feed(pool), SETTINGS, np.random.default_rng(7)).batch()
-    monkeypatch.setattr("regnet.feeding.AT_ONCE", 3)
+    monkeypatch.setattr("regnet.learning.batches.AT_ONCE", 3)
     assert same(SyntheticPairs(Feed(pool), SETTINGS, np.random.default_rng(7)).batch(), batch)
 
 

@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 
-from regnet.fresh import FIXED, FreshPairs
+from regnet.learning.fresh_pairs import FIXED, FreshPairs
+from regnet.learning.textures import smooth
+from regnet.learning.training import train
 from regnet.synthesis.random_fields import interpolate, spline_coefficients
 from regnet.synthesis.samples import SamplePool, Samples
-from regnet.textures import smooth
-from regnet.training import train
 
 SETTINGS = {"fresh": 2, "batch": 3, "flips": True, "noise_sd": 0}
 SYNTHESIS = {

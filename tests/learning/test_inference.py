@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from regnet.devices import has_right_bfloat16
 from regnet.errors import ConfigError, InputError
-from regnet.inference import MASK_MARGIN, MIRRORINGS, DenseNetwork, continued, folded, near_mask, output_lattice, tiles
-from regnet.network import VARIANTS, RegNet
+from regnet.learning.devices import has_right_bfloat16
+from regnet.learning.inference import MASK_MARGIN, MIRRORINGS, DenseNetwork, continued, folded, near_mask, output_lattice, tiles
+from regnet.learning.network import VARIANTS, RegNet
 from regnet.synthesis.samples import normalize
 
 WINDOW = (-1000, 400)
-PACKAGE = Path(__file__).parents[1] / "workflow" / "scripts"
+PACKAGE = Path(__file__).parents[2] / "workflow" / "scripts"
 
 
 def random_network(variant="regnet"):
@@ -196,7 +196,7 @@ def test_the_layers_that_make_most_of_the_rounding_stay_in_float32(variant):
 
 @pytest.mark.parametrize(("spacing", "taken"), [(0.01, "bfloat16"), (100.0, "float32")])
 def test_bfloat16_is_taken_only_where_it_changes_little(spacing, taken, rng, monkeypatch):
-    monkeypatch.setattr("regnet.inference.has_fast_bfloat16", lambda device: True)
+    monkeypatch.setattr("regnet.learning.inference.has_fast_bfloat16", lambda device: True)
     network, pair = random_network(), random_pair(rng, (12, 14, 10))
     engine = DenseNetwork(network, window=WINDOW)
     field = engine.predict(*pair, spacing=spacing)
@@ -219,8 +219,8 @@ def test_memory_stays_below_what_is_allowed():
     """The same volume in one tile takes more."""
     code = r"""
 import re, sys, numpy as np, torch
-from regnet.inference import DenseNetwork
-from regnet.network import RegNet
+from regnet.learning.inference import DenseNetwork
+from regnet.learning.network import RegNet
 import SimpleITK
 torch.set_num_threads(1)
 rng = np.random.default_rng(0)

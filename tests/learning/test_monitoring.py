@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from regnet.monitoring import EventFiles, Progress, duration
+from regnet.learning.monitoring import EventFiles, Progress, duration
 
 
 @pytest.mark.parametrize(("seconds", "words"), [(40, "40 s"), (720, "12 min"), (7500, "2 h 05 min"), (86400, "24 h 00 min")])

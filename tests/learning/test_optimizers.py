@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from regnet.errors import ConfigError
-from regnet.network import RegNet
-from regnet.optimizers import StageOptimizer
+from regnet.learning.network import RegNet
+from regnet.learning.optimizers import StageOptimizer
 
 RATE = 0.003
 INNER = "joint.0.0.weight"

@@ -5,7 +5,7 @@ import os
 import pytest
 
 from regnet.errors import RegNetError
-from regnet.processes import launch, process_count, share
+from regnet.learning.processes import launch, process_count, share
 
 
 def fail_in_the_second(reason):

@@ -17,20 +17,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from regnet.checkpoints import Checkpoints, fingerprint
 from regnet.conventions import AXES
-from regnet.devices import has_fast_bfloat16
 from regnet.errors import ConfigError, InputError, RegNetError
-from regnet.feeding import NOISE_VALUES, Batch, BatchSource, Feed, Noise, Prefetch
-from regnet.fresh import FreshPairs
-from regnet.inference import load_network, save_network
-from regnet.monitoring import EventFiles, Progress
-from regnet.network import OUTPUT_STRIDE, RegNet, parameter_count, window_size
-from regnet.optimizers import StageOptimizer
-from regnet.processes import launch, parallel, process_count, process_number, same_buffers, share, summed
+from regnet.learning.batches import NOISE_VALUES, Batch, BatchSource, Feed, Noise, Prefetch
+from regnet.learning.checkpoints import Checkpoints, fingerprint
+from regnet.learning.devices import has_fast_bfloat16
+from regnet.learning.fresh_pairs import FreshPairs
+from regnet.learning.inference import load_network, save_network
+from regnet.learning.monitoring import EventFiles, Progress
+from regnet.learning.network import OUTPUT_STRIDE, RegNet, parameter_count, window_size
+from regnet.learning.optimizers import StageOptimizer
+from regnet.learning.processes import launch, parallel, process_count, process_number, same_buffers, share, summed
+from regnet.learning.textures import random_field, random_texture, warp
 from regnet.synthesis.samples import HU_PER_UNIT, WINDOW_BEFORE, SamplePool
 from regnet.system.files import whole_file
-from regnet.textures import random_field, random_texture, warp
 
 log = logging.getLogger(__name__)
 
@@ -490,7 +490,7 @@ def train(
     Parameters
     ----------
     variant
-        One of `regnet.network.VARIANTS`.
+        One of `regnet.learning.network.VARIANTS`.
     training, validation
         Samples of the synthetic pairs of the training and of the validation images.
     settings
@@ -580,7 +580,7 @@ class TrainingJob:
     Attributes
     ----------
     variant
-        One of `regnet.network.VARIANTS`.
+        One of `regnet.learning.network.VARIANTS`.
     training, validation
         Files of the synthetic pairs.
     settings

@@ -1,0 +1,1 @@
+"""Networks: their weights, batches, training and dense inference. Only torch and numpy."""
