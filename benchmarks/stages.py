@@ -15,7 +15,7 @@ import SimpleITK as sitk
 import torch
 from harness import save
 
-from regnet.fields import pair_regularity
+from regnet.evaluation.field_errors import pair_regularity
 from regnet.images.lungs import segment_lungs
 from regnet.images.transforms import transform_points
 from regnet.images.volumes import IDENTITY, Grid, read_ct, resample_ct, resample_mask

@@ -4,9 +4,9 @@ import numpy as np
 import SimpleITK as sitk
 
 from regnet import slices as module
+from regnet.evaluation.long_tables import read_slices, save_slices
 from regnet.images.transforms import displacement_image, field_transform, jacobian_determinant
 from regnet.images.volumes import Grid
-from regnet.records import read_slices, save_slices
 
 
 def shift(*vector):

@@ -13,11 +13,11 @@ import torch
 from torch.nn.utils import parameters_to_vector
 
 from regnet.errors import ConfigError, InputError
+from regnet.evaluation.long_tables import read_table
 from regnet.figures.training import CURVES
 from regnet.learning.inference import load_network
 from regnet.learning.network import RegNet
 from regnet.learning.training import PairFiles, TrainingJob
-from regnet.records import read_table
 from regnet.synthesis.samples import Samples
 
 WARMUP = {

@@ -16,8 +16,10 @@ from browser import needs_chromium, opened
 from moves import Moves
 from working_copy import copy_of_the_workflow
 
-from regnet import comparison, records, summaries
+from regnet import comparison
 from regnet.checking import checked_cohort, read_config
+from regnet.evaluation import long_tables as records
+from regnet.evaluation import summaries
 from regnet.images.transforms import read_transform
 from regnet.learning.inference import load_network, save_network
 from regnet.plan import image_volumes, plan, remaining_jobs

@@ -25,7 +25,7 @@ rule evaluate_synthetic:
         fixed=synthetic_of_split("synthetic/{image}/{moving}_{frequency}/fixed.npy"),
         moving=synthetic_of_split("synthetic/{image}/{moving}.npy"),
         dvf=synthetic_of_split("synthetic/{image}/{moving}_{frequency}/dvf.npz"),
-        code=source_files("evaluation", "learning.training", "synthesis.pairs", "provenance"),
+        code=source_files("evaluation.point_errors", "learning.training", "synthesis.pairs", "provenance"),
     output:
         errors="results/{experiment}/evaluation/synthetic/{variant}_{split}.csv",
         machine="results/{experiment}/evaluation/synthetic/{variant}_{split}.machine.json",
@@ -54,7 +54,7 @@ rule evaluate_landmarks:
         moving_landmarks=lambda wildcards: of_cohort("pairs", wildcards.pair, "moving_landmarks"),
         fixed=given_image("fixed"),
         moving=given_image("moving"),
-        code=source_files("evaluation", "images.landmarks", "records"),
+        code=source_files("evaluation.point_errors", "images.landmarks", "evaluation.long_tables"),
     output:
         errors="results/{experiment}/evaluation/landmarks/{pair}.csv",
     log:
@@ -88,7 +88,7 @@ rule evaluate_seeds:
             pair=cohort.pairs_with_landmarks(),
             allow_missing=True,
         ),
-        code=source_files("evaluation"),
+        code=source_files("evaluation.point_errors"),
     output:
         spread="results/{experiment}/evaluation/seeds.csv",
     log:
@@ -109,7 +109,7 @@ rule evaluate_regularity:
     input:
         transforms=transforms_of("{pair}"),
         mask=pair_image("fixed", SPACING, "_mask"),
-        code=source_files("fields"),
+        code=source_files("evaluation.field_errors"),
     output:
         regularity="results/{experiment}/evaluation/regularity/{pair}.csv",
     log:
@@ -131,7 +131,7 @@ rule evaluate_fields:
         transforms=transforms_of("{pair}"),
         truth=lambda wildcards: TRUE_FIELDS[wildcards.pair],
         mask=pair_image("fixed", SPACING, "_mask"),
-        code=source_files("fields"),
+        code=source_files("evaluation.field_errors"),
     output:
         errors="results/{experiment}/evaluation/field_errors/{pair}.csv",
     log:
@@ -151,7 +151,7 @@ rule collect_synthetic:
     """Put the errors on synthetic pairs into one long table."""
     input:
         errors=[f"{RESULTS}/evaluation/synthetic/{variant}_{split}.csv" for variant, split in EVALUATED],
-        code=source_files("records"),
+        code=source_files("evaluation.long_tables"),
     output:
         errors="results/{experiment}/evaluation/synthetic.csv",
     log:
@@ -171,7 +171,7 @@ rule collect_landmarks:
     """Put the landmark errors of all pairs and methods into one long table."""
     input:
         errors=[f"{RESULTS}/evaluation/landmarks/{pair}.csv" for pair in cohort.pairs_with_landmarks()],
-        code=source_files("records"),
+        code=source_files("evaluation.long_tables"),
     output:
         errors="results/{experiment}/evaluation/landmarks.csv",
     log:
@@ -191,7 +191,7 @@ rule collect_regularity:
     """Put the Jacobian determinants of all pairs and methods into one long table."""
     input:
         errors=[f"{RESULTS}/evaluation/regularity/{pair}.csv" for pair in cohort.test_pairs()],
-        code=source_files("records"),
+        code=source_files("evaluation.long_tables"),
     output:
         errors="results/{experiment}/evaluation/regularity.csv",
     log:
@@ -211,7 +211,7 @@ rule collect_fields:
     """Put the errors of the whole field of all pairs and methods into one long table."""
     input:
         errors=[f"{RESULTS}/evaluation/field_errors/{pair}.csv" for pair in TRUE_FIELDS],
-        code=source_files("records"),
+        code=source_files("evaluation.long_tables"),
     output:
         errors="results/{experiment}/evaluation/field_errors.csv",
     log:
@@ -231,7 +231,7 @@ rule collect_runs:
     """Put the seconds and the peak memory of all registrations into one long table."""
     input:
         benchmarks=expand(f"{RESULTS}/benchmarks/register/{{method}}/{{pair}}.tsv", method=METHODS, pair=cohort.test_pairs()),
-        code=source_files("records"),
+        code=source_files("evaluation.long_tables"),
     output:
         runs="results/{experiment}/evaluation/runs.csv",
     log:
@@ -251,7 +251,7 @@ rule field_statistics:
     """Describe the synthetic DVFs of the training images: displacement, spectrum, Jacobian determinant, folding."""
     input:
         dvf=[path for paths in TRAINING_FIELDS.values() for path in paths],
-        code=source_files("field_statistics"),
+        code=source_files("evaluation.field_statistics"),
     output:
         distributions="results/{experiment}/evaluation/field_distributions.csv",
         summary="results/{experiment}/evaluation/field_statistics.csv",

@@ -179,7 +179,7 @@ rule comparison:
         regularity="results/{experiment}/evaluation/regularity.csv",
         runs="results/{experiment}/evaluation/runs.csv",
         field_errors="results/{experiment}/evaluation/field_errors.csv" if TRUE_FIELDS else [],
-        code=source_files("comparison", "significance"),
+        code=source_files("comparison", "evaluation.significance"),
     output:
         csv="results/{experiment}/tables/comparison.csv",
         tests="results/{experiment}/tables/comparison_tests.csv",
@@ -357,7 +357,7 @@ rule training_curves:
     """The curves of a training: loss and validation MAE, in all and along each axis."""
     input:
         curves="results/{experiment}/models/{variant}/training.csv",
-        code=source_files("figures.training", "records"),
+        code=source_files("figures.training", "evaluation.long_tables"),
     output:
         png=report(
             "results/{experiment}/figures/training_{variant}.png",

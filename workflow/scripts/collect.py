@@ -1,6 +1,6 @@
 """Put tables of errors into one."""
 
-from regnet import records
+from regnet.evaluation import long_tables as records
 from regnet.system.jobs import log_to
 
 TABLES = {

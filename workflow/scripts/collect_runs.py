@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from regnet.records import RUN_COLUMNS, read_benchmark, write_errors
+from regnet.evaluation.long_tables import RUN_COLUMNS, read_benchmark, write_errors
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

@@ -1,9 +1,9 @@
 """Measure all methods everywhere in the lungs of a pair whose true DVF is known."""
 
-from regnet.fields import pair_field_errors
+from regnet.evaluation.field_errors import pair_field_errors
+from regnet.evaluation.long_tables import write_errors
 from regnet.images.transforms import read_field, read_transform
 from regnet.images.volumes import read_mask
-from regnet.records import write_errors
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

@@ -1,10 +1,10 @@
 """Measure all methods on the landmarks of a pair."""
 
-from regnet.evaluation import pair_errors
+from regnet.evaluation.long_tables import write_errors
+from regnet.evaluation.point_errors import pair_errors
 from regnet.images.landmarks import read_landmark_pair
 from regnet.images.transforms import read_transform
 from regnet.images.volumes import Grid, read_image
-from regnet.records import write_errors
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

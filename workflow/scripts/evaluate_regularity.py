@@ -1,9 +1,9 @@
 """Measure the Jacobian determinants of all methods in the lungs of a pair."""
 
-from regnet.fields import pair_regularity
+from regnet.evaluation.field_errors import pair_regularity
+from regnet.evaluation.long_tables import write_errors
 from regnet.images.transforms import read_transform
 from regnet.images.volumes import read_mask
-from regnet.records import write_errors
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

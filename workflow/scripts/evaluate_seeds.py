@@ -1,8 +1,8 @@
 """Measure the spread of the landmark errors over seeds."""
 
-from regnet.evaluation import seed_spread
+from regnet.evaluation.long_tables import LANDMARK_COLUMNS, collect, read_errors, write_errors
+from regnet.evaluation.point_errors import seed_spread
 from regnet.images.transforms import read_transform
-from regnet.records import LANDMARK_COLUMNS, collect, read_errors, write_errors
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

@@ -2,8 +2,8 @@
 
 import torch
 
-from regnet.field_statistics import field_statistics
-from regnet.records import write_errors
+from regnet.evaluation.field_statistics import field_statistics
+from regnet.evaluation.long_tables import write_errors
 from regnet.synthesis.pairs import SyntheticDVF
 from regnet.system.jobs import log_to
 

@@ -1,9 +1,9 @@
 """Draw the error against the distance after the affine registration."""
 
+from regnet.evaluation.long_tables import read_table
+from regnet.evaluation.summaries import CURVE_COLUMNS
 from regnet.figures.comparison import figure_capture_range
 from regnet.figures.style import save_figure
-from regnet.records import read_table
-from regnet.summaries import CURVE_COLUMNS
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

@@ -1,8 +1,8 @@
 """Keep one slice of a test pair under all transforms, and their Jacobian determinants there."""
 
+from regnet.evaluation.long_tables import save_slices
 from regnet.images.transforms import read_transform
 from regnet.images.volumes import read_ct, read_mask
-from regnet.records import save_slices
 from regnet.slices import example_slices, jacobian_slices
 from regnet.system.jobs import log_to
 

@@ -1,8 +1,8 @@
 """Keep the error of the whole field on one slice of a test pair whose true DVF is known."""
 
+from regnet.evaluation.long_tables import save_slices
 from regnet.images.transforms import read_field, read_transform
 from regnet.images.volumes import read_ct, read_mask
-from regnet.records import save_slices
 from regnet.slices import field_error_slices
 from regnet.system.jobs import log_to
 

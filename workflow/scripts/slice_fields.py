@@ -1,8 +1,8 @@
 """Keep one slice of three synthetic DVFs for Figure 2.2."""
 
+from regnet.evaluation.long_tables import save_slices
 from regnet.images.transforms import field_transform
 from regnet.images.volumes import read_ct, read_mask
-from regnet.records import save_slices
 from regnet.slices import field_slices
 from regnet.synthesis.pairs import SyntheticDVF
 from regnet.system.jobs import log_to

@@ -415,11 +415,11 @@ def _transform_points(arguments: argparse.Namespace) -> str:
 
 def _evaluate(arguments: argparse.Namespace) -> str:
     """Measure transforms; gives the table of their errors."""
-    from regnet.evaluation import landmark_table, transform_errors
+    from regnet.evaluation.long_tables import write_errors
+    from regnet.evaluation.point_errors import landmark_table, transform_errors
     from regnet.images.landmarks import read_landmark_pair
     from regnet.images.transforms import read_transform
     from regnet.images.volumes import IDENTITY
-    from regnet.records import write_errors
 
     points = read_landmark_pair(arguments.fixed_landmarks, arguments.moving_landmarks)
     transforms = {"before": IDENTITY} | {path: read_transform(path) for path in arguments.transform}

@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from regnet.conventions import AXES
+from regnet.evaluation.long_tables import METHOD_NAMES
+from regnet.evaluation.summaries import ACCURACY_COLUMNS, FEW, held_ranges
 from regnet.markup import latex, latex_table, markdown, markdown_table
-from regnet.records import METHOD_NAMES
-from regnet.summaries import ACCURACY_COLUMNS, FEW, held_ranges
 from regnet.system.files import whole_file
 
 COST_COLUMNS = [
@@ -25,10 +25,10 @@ COST_COLUMNS = [
 affine registration that it starts from, and the largest peak of memory. From ``regularity.csv`` the smallest Jacobian
 determinant of all pairs, the fraction of all lung voxels that are folded, and the mean over pairs of the standard deviation
 of the logarithm. From ``field_errors.csv``, where the true DVF is known, the mean error of all lung voxels in mm and the mean
-over pairs of its 95th percentile. The last three as `regnet.summaries.held_ranges`."""
+over pairs of its 95th percentile. The last three as `regnet.evaluation.summaries.held_ranges`."""
 
 COLUMNS = [*ACCURACY_COLUMNS, *COST_COLUMNS]
-"""Columns of the table: those of `regnet.summaries.accuracy` from ``landmarks.csv``, then those of `COST_COLUMNS`, which are
+"""Columns of the table: those of `regnet.evaluation.summaries.accuracy` from ``landmarks.csv``, then those of `COST_COLUMNS`, which are
 the same in all rows of a method."""
 
 _ACCURACY_HEADER = [
@@ -49,11 +49,11 @@ def costs(runs: pd.DataFrame, regularity: pd.DataFrame, field_errors: pd.DataFra
     Parameters
     ----------
     runs, regularity
-        Columns as in `regnet.records.RUN_COLUMNS` and ``REGULARITY_COLUMNS``.
+        Columns as in `regnet.evaluation.long_tables.RUN_COLUMNS` and ``REGULARITY_COLUMNS``.
     field_errors
-        Columns as in `regnet.records.FIELD_ERROR_COLUMNS`; None where the true DVF is not known.
+        Columns as in `regnet.evaluation.long_tables.FIELD_ERROR_COLUMNS`; None where the true DVF is not known.
     held
-        Of `regnet.summaries.held_ranges`.
+        Of `regnet.evaluation.summaries.held_ranges`.
 
     Returns
     -------
@@ -77,7 +77,7 @@ def costs(runs: pd.DataFrame, regularity: pd.DataFrame, field_errors: pd.DataFra
 
 
 def comparison(accuracy: pd.DataFrame, of_methods: pd.DataFrame) -> pd.DataFrame:
-    """Put the tables of `regnet.summaries.accuracy` and of `costs` side by side.
+    """Put the tables of `regnet.evaluation.summaries.accuracy` and of `costs` side by side.
 
     Returns
     -------
@@ -108,14 +108,14 @@ def write_comparison(
     table
         Of `comparison`.
     tests
-        Of `regnet.significance.paired_tests`; all go into `tests_csv`, those of TRE and of TRE' with the chapter's capture
+        Of `regnet.evaluation.significance.paired_tests`; all go into `tests_csv`, those of TRE and of TRE' with the chapter's capture
         range into the texts.
     csv, tests_csv, md, tex
         Files to write.
     capture_range
         The chapter's, in mm.
     accurate
-        Of `regnet.summaries.held_ranges`, in mm.
+        Of `regnet.evaluation.summaries.held_ranges`, in mm.
     """
     for path, frame in ((csv, table), (tests_csv, tests)):
         with whole_file(path) as partial:
@@ -139,9 +139,9 @@ def write_capture_curve(curve: pd.DataFrame, accurate: float, *, csv: str | Path
     Parameters
     ----------
     curve
-        Of `regnet.summaries.capture_curve`.
+        Of `regnet.evaluation.summaries.capture_curve`.
     accurate
-        Of `regnet.summaries.held_ranges`, in mm.
+        Of `regnet.evaluation.summaries.held_ranges`, in mm.
     csv, md
         Files to write.
     """

@@ -20,7 +20,7 @@ import torch
 from regnet import __version__
 from regnet.conventions import job_seed
 from regnet.errors import ConfigError, InputError, RegistrationError
-from regnet.evaluation import landmark_table, transform_errors
+from regnet.evaluation.point_errors import landmark_table, transform_errors
 from regnet.figures.overview import overview
 from regnet.figures.style import save_figure
 from regnet.images.landmarks import read_landmark_pair, refuse_points_outside
@@ -138,7 +138,7 @@ def register_scans(
     report : dict
         The content of ``report.json``.
     errors : pandas.DataFrame or None
-        Of `regnet.evaluation.landmark_table`, if there are landmarks: before registration, after affine, after RegNet.
+        Of `regnet.evaluation.point_errors.landmark_table`, if there are landmarks: before registration, after affine, after RegNet.
 
     Raises
     ------

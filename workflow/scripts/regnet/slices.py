@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import SimpleITK as sitk
 
+from regnet.evaluation.long_tables import FREQUENCIES
 from regnet.images.transforms import displacement_image, jacobian_determinant, warp
 from regnet.images.volumes import Grid
-from regnet.records import FREQUENCIES
 
 PLANES = {"coronal": 1, "axial": 2, "sagittal": 0}
 """The planes of an overview, and the axis of an image (x, y, z towards L, P, S) that is at right angles to each."""

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from regnet.conventions import AXES
+from regnet.evaluation.long_tables import METHOD_NAMES
+from regnet.evaluation.summaries import FEW, summarize, zero_field_mae
 from regnet.markup import latex, latex_table, markdown, markdown_table
-from regnet.records import METHOD_NAMES
-from regnet.summaries import FEW, summarize, zero_field_mae
 from regnet.system.files import whole_file
 
 MEASURES = ("measure", *AXES)
@@ -62,9 +62,9 @@ def table_2_1(landmarks: pd.DataFrame, synthetic: pd.DataFrame, seen: Mapping[st
     Parameters
     ----------
     landmarks
-        Errors at the landmarks of the test pairs, columns as in `regnet.records.LANDMARK_COLUMNS`.
+        Errors at the landmarks of the test pairs, columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`.
     synthetic
-        Errors at points of synthetic pairs, columns as in `regnet.records.POINT_COLUMNS`.
+        Errors at points of synthetic pairs, columns as in `regnet.evaluation.long_tables.POINT_COLUMNS`.
     seen
         For each network variant, the number of ``blocks`` and of ``patches`` it saw in training, warm-up included. A block of
         k^3 outputs is k^3 overlapping patches.

@@ -20,10 +20,10 @@ import numpy as np
 import SimpleITK as sitk
 
 from regnet.conventions import AIR_HU
-from regnet.evaluation import landmark_errors
+from regnet.evaluation.long_tables import METHOD_NAMES
+from regnet.evaluation.point_errors import landmark_errors
 from regnet.images.transforms import jacobian_determinant, warp
 from regnet.images.volumes import IDENTITY, Grid, resample_ct, resample_mask
-from regnet.records import METHOD_NAMES
 from regnet.system.files import whole_file
 from regnet.system.resources import shipped
 

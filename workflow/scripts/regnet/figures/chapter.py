@@ -13,6 +13,8 @@ from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 
 from regnet.conventions import AXES
+from regnet.evaluation.long_tables import FREQUENCIES, read_slices
+from regnet.evaluation.summaries import residual_displacements
 from regnet.figures.style import (
     DIFFERENCE_WINDOW,
     DOUBLE_COLUMN,
@@ -32,8 +34,6 @@ from regnet.figures.style import (
     shown_methods,
     styled,
 )
-from regnet.records import FREQUENCIES, read_slices
-from regnet.summaries import residual_displacements
 
 SHORTEST = 0.05
 """Distances below this, in mm, are drawn at it where the axes are logarithmic."""
@@ -81,7 +81,7 @@ def figure_2_3(landmarks: pd.DataFrame, capture_range: float) -> Figure:
     Parameters
     ----------
     landmarks
-        Columns as in `regnet.records.LANDMARK_COLUMNS`; it may have no rows.
+        Columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; it may have no rows.
     capture_range
         In mm; marked in both panels.
     """
@@ -106,7 +106,7 @@ def figure_2_4(landmarks: pd.DataFrame, capture_range: float) -> Figure:
     Parameters
     ----------
     landmarks
-        Columns as in `regnet.records.LANDMARK_COLUMNS`; it may have no rows, or none within the capture range.
+        Columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; it may have no rows, or none within the capture range.
     capture_range
         In mm; the limit of the axes.
     """

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from regnet.evaluation.summaries import FEW, held_ranges
 from regnet.figures.style import (
     DOUBLE_COLUMN,
     Look,
@@ -20,7 +21,6 @@ from regnet.figures.style import (
     say,
     styled,
 )
-from regnet.summaries import FEW, held_ranges
 
 SHORTEST = 0.05
 """Distances below this, in mm, are drawn at it where the axis is logarithmic."""
@@ -33,7 +33,7 @@ def figure_comparison(landmarks: pd.DataFrame, comparison: pd.DataFrame, capture
     Parameters
     ----------
     landmarks
-        Columns as in `regnet.records.LANDMARK_COLUMNS`; it may have no rows.
+        Columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; it may have no rows.
     comparison
         Columns as in `regnet.comparison.COLUMNS`.
     capture_range
@@ -79,11 +79,11 @@ def figure_capture_range(curve: pd.DataFrame, capture_range: float, accurate: fl
     Parameters
     ----------
     curve
-        Columns as in `regnet.summaries.CURVE_COLUMNS`; it may have no rows.
+        Columns as in `regnet.evaluation.summaries.CURVE_COLUMNS`; it may have no rows.
     capture_range
         The chapter's, in mm.
     accurate
-        Of `regnet.summaries.held_ranges`, in mm.
+        Of `regnet.evaluation.summaries.held_ranges`, in mm.
     """
     figure = new_figure(DOUBLE_COLUMN, 4.2)
     axes, counts = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)

@@ -10,6 +10,7 @@ from matplotlib.axis import Axis
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
+from regnet.evaluation.long_tables import read_slices
 from regnet.figures.style import (
     DOUBLE_COLUMN,
     LUNG_WINDOW,
@@ -25,7 +26,6 @@ from regnet.figures.style import (
     shown_methods,
     styled,
 )
-from regnet.records import read_slices
 
 DETERMINANTS = (0.5, 2.0)
 """Range of the colours of Jacobian determinants: to half and to twice the volume."""
@@ -44,7 +44,7 @@ def figure_jacobian(regularity: pd.DataFrame, jacobian_slices: str | Path) -> Fi
     Parameters
     ----------
     regularity
-        Columns as in `regnet.records.REGULARITY_COLUMNS`.
+        Columns as in `regnet.evaluation.long_tables.REGULARITY_COLUMNS`.
     jacobian_slices
         File of `regnet.slices.jacobian_slices`.
 
@@ -98,7 +98,7 @@ def figure_field_error(field_errors: pd.DataFrame, error_slices: str | Path) -> 
     Parameters
     ----------
     field_errors
-        Columns as in `regnet.records.FIELD_ERROR_COLUMNS`.
+        Columns as in `regnet.evaluation.long_tables.FIELD_ERROR_COLUMNS`.
     error_slices
         File of `regnet.slices.field_error_slices`.
 

@@ -22,7 +22,7 @@ from matplotlib.ticker import NullFormatter
 
 from regnet.conventions import job_seed
 from regnet.errors import InputError
-from regnet.records import METHOD_NAMES
+from regnet.evaluation.long_tables import METHOD_NAMES
 from regnet.system.files import whole_file
 
 # It says at INFO, once per font and file, which tables it leaves out.

@@ -28,7 +28,7 @@ def figure_field_statistics(distributions: pd.DataFrame, summary: pd.DataFrame) 
     Parameters
     ----------
     distributions, summary
-        Columns as in `regnet.records.DISTRIBUTION_COLUMNS` and ``SUMMARY_COLUMNS``.
+        Columns as in `regnet.evaluation.long_tables.DISTRIBUTION_COLUMNS` and ``SUMMARY_COLUMNS``.
     """
     figure = new_figure(DOUBLE_COLUMN, 2.4)
     panels = dict(zip(("magnitude", "wavelength", "determinant"), figure.subplots(1, 3), strict=True))

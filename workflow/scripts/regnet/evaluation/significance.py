@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from regnet.summaries import FEW, by_method, evaluations
+from regnet.evaluation.summaries import FEW, by_method, evaluations
 
 TEST_COLUMNS = [
     *("evaluation", "capture_range", "level", "method", "other", "n", "few"),
@@ -25,7 +25,7 @@ def paired_tests(landmarks: pd.DataFrame, capture_ranges: Sequence[float]) -> pd
     Parameters
     ----------
     landmarks, capture_ranges
-        As in `regnet.summaries.accuracy`.
+        As in `regnet.evaluation.summaries.accuracy`.
 
     Returns
     -------

@@ -5,8 +5,8 @@ import pytest
 from scipy import stats
 from test_summaries import landmarks
 
-from regnet.records import LANDMARK_COLUMNS, collect
-from regnet.significance import TEST_COLUMNS, holm, paired_tests
+from regnet.evaluation.long_tables import LANDMARK_COLUMNS, collect
+from regnet.evaluation.significance import TEST_COLUMNS, holm, paired_tests
 
 
 def three_methods(pairs=("p1", "p2", "p3")):

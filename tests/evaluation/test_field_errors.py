@@ -5,10 +5,10 @@ import pytest
 from test_slices import scaling, shift
 
 from regnet.errors import InputError
-from regnet.fields import pair_field_errors, pair_regularity
+from regnet.evaluation.field_errors import pair_field_errors, pair_regularity
+from regnet.evaluation.long_tables import FIELD_ERROR_COLUMNS, REGULARITY_COLUMNS
 from regnet.images.transforms import field_transform, read_field
 from regnet.images.volumes import Grid, write_image
-from regnet.records import FIELD_ERROR_COLUMNS, REGULARITY_COLUMNS
 
 GRID = Grid((20, 18, 16), (2.0, 2.5, 3.0), (5.0, -4.0, 9.0))
 

@@ -4,10 +4,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from regnet import evaluation, records
 from regnet.errors import InputError
+from regnet.evaluation import long_tables as records
+from regnet.evaluation import point_errors as evaluation
+from regnet.evaluation.long_tables import LANDMARK_COLUMNS
 from regnet.images.volumes import Grid
-from regnet.records import LANDMARK_COLUMNS
 
 
 def pair():

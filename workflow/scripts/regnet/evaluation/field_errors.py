@@ -8,9 +8,9 @@ import SimpleITK as sitk
 
 from regnet.conventions import AXES
 from regnet.errors import InputError
+from regnet.evaluation.long_tables import FIELD_ERROR_COLUMNS, REGULARITY_COLUMNS
 from regnet.images.transforms import displacement_image, jacobian_determinant
 from regnet.images.volumes import Grid
-from regnet.records import FIELD_ERROR_COLUMNS, REGULARITY_COLUMNS
 
 
 def pair_regularity(pair: str, transforms: Mapping[str, sitk.Transform], mask: sitk.Image) -> pd.DataFrame:
@@ -31,7 +31,7 @@ def pair_regularity(pair: str, transforms: Mapping[str, sitk.Transform], mask: s
     Returns
     -------
     pandas.DataFrame
-        One row per method, columns as in `regnet.records.REGULARITY_COLUMNS`.
+        One row per method, columns as in `regnet.evaluation.long_tables.REGULARITY_COLUMNS`.
 
     Raises
     ------
@@ -70,7 +70,7 @@ def pair_field_errors(
     Returns
     -------
     pandas.DataFrame
-        One row per method, columns as in `regnet.records.FIELD_ERROR_COLUMNS`.
+        One row per method, columns as in `regnet.evaluation.long_tables.FIELD_ERROR_COLUMNS`.
 
     Raises
     ------

@@ -13,7 +13,7 @@ import pandas as pd
 
 from regnet.conventions import AXES, job_seed
 from regnet.errors import InputError
-from regnet.records import components
+from regnet.evaluation.long_tables import components
 
 FEW = 10
 """A number that rests on fewer landmarks than this is marked wherever it stands."""
@@ -30,7 +30,7 @@ ACCURACY_COLUMNS = [
 ]
 """Columns of `accuracy`: TRE or TRE' and its capture range, lengths in mm, ``low`` and ``high`` the limits of the 95 %
 intervals, ``few`` whether `n` is below `FEW`, ``x_mean`` ... of the absolute components, ``snapped`` as
-`regnet.records.LANDMARK_COLUMNS`."""
+`regnet.evaluation.long_tables.LANDMARK_COLUMNS`."""
 
 CURVE_COLUMNS = [
     *("method", "lower", "upper", "n", "n_pairs", "few", "initial_mean"),
@@ -97,7 +97,7 @@ def initial_distances(landmarks: pd.DataFrame) -> pd.Series:
     Parameters
     ----------
     landmarks
-        Columns as in `regnet.records.LANDMARK_COLUMNS`.
+        Columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`.
 
     Raises
     ------
@@ -119,7 +119,7 @@ def accuracy(landmarks: pd.DataFrame, capture_ranges: Sequence[float], *, sample
     Parameters
     ----------
     landmarks
-        Errors at the landmarks of the test pairs, columns as in `regnet.records.LANDMARK_COLUMNS`; it may have no rows.
+        Errors at the landmarks of the test pairs, columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; it may have no rows.
     capture_ranges
         In mm; TRE' is over the landmarks that are at most this far apart after the affine registration.
     samples
@@ -158,7 +158,7 @@ def by_method(landmarks: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     landmarks
-        Columns as in `regnet.records.LANDMARK_COLUMNS`.
+        Columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`.
 
     Raises
     ------
@@ -220,7 +220,7 @@ def capture_curve(landmarks: pd.DataFrame, edges: Sequence[float], *, samples: i
     Parameters
     ----------
     landmarks
-        Columns as in `regnet.records.LANDMARK_COLUMNS`; it may have no rows.
+        Columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; it may have no rows.
     edges
         Where bins end, in mm, increasing; the first begins at 0, the last is open.
     samples, seed

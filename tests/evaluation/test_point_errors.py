@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from regnet import evaluation
 from regnet.errors import ConfigError
+from regnet.evaluation import point_errors as evaluation
+from regnet.evaluation.long_tables import LANDMARK_COLUMNS, POINT_COLUMNS
+from regnet.evaluation.summaries import zero_field_mae
 from regnet.images.volumes import Grid
-from regnet.records import LANDMARK_COLUMNS, POINT_COLUMNS
-from regnet.summaries import zero_field_mae
 
 VOXELS = Grid((20, 20, 20), (2.0, 2.0, 5.0))
 

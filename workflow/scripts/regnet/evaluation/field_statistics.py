@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from regnet.records import DISTRIBUTION_COLUMNS, SUMMARY_COLUMNS
+from regnet.evaluation.long_tables import DISTRIBUTION_COLUMNS, SUMMARY_COLUMNS
 from regnet.synthesis.pairs import SyntheticDVF
 from regnet.synthesis.random_fields import slabs, voxel_axes
 

@@ -13,9 +13,9 @@ import SimpleITK as sitk
 
 from regnet.conventions import AXES
 from regnet.errors import ConfigError
+from regnet.evaluation.long_tables import LANDMARK_COLUMNS, POINT_COLUMNS, collect, components
 from regnet.images.transforms import transform_points
 from regnet.images.volumes import Grid
-from regnet.records import LANDMARK_COLUMNS, POINT_COLUMNS, collect, components
 from regnet.synthesis.samples import SamplePool, output_points
 
 

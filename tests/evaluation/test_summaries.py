@@ -5,10 +5,11 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from regnet import evaluation, summaries
 from regnet.errors import InputError
+from regnet.evaluation import point_errors as evaluation
+from regnet.evaluation import summaries
+from regnet.evaluation.long_tables import LANDMARK_COLUMNS, collect
 from regnet.images.volumes import Grid
-from regnet.records import LANDMARK_COLUMNS, collect
 
 VOXELS = Grid((9, 9, 9), (1.0, 1.0, 1.0))
 DRAWS = {"samples": 400, "seed": 1}

@@ -1,0 +1,1 @@
+"""Errors at landmarks, at points and of whole fields: measured, collected in long tables, summarized."""
