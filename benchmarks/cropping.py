@@ -17,7 +17,7 @@ from harness import compare, save, timed
 from regnet.images.landmarks import read_landmark_pair
 from regnet.images.transforms import read_transform, transform_points, write_transform
 from regnet.images.volumes import Grid, read_ct, read_mask, resample_ct, resample_mask, write_image
-from regnet.registration.door import register_pair
+from regnet.registration.run import register_pair
 
 ELASTIX = Path(__file__).parents[1] / "config" / "elastix"
 METHODS = ("affine", "bspline_1r", "bspline_3r", "bspline_best")

@@ -20,8 +20,8 @@ from regnet.images.transforms import compose, field_transform, read_transform, t
 from regnet.images.volumes import Grid, read_image, resample_ct, write_image
 from regnet.learning.inference import load_network
 from regnet.registration import regnet
-from regnet.registration.door import register_pair
 from regnet.registration.methods import PACKAGES
+from regnet.registration.run import register_pair
 
 SHIFT = 5.0
 TOLERANCE = 0.01

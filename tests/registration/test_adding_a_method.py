@@ -11,8 +11,8 @@ import SimpleITK as sitk
 import yaml
 
 from regnet.images.transforms import transform_points
-from regnet.registration.door import register_pair
 from regnet.registration.methods import check_methods
+from regnet.registration.run import register_pair
 from regnet.schemas import check_config
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -5,7 +5,7 @@ from regnet.errors import RegistrationError
 from regnet.images.transforms import read_transform, write_transform
 from regnet.images.volumes import read_ct, read_mask
 from regnet.provenance import write_machine
-from regnet.registration.door import register_pair
+from regnet.registration.run import register_pair
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log.job):

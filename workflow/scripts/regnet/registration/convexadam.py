@@ -10,7 +10,7 @@ import SimpleITK as sitk
 import torch
 
 from regnet.images.volumes import Grid
-from regnet.registration.fields import after, on_one_grid
+from regnet.registration.field_methods import after, on_one_grid
 
 
 def register(

@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from regnet.images.volumes import Grid
-from regnet.registration.fields import after, on_one_grid
+from regnet.registration.field_methods import after, on_one_grid
 
 log = logging.getLogger(__name__)
 

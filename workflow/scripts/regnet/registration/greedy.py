@@ -13,7 +13,7 @@ import SimpleITK as sitk
 
 from regnet.errors import RegistrationError
 from regnet.images.volumes import Grid
-from regnet.registration.fields import after, on_one_grid
+from regnet.registration.field_methods import after, on_one_grid
 
 # All that the other process does. Greedy is under the GPL: it shares files with this package, and no address space.
 PROGRAM = "import sys; from picsl_greedy import Greedy3D; Greedy3D().execute(sys.argv[1])"

@@ -119,10 +119,10 @@ def method_files(settings: Mapping[str, Any]) -> list[str]:
     """
     module = settings["module"]
     if module in MODULES:
-        code = source_files("registration.door", f"registration.{module}")
+        code = source_files("registration.run", f"registration.{module}")
     else:
         path = str(_path(module))
-        code = (*source_files("registration.door"), os.path.relpath(path) if os.path.isabs(path) else path)
+        code = (*source_files("registration.run"), os.path.relpath(path) if os.path.isabs(path) else path)
     return [*code, *([settings["parameters"]] if module == "elastix" else [])]
 
 

@@ -10,7 +10,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from regnet.images.volumes import Grid
-from regnet.registration.fields import after, on_one_grid
+from regnet.registration.field_methods import after, on_one_grid
 
 # Read by ITK inside ANTs when its first filter is made.
 THREADS = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"

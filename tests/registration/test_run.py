@@ -11,8 +11,8 @@ import yaml
 from regnet.errors import ConfigError, RegistrationError
 from regnet.images.transforms import transform_points
 from regnet.images.volumes import Grid, mask_corners
-from regnet.registration.door import register_pair
 from regnet.registration.methods import check_methods, configured, load, method_files
+from regnet.registration.run import register_pair
 
 ROOT = Path(__file__).resolve().parents[2]
 
