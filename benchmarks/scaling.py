@@ -21,8 +21,8 @@ from harness import save
 from test_plan import CHAPTER_MM3, ROOT, cohort_of
 from working_copy import copy_of_the_workflow
 
-from regnet.checking import read_config
-from regnet.plan import CORE_FLOPS, image_volumes, plan
+from regnet.experiment.checking import read_config
+from regnet.experiment.plan import CORE_FLOPS, image_volumes, plan
 
 PAIRS = (1, 2, 4, 8)
 SPACINGS = (2.5, 1.75, 1.25)

@@ -15,10 +15,10 @@ import SimpleITK as sitk
 import yaml
 
 from regnet.cli import main
-from regnet.cohort import read_cohort
 from regnet.datasets import check_cohort, fetch, make_cohort
 from regnet.errors import InputError, OutputError
 from regnet.evaluation.point_errors import transform_errors
+from regnet.experiment.cohort import read_cohort
 from regnet.images.landmarks import read_landmark_pair
 from regnet.images.volumes import Grid, read_image
 from regnet.public_sets import DATASETS, Download

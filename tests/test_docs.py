@@ -18,10 +18,10 @@ import SimpleITK as sitk
 from snakemake.cli import get_argument_parser
 
 from regnet import cli
-from regnet.checking import read_config
+from regnet.experiment.checking import read_config
+from regnet.experiment.schemas import check_config
 from regnet.images.landmarks import write_landmarks
 from regnet.images.volumes import Grid
-from regnet.schemas import check_config
 
 ROOT = Path(__file__).parents[1]
 

@@ -11,13 +11,13 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regnet.cohort import read_cohort
 from regnet.datasets import read_list
 from regnet.errors import InputError, RegNetError
+from regnet.experiment.cohort import read_cohort
+from regnet.experiment.schemas import check_config
 from regnet.images.landmark_formats import KINDS, SLICER_KINDS, SUFFIXES
 from regnet.images.landmarks import format_landmarks, read_landmarks, read_point_table
 from regnet.images.volumes import Grid, read_grid, read_image
-from regnet.schemas import check_config
 
 settings.register_profile(
     "fixed",

@@ -10,13 +10,13 @@ import torch
 from test_checkpoints import STATE
 from test_cohort import IMAGES, PAIRS, write
 
-from regnet.checking import read_config
-from regnet.cohort import read_cohort
 from regnet.errors import ConfigError, InputError, RegNetError
 from regnet.evaluation.long_tables import read_slices
+from regnet.experiment.checking import read_config
+from regnet.experiment.cohort import read_cohort
+from regnet.experiment.schemas import check_config
 from regnet.learning.checkpoints import Checkpoints
 from regnet.learning.inference import load_network
-from regnet.schemas import check_config
 from regnet.synthesis.pairs import SyntheticDVF
 from regnet.synthesis.samples import Samples
 

@@ -10,10 +10,10 @@ import pytest
 import SimpleITK as sitk
 import yaml
 
+from regnet.experiment.schemas import check_config
 from regnet.images.transforms import transform_points
 from regnet.registration.methods import check_methods
 from regnet.registration.run import register_pair
-from regnet.schemas import check_config
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "adding-a-method.md").read_text(encoding="utf-8")

@@ -52,7 +52,7 @@ def test_an_installed_package_has_every_file_of_the_repository(installed):
 
 def test_an_installed_package_uses_its_own_files(installed, tmp_path):
     code = (
-        "from regnet.system.resources import shipped; from regnet.schemas import CONFIG_SCHEMA, validator;"
+        "from regnet.system.resources import shipped; from regnet.experiment.schemas import CONFIG_SCHEMA, validator;"
         "from regnet.learning.released import find_weights; validator(CONFIG_SCHEMA);"
         "print(shipped('elastix') / 'affine.txt', CONFIG_SCHEMA, find_weights('regnet_of_the_test'), sep='\\n')"
     )

@@ -17,13 +17,13 @@ from moves import Moves
 from working_copy import copy_of_the_workflow
 
 from regnet import comparison
-from regnet.checking import checked_cohort, read_config
 from regnet.evaluation import long_tables as records
 from regnet.evaluation import summaries
+from regnet.experiment.checking import checked_cohort, read_config
+from regnet.experiment.plan import image_volumes, plan, remaining_jobs
+from regnet.experiment.provenance import compare, find_provenance, read_provenance
 from regnet.images.transforms import read_transform
 from regnet.learning.inference import load_network, save_network
-from regnet.plan import image_volumes, plan, remaining_jobs
-from regnet.provenance import compare, find_provenance, read_provenance
 from regnet.tables import COLUMNS
 
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]

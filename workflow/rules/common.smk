@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.append(str(Path(str(workflow.current_basedir)).parent / "scripts"))
 
-from regnet.checking import checked_cohort
+from regnet.experiment.checking import checked_cohort
 from regnet.errors import RegNetError
 from regnet.system.jobs import STARTED_BY
 from regnet.system.source_files import source_files

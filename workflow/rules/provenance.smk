@@ -27,7 +27,7 @@ COMPUTED = [
 # The modules that numbers in the tables depend on, and the scripts that call them; not those of figures and pages.
 NUMERICAL_MODULES = [
     *("phantom", "images.lungs", "images.volumes", "synthesis.pairs", "learning.training", "learning.inference", "registration.run", "registration.regnet"),
-    *("evaluation.point_errors", "evaluation.field_errors", "evaluation.field_statistics", "comparison", "tables", "provenance"),
+    *("evaluation.point_errors", "evaluation.field_errors", "evaluation.field_statistics", "comparison", "tables", "experiment.provenance"),
 ]
 NUMERICAL_SCRIPTS = [
     *("phantom", "segment_lungs", "resample", "synthesize", "sample_patches", "train", "released", "register"),
@@ -82,7 +82,7 @@ rule provenance:
     input:
         facts="results/{experiment}/evaluation/provenance.json",
         tables=[f"{RESULTS}/{table}{suffix}" for table, suffixes in TABLES.items() for suffix in suffixes],
-        code=source_files("provenance"),
+        code=source_files("experiment.provenance"),
     output:
         expand("results/{experiment}/{table}.provenance.json", table=TABLES, allow_missing=True),
     log:

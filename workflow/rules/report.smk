@@ -139,7 +139,7 @@ rule run_pages:
     input:
         benchmarks=BENCHMARKS,
         evaluation=multiext("results/{experiment}/evaluation/", "landmarks.csv", "synthetic.csv"),
-        code=source_files("report", "provenance"),
+        code=source_files("report", "experiment.provenance"),
     output:
         times_csv="results/{experiment}/report/run_times.csv",
         times=report(

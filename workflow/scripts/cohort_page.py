@@ -1,6 +1,6 @@
 """Make the page of the report about the cohort."""
 
-from regnet.cohort import read_cohort
+from regnet.experiment.cohort import read_cohort
 from regnet.report import cohort_page, write_page
 from regnet.system.jobs import log_to
 

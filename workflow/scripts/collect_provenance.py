@@ -1,7 +1,7 @@
 """Put down what the tables of an experiment come from."""
 
-from regnet.cohort import read_cohort
-from regnet.provenance import collect, write_facts
+from regnet.experiment.cohort import read_cohort
+from regnet.experiment.provenance import collect, write_facts
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

@@ -1,6 +1,6 @@
 """Write beside each table what it comes from."""
 
-from regnet.provenance import read_facts, write_provenance
+from regnet.experiment.provenance import read_facts, write_provenance
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

@@ -2,9 +2,9 @@
 
 from regnet.conventions import job_seed
 from regnet.errors import RegistrationError
+from regnet.experiment.provenance import write_machine
 from regnet.images.transforms import read_transform, write_transform
 from regnet.images.volumes import read_ct, read_mask
-from regnet.provenance import write_machine
 from regnet.registration.run import register_pair
 from regnet.system.jobs import log_to
 

@@ -1,7 +1,7 @@
 """Make the pages of the report about the run: how long it took, what it ran on, and its config."""
 
 from regnet.evaluation.long_tables import write_errors
-from regnet.provenance import versions
+from regnet.experiment.provenance import versions
 from regnet.report import config_page, run_times, run_times_page, versions_page, write_page
 from regnet.system.jobs import log_to
 

@@ -3,8 +3,8 @@
 import torch
 
 from regnet.conventions import job_seed
+from regnet.experiment.provenance import write_machine
 from regnet.learning.training import PairFiles, TrainingJob, device_name
-from regnet.provenance import write_machine
 from regnet.system.jobs import log_to
 
 # Where there are several GPUs, each of their processes imports this file again.

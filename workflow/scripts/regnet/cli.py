@@ -131,7 +131,7 @@ VERDICTS = {
     "close": "the tables should agree up to rounding, which a training makes larger",
     "different": "the tables need not agree",
 }
-"""What the verdicts of `regnet.provenance.compare` mean."""
+"""What the verdicts of `regnet.experiment.provenance.compare` mean."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -473,7 +473,7 @@ def _convert_points(arguments: argparse.Namespace) -> str:
 
 def _check(arguments: argparse.Namespace) -> str:
     """Check an experiment; gives how much there is in it."""
-    from regnet.checking import checked_cohort, describe, read_config
+    from regnet.experiment.checking import checked_cohort, describe, read_config
 
     cohort = checked_cohort(read_config(arguments.configfile, arguments.config), voxels=arguments.voxels)
     return f"nothing wrong: {describe(cohort)}\n"
@@ -481,8 +481,8 @@ def _check(arguments: argparse.Namespace) -> str:
 
 def _plan(arguments: argparse.Namespace) -> str:
     """Plan an experiment; gives what it takes."""
-    from regnet.checking import checked_cohort, read_config
-    from regnet.plan import describe, image_volumes, plan, remaining_jobs
+    from regnet.experiment.checking import checked_cohort, read_config
+    from regnet.experiment.plan import describe, image_volumes, plan, remaining_jobs
 
     config = read_config(arguments.configfile, arguments.config)
     cohort = checked_cohort(config)
@@ -492,7 +492,7 @@ def _plan(arguments: argparse.Namespace) -> str:
 
 def _provenance(arguments: argparse.Namespace) -> str:
     """Read one provenance, or compare two; gives what they say."""
-    from regnet.provenance import changed_tables, compare, describe, find_provenance, read_provenance
+    from regnet.experiment.provenance import changed_tables, compare, describe, find_provenance, read_provenance
 
     paths = [find_provenance(path) for path in (arguments.table, arguments.other) if path is not None]
     changed = [f"changed since the run: {path.parent / name}\n" for path in paths for name in changed_tables(path)]

@@ -21,6 +21,7 @@ from regnet import __version__
 from regnet.conventions import job_seed
 from regnet.errors import ConfigError, InputError, RegistrationError
 from regnet.evaluation.point_errors import landmark_table, transform_errors
+from regnet.experiment.provenance import checksum
 from regnet.figures.overview import overview
 from regnet.figures.style import save_figure
 from regnet.images.landmarks import read_landmark_pair, refuse_points_outside
@@ -30,7 +31,6 @@ from regnet.images.volumes import IDENTITY, Grid, read_ct, read_mask, resample_c
 from regnet.learning.inference import load_network
 from regnet.learning.network import OUTPUT_STRIDE, RegNet
 from regnet.learning.training import pick_device
-from regnet.provenance import checksum
 from regnet.registration.regnet import Stage, register_stages
 from regnet.slices import overview_slices
 from regnet.system.files import whole_file, whole_folder

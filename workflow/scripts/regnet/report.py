@@ -17,8 +17,8 @@ import SimpleITK as sitk
 import yaml
 from markdown import markdown
 
-from regnet.cohort import Cohort
 from regnet.errors import InputError
+from regnet.experiment.cohort import Cohort
 from regnet.images.volumes import read_grid, read_image
 from regnet.slices import overview_slices
 from regnet.system.files import refuse_cut_table, whole_file
@@ -157,7 +157,7 @@ def run_times_page(table: pd.DataFrame) -> str:
 
 
 def versions_page(found: Mapping[str, str]) -> str:
-    """The result of `regnet.provenance.versions`: the body of a page."""
+    """The result of `regnet.experiment.provenance.versions`: the body of a page."""
     return _table(["what", "version"], [[name, text] for name, text in found.items()])
 
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from regnet.checking import read_config
-from regnet.cohort import Cohort
 from regnet.errors import ConfigError
-from regnet.plan import block_flop, describe, image_volumes, plan, remaining_jobs
+from regnet.experiment.checking import read_config
+from regnet.experiment.cohort import Cohort
+from regnet.experiment.plan import block_flop, describe, image_volumes, plan, remaining_jobs
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 CHAPTER_MM3 = 446 * 0.781 * 315 * 0.781 * 129 * 2.5
 """Of an image of the chapter's cohort."""

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from regnet.errors import InputError
-from regnet.schemas import FOLDER, problems, validator
+from regnet.experiment.schemas import FOLDER, problems, validator
 
 IMAGES_SCHEMA = FOLDER / "images.schema.yaml"
 PAIRS_SCHEMA = FOLDER / "pairs.schema.yaml"
@@ -66,7 +66,7 @@ def read_cohort(
     made_by_workflow
         The workflow makes the files, so that they need not be there yet.
     inspect
-        Looks into the files, such as `regnet.inspection.file_problems`, so that the problems of tables and of files are listed
+        Looks into the files, such as `regnet.experiment.inspection.file_problems`, so that the problems of tables and of files are listed
         together.
 
     Raises

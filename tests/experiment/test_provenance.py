@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 from regnet.cli import main
-from regnet.cohort import Cohort
 from regnet.errors import InputError
-from regnet.provenance import (
+from regnet.experiment.cohort import Cohort
+from regnet.experiment.provenance import (
     collect,
     compare,
     find_provenance,

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from regnet.cohort import read_cohort
 from regnet.errors import InputError
+from regnet.experiment.cohort import read_cohort
 
-COHORTS = sorted(path.parent for path in (Path(__file__).parents[1] / "config" / "cohorts").glob("*/images.tsv"))
+COHORTS = sorted(path.parent for path in (Path(__file__).parents[2] / "config" / "cohorts").glob("*/images.tsv"))
 
 IMAGES = """\
 image\tsubject\tsplit\tpath\tmask

@@ -6,10 +6,10 @@ from typing import Any
 
 import pandas as pd
 
-from regnet.cohort import Cohort, read_cohort
 from regnet.errors import ConfigError
+from regnet.experiment.cohort import Cohort, read_cohort
+from regnet.experiment.schemas import check_config
 from regnet.registration.methods import check_methods
-from regnet.schemas import check_config
 
 BASE_CONFIG = "config/config.yaml"
 """The config onto which all others are merged, relative to the folder of the workflow."""
@@ -39,7 +39,7 @@ def checked_cohort(config: Mapping[str, Any], files: bool = True, voxels: bool =
 
     def look(images: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
         # Here, as the processes of Snakemake's jobs, which do not look again, need not wait for ITK.
-        from regnet.inspection import file_problems
+        from regnet.experiment.inspection import file_problems
 
         return file_problems(images, pairs, spacing, config["synthesis"]["smallest_size"], voxels)
 

@@ -12,9 +12,9 @@ from jsonschema import Draft202012Validator
 from snakemake.utils import update_config
 
 from regnet.errors import ConfigError
-from regnet.schemas import CONFIG_SCHEMA, FOLDER, check_config, problems, validator
+from regnet.experiment.schemas import CONFIG_SCHEMA, FOLDER, check_config, problems, validator
 
-CONFIG = Path(__file__).parents[1] / "config"
+CONFIG = Path(__file__).parents[2] / "config"
 BASE = yaml.safe_load((CONFIG / "config.yaml").read_text(encoding="utf-8"))
 OVERLAYS = sorted(path.name for path in CONFIG.glob("*.yaml") if path.name != "config.yaml")
 

@@ -16,8 +16,8 @@ from typing import Any
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from regnet.cohort import Cohort
 from regnet.errors import ConfigError
+from regnet.experiment.cohort import Cohort
 from regnet.images.volumes import read_grid
 from regnet.learning.network import RegNet, window_size
 from regnet.registration.methods import configured

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from regnet import __version__
-from regnet.cohort import Cohort
 from regnet.errors import InputError
+from regnet.experiment.cohort import Cohort
 from regnet.system.files import whole_file
 
 PACKAGES = ("snakemake", "torch", "SimpleITK", "itk-elastix", "numpy", "scipy", "pandas", "matplotlib", "safetensors")
