@@ -11,7 +11,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from regnet.datasets import read_list
+from regnet.datasets.adapters import read_list
 from regnet.errors import InputError, RegNetError
 from regnet.experiment.cohort import read_cohort
 from regnet.experiment.schemas import check_config

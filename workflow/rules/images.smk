@@ -5,7 +5,7 @@ if config["phantom"] is not None:
     rule phantom:
         """Make one subject of the embedded cohort: baseline, follow-up, landmarks and the true DVF."""
         input:
-            code=source_files("phantom"),
+            code=source_files("datasets.phantom"),
         output:
             baseline=f"{DATA_ROOT}/{{subject}}_baseline.nii.gz",
             followup=f"{DATA_ROOT}/{{subject}}_followup.nii.gz",

@@ -26,7 +26,7 @@ COMPUTED = [
 
 # The modules that numbers in the tables depend on, and the scripts that call them; not those of figures and pages.
 NUMERICAL_MODULES = [
-    *("phantom", "images.lungs", "images.volumes", "synthesis.pairs", "learning.training", "learning.inference", "registration.run", "registration.regnet"),
+    *("datasets.phantom", "images.lungs", "images.volumes", "synthesis.pairs", "learning.training", "learning.inference", "registration.run", "registration.regnet"),
     *("evaluation.point_errors", "evaluation.field_errors", "evaluation.field_statistics", "comparison", "tables", "experiment.provenance"),
 ]
 NUMERICAL_SCRIPTS = [

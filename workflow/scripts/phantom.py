@@ -3,7 +3,7 @@
 import logging
 
 from regnet.conventions import job_seed
-from regnet.phantom import make_subject, write_subject
+from regnet.datasets.phantom import make_subject, write_subject
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

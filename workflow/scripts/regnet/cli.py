@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn
 
 from regnet import __version__
+from regnet.datasets.public_sets import DATASETS
 from regnet.errors import ConfigError, RegNetError
 from regnet.images.landmark_formats import KINDS, SLICER_KINDS, SUFFIXES, VOXEL_KINDS
 from regnet.learning.released import DEFAULT, DEFAULT_MIRRORS, DEFAULT_PASSES, DEFAULT_SMOOTHING, find_weights
-from regnet.public_sets import DATASETS
 from regnet.system.jobs import output_to
 
 if TYPE_CHECKING:
@@ -431,7 +431,7 @@ def _evaluate(arguments: argparse.Namespace) -> str:
 
 def _dataset(arguments: argparse.Namespace) -> str:
     """Make a cohort; gives the distances of its landmarks."""
-    from regnet.datasets import make_cohort
+    from regnet.datasets.adapters import make_cohort
 
     distances = make_cohort(
         arguments.name,
@@ -446,7 +446,7 @@ def _dataset(arguments: argparse.Namespace) -> str:
 
 def _check_dataset(arguments: argparse.Namespace) -> str:
     """Check a cohort; gives the distances of its landmarks."""
-    from regnet.datasets import check_cohort
+    from regnet.datasets.adapters import check_cohort
 
     return _table(check_cohort(arguments.folder))
 

@@ -15,15 +15,15 @@ import SimpleITK as sitk
 import yaml
 
 from regnet.cli import main
-from regnet.datasets import check_cohort, fetch, make_cohort
+from regnet.datasets.adapters import check_cohort, fetch, make_cohort
+from regnet.datasets.public_sets import DATASETS, Download
 from regnet.errors import InputError, OutputError
 from regnet.evaluation.point_errors import transform_errors
 from regnet.experiment.cohort import read_cohort
 from regnet.images.landmarks import read_landmark_pair
 from regnet.images.volumes import Grid, read_image
-from regnet.public_sets import DATASETS, Download
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 SIZE, SPACING = (24, 20, 16), (1.5, 1.25, 2.5)
 

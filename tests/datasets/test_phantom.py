@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from regnet.datasets.phantom import LANDMARK_DISTANCE_MM, Subject, make_subject, write_subject
 from regnet.images.landmarks import read_landmark_pair
 from regnet.images.transforms import field_transform, jacobian_determinant, transform_points, warp
 from regnet.images.volumes import Grid, read_ct
-from regnet.phantom import LANDMARK_DISTANCE_MM, Subject, make_subject, write_subject
 
 SMALL = {"spacing": (1.2, 1.2, 2.5), "scale": 0.5, "landmarks": 40}
 

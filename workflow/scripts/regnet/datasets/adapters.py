@@ -16,11 +16,11 @@ import pandas as pd
 import SimpleITK as sitk
 
 from regnet.conventions import AIR_HU
+from regnet.datasets.public_sets import DATASETS, DataSet, Download, Files
 from regnet.errors import InputError
 from regnet.experiment.cohort import read_cohort
 from regnet.images.landmarks import read_landmark_pair, read_landmarks, read_numbers, write_landmarks
 from regnet.images.volumes import Grid, read_ct, read_mask, write_image
-from regnet.public_sets import DATASETS, DataSet, Download, Files
 from regnet.system.files import whole_folder
 
 log = logging.getLogger(__name__)

@@ -1,6 +1,6 @@
 """Public data sets: where their files are, what is in them, and what the landmarks say before any registration.
 
-Nothing here reads a file: `regnet.datasets` turns a folder into a cohort by these descriptions.
+Nothing here reads a file: `regnet.datasets.adapters` turns a folder into a cohort by these descriptions.
 """
 
 from collections.abc import Mapping

@@ -1,0 +1,1 @@
+"""Public data sets as cohorts, and the embedded phantom."""
