@@ -17,8 +17,6 @@ from matplotlib.figure import Figure
 
 from regnet.errors import InputError, OutputError
 from regnet.evaluation.long_tables import read_benchmark, read_errors, read_slices, read_table, save_slices, write_errors
-from regnet.figures.style import save_figure
-from regnet.figures.training import CURVES as DRAWN
 from regnet.images.landmarks import read_landmarks, write_landmarks
 from regnet.images.transforms import field_transform, read_field, read_transform, write_transform
 from regnet.images.volumes import Grid, read_image, write_image
@@ -26,7 +24,9 @@ from regnet.learning.checkpoints import Checkpoints
 from regnet.learning.inference import load_network, save_network
 from regnet.learning.network import RegNet
 from regnet.learning.training import COLUMNS, write_curves
-from regnet.report import write_page
+from regnet.presentation.figures.style import save_figure
+from regnet.presentation.figures.training import CURVES as DRAWN
+from regnet.presentation.report import write_page
 from regnet.synthesis.pairs import SyntheticDVF, save_volume
 from regnet.synthesis.samples import MappedVolumes, Samples
 from regnet.system.files import whole_file, whole_folder

@@ -5,10 +5,10 @@ import pytest
 
 from regnet.evaluation.field_statistics import field_statistics, wavelengths
 from regnet.evaluation.long_tables import DISTRIBUTION_COLUMNS, SUMMARY_COLUMNS
-from regnet.figures.style import save_figure
-from regnet.figures.synthesis import figure_field_statistics
 from regnet.images.transforms import jacobian_determinant
 from regnet.images.volumes import Grid
+from regnet.presentation.figures.style import save_figure
+from regnet.presentation.figures.synthesis import figure_field_statistics
 from regnet.synthesis.pairs import SyntheticDVF, random_dvf
 
 GRID = Grid((60, 55, 64), (2.0, 2.0, 2.0))

@@ -14,10 +14,10 @@ from torch.nn.utils import parameters_to_vector
 
 from regnet.errors import ConfigError, InputError
 from regnet.evaluation.long_tables import read_table
-from regnet.figures.training import CURVES
 from regnet.learning.inference import load_network
 from regnet.learning.network import RegNet
 from regnet.learning.training import PairFiles, TrainingJob
+from regnet.presentation.figures.training import CURVES
 from regnet.synthesis.samples import Samples
 
 WARMUP = {

@@ -16,7 +16,6 @@ from browser import needs_chromium, opened
 from moves import Moves
 from working_copy import copy_of_the_workflow
 
-from regnet import comparison
 from regnet.evaluation import long_tables as records
 from regnet.evaluation import summaries
 from regnet.experiment.checking import checked_cohort, read_config
@@ -24,7 +23,8 @@ from regnet.experiment.plan import image_volumes, plan, remaining_jobs
 from regnet.experiment.provenance import compare, find_provenance, read_provenance
 from regnet.images.transforms import read_transform
 from regnet.learning.inference import load_network, save_network
-from regnet.tables import COLUMNS
+from regnet.presentation import comparison
+from regnet.presentation.table_2_1 import COLUMNS
 
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
 

@@ -279,7 +279,7 @@ rule slice_fields:
             frequency=FREQUENCIES,
             allow_missing=True,
         ),
-        code=source_files("slices", "synthesis.pairs"),
+        code=source_files("presentation.slices", "synthesis.pairs"),
     output:
         slices="results/{experiment}/evaluation/field_slices.npz",
     log:
@@ -302,7 +302,7 @@ rule slice_example:
         mask=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[cohort.test_pairs()[0], 'fixed']}_mask.nii.gz",
         moving=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[cohort.test_pairs()[0], 'moving']}.nii.gz",
         transforms=transforms_of(cohort.test_pairs()[0]),
-        code=source_files("slices"),
+        code=source_files("presentation.slices"),
     output:
         slices="results/{experiment}/evaluation/example_slices.npz",
         jacobian="results/{experiment}/evaluation/jacobian_slices.npz",
@@ -329,7 +329,7 @@ if TRUE_FIELDS:
             mask=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[next(iter(TRUE_FIELDS)), 'fixed']}_mask.nii.gz",
             truth=next(iter(TRUE_FIELDS.values())),
             transforms=transforms_of(next(iter(TRUE_FIELDS))),
-            code=source_files("slices"),
+            code=source_files("presentation.slices"),
         output:
             slices="results/{experiment}/evaluation/field_error_slices.npz",
         log:

@@ -29,7 +29,7 @@ rule table_2_1:
         landmarks="results/{experiment}/evaluation/landmarks.csv",
         synthetic="results/{experiment}/evaluation/synthetic.csv",
         weights=expand("results/{experiment}/models/{variant}/model.safetensors", variant=VARIANTS, allow_missing=True),
-        code=source_files("tables", "learning.inference"),
+        code=source_files("presentation.table_2_1", "learning.inference"),
     output:
         csv="results/{experiment}/tables/table_2_1.csv",
         md="results/{experiment}/tables/table_2_1.md",
@@ -179,7 +179,7 @@ rule comparison:
         regularity="results/{experiment}/evaluation/regularity.csv",
         runs="results/{experiment}/evaluation/runs.csv",
         field_errors="results/{experiment}/evaluation/field_errors.csv" if TRUE_FIELDS else [],
-        code=source_files("comparison", "evaluation.significance"),
+        code=source_files("presentation.comparison", "evaluation.significance"),
     output:
         csv="results/{experiment}/tables/comparison.csv",
         tests="results/{experiment}/tables/comparison_tests.csv",
@@ -203,7 +203,7 @@ rule capture_range:
     """The error of all methods against the distance after the affine registration, in bins."""
     input:
         landmarks="results/{experiment}/evaluation/landmarks.csv",
-        code=source_files("comparison"),
+        code=source_files("presentation.comparison"),
     output:
         csv="results/{experiment}/tables/capture_range.csv",
         md="results/{experiment}/tables/capture_range.md",
@@ -226,7 +226,7 @@ rule figure_comparison:
     input:
         landmarks="results/{experiment}/evaluation/landmarks.csv",
         comparison="results/{experiment}/tables/comparison.csv",
-        code=source_files("figures.comparison", "comparison"),
+        code=source_files("figures.comparison", "presentation.comparison"),
     output:
         png=report(
             "results/{experiment}/figures/comparison.png",
@@ -252,7 +252,7 @@ rule figure_accuracy_time:
     """Accuracy against the seconds of a registration."""
     input:
         comparison="results/{experiment}/tables/comparison.csv",
-        code=source_files("figures.comparison", "comparison"),
+        code=source_files("figures.comparison", "presentation.comparison"),
     output:
         png=report(
             "results/{experiment}/figures/accuracy_time.png",

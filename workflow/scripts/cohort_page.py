@@ -1,7 +1,7 @@
 """Make the page of the report about the cohort."""
 
 from regnet.experiment.cohort import read_cohort
-from regnet.report import cohort_page, write_page
+from regnet.presentation.report import cohort_page, write_page
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

@@ -1,9 +1,9 @@
 """Make the table that compares the methods, and the tests between them."""
 
-from regnet.comparison import comparison, costs, write_comparison
 from regnet.evaluation.long_tables import FIELD_ERROR_COLUMNS, LANDMARK_COLUMNS, REGULARITY_COLUMNS, RUN_COLUMNS, read_errors
 from regnet.evaluation.significance import paired_tests
 from regnet.evaluation.summaries import accuracy, capture_curve, held_ranges
+from regnet.presentation.comparison import comparison, costs, write_comparison
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

@@ -1,8 +1,8 @@
 """Draw Figure 2.3."""
 
 from regnet.evaluation.long_tables import LANDMARK_COLUMNS, read_errors
-from regnet.figures.chapter import figure_2_3
-from regnet.figures.style import save_figure
+from regnet.presentation.figures.chapter import figure_2_3
+from regnet.presentation.figures.style import save_figure
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

@@ -1,7 +1,7 @@
 """Draw Figure 2.5."""
 
-from regnet.figures.chapter import figure_2_5
-from regnet.figures.style import save_figure
+from regnet.presentation.figures.chapter import figure_2_5
+from regnet.presentation.figures.style import save_figure
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

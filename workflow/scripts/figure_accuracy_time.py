@@ -1,9 +1,9 @@
 """Draw accuracy against seconds."""
 
-from regnet.comparison import COLUMNS
 from regnet.evaluation.long_tables import read_table
-from regnet.figures.comparison import figure_accuracy_time
-from regnet.figures.style import save_figure
+from regnet.presentation.comparison import COLUMNS
+from regnet.presentation.figures.comparison import figure_accuracy_time
+from regnet.presentation.figures.style import save_figure
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

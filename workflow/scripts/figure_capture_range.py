@@ -2,8 +2,8 @@
 
 from regnet.evaluation.long_tables import read_table
 from regnet.evaluation.summaries import CURVE_COLUMNS
-from regnet.figures.comparison import figure_capture_range
-from regnet.figures.style import save_figure
+from regnet.presentation.figures.comparison import figure_capture_range
+from regnet.presentation.figures.style import save_figure
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

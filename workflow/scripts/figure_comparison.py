@@ -1,9 +1,9 @@
 """Draw how close the methods bring how many landmarks."""
 
-from regnet.comparison import COLUMNS
 from regnet.evaluation.long_tables import LANDMARK_COLUMNS, read_errors, read_table
-from regnet.figures.comparison import figure_comparison
-from regnet.figures.style import save_figure
+from regnet.presentation.comparison import COLUMNS
+from regnet.presentation.figures.comparison import figure_comparison
+from regnet.presentation.figures.style import save_figure
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

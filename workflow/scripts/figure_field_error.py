@@ -1,8 +1,8 @@
 """Draw the errors of the whole field."""
 
 from regnet.evaluation.long_tables import FIELD_ERROR_COLUMNS, read_errors
-from regnet.figures.fields import figure_field_error
-from regnet.figures.style import save_figure
+from regnet.presentation.figures.fields import figure_field_error
+from regnet.presentation.figures.style import save_figure
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

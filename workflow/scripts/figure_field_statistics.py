@@ -1,8 +1,8 @@
 """Draw the distributions of what synthetic fields are like."""
 
 from regnet.evaluation.long_tables import DISTRIBUTION_COLUMNS, SUMMARY_COLUMNS, read_errors
-from regnet.figures.style import save_figure
-from regnet.figures.synthesis import figure_field_statistics
+from regnet.presentation.figures.style import save_figure
+from regnet.presentation.figures.synthesis import figure_field_statistics
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

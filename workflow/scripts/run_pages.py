@@ -2,7 +2,7 @@
 
 from regnet.evaluation.long_tables import write_errors
 from regnet.experiment.provenance import versions
-from regnet.report import config_page, run_times, run_times_page, versions_page, write_page
+from regnet.presentation.report import config_page, run_times, run_times_page, versions_page, write_page
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

@@ -3,7 +3,7 @@
 from regnet.evaluation.long_tables import save_slices
 from regnet.images.transforms import read_field, read_transform
 from regnet.images.volumes import read_ct, read_mask
-from regnet.slices import field_error_slices
+from regnet.presentation.slices import field_error_slices
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

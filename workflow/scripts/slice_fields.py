@@ -3,7 +3,7 @@
 from regnet.evaluation.long_tables import save_slices
 from regnet.images.transforms import field_transform
 from regnet.images.volumes import read_ct, read_mask
-from regnet.slices import field_slices
+from regnet.presentation.slices import field_slices
 from regnet.synthesis.pairs import SyntheticDVF
 from regnet.system.jobs import log_to
 

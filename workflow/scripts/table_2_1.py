@@ -2,8 +2,8 @@
 
 from regnet.evaluation.long_tables import LANDMARK_COLUMNS, POINT_COLUMNS, read_errors
 from regnet.learning.inference import load_network
+from regnet.presentation.table_2_1 import table_2_1, write_table
 from regnet.system.jobs import log_to
-from regnet.tables import table_2_1, write_table
 
 with log_to(snakemake.log[0]):
     inputs, output = snakemake.input, snakemake.output

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from regnet.report import write_page
+from regnet.presentation.report import write_page
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

@@ -1,8 +1,8 @@
 """Draw the curves of a training."""
 
 from regnet.evaluation.long_tables import read_table
-from regnet.figures.style import save_figure
-from regnet.figures.training import CURVES, training_curves
+from regnet.presentation.figures.style import save_figure
+from regnet.presentation.figures.training import CURVES, training_curves
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):

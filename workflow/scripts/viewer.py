@@ -1,13 +1,13 @@
 """Make the viewer of a pair, and a picture of it for the report."""
 
-from regnet.figures.overview import overview
-from regnet.figures.style import save_figure
 from regnet.images.landmarks import read_landmark_pair
 from regnet.images.transforms import read_transform
 from regnet.images.volumes import IDENTITY, read_ct, read_mask
-from regnet.slices import overview_slices
+from regnet.presentation.figures.overview import overview
+from regnet.presentation.figures.style import save_figure
+from regnet.presentation.slices import overview_slices
+from regnet.presentation.viewer import write_viewer
 from regnet.system.jobs import log_to
-from regnet.viewer import write_viewer
 
 with log_to(snakemake.log[0]):
     inputs, params = snakemake.input, snakemake.params

@@ -22,8 +22,6 @@ from regnet.conventions import job_seed
 from regnet.errors import ConfigError, InputError, RegistrationError
 from regnet.evaluation.point_errors import landmark_table, transform_errors
 from regnet.experiment.provenance import checksum
-from regnet.figures.overview import overview
-from regnet.figures.style import save_figure
 from regnet.images.landmarks import read_landmark_pair, refuse_points_outside
 from regnet.images.lungs import segment_lungs
 from regnet.images.transforms import compose, displacement_image, jacobian_determinant, warp, write_transform
@@ -31,8 +29,10 @@ from regnet.images.volumes import IDENTITY, Grid, read_ct, read_mask, resample_c
 from regnet.learning.inference import load_network
 from regnet.learning.network import OUTPUT_STRIDE, RegNet
 from regnet.learning.training import pick_device
+from regnet.presentation.figures.overview import overview
+from regnet.presentation.figures.style import save_figure
+from regnet.presentation.slices import overview_slices
 from regnet.registration.regnet import Stage, register_stages
-from regnet.slices import overview_slices
 from regnet.system.files import whole_file, whole_folder
 from regnet.system.resources import shipped
 

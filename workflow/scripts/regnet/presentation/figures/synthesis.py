@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from regnet.figures.style import DOUBLE_COLUMN, log_axis, new_figure, panel, styled
+from regnet.presentation.figures.style import DOUBLE_COLUMN, log_axis, new_figure, panel, styled
 
 KIND_NAMES = {
     "low": "low frequency",

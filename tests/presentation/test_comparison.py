@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 from test_summaries import DRAWS, landmarks
 
-from regnet.comparison import COLUMNS, COST_COLUMNS, comparison, costs, write_capture_curve, write_comparison
 from regnet.evaluation.long_tables import read_table
 from regnet.evaluation.significance import paired_tests
 from regnet.evaluation.summaries import accuracy, capture_curve, held_ranges
+from regnet.presentation.comparison import COLUMNS, COST_COLUMNS, comparison, costs, write_capture_curve, write_comparison
 
 
 def runs():

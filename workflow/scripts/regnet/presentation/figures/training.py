@@ -7,7 +7,16 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from regnet.figures.style import AXIS_LOOKS, DOUBLE_COLUMN, METHOD_LOOKS, OTHER_LOOKS, Look, new_figure, panel, styled
+from regnet.presentation.figures.style import (
+    AXIS_LOOKS,
+    DOUBLE_COLUMN,
+    METHOD_LOOKS,
+    OTHER_LOOKS,
+    Look,
+    new_figure,
+    panel,
+    styled,
+)
 
 TRAINING_LOOKS = (METHOD_LOOKS["regnet"], *OTHER_LOOKS)
 """Looks of trainings beside each other, the first in that of RegNet."""

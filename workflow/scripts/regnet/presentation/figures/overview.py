@@ -6,7 +6,15 @@ import numpy as np
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 
-from regnet.figures.style import DIFFERENCE_WINDOW, DOUBLE_COLUMN, LUNG_WINDOW, around, new_figure, scale_bar, styled
+from regnet.presentation.figures.style import (
+    DIFFERENCE_WINDOW,
+    DOUBLE_COLUMN,
+    LUNG_WINDOW,
+    around,
+    new_figure,
+    scale_bar,
+    styled,
+)
 
 
 @styled
@@ -19,7 +27,7 @@ def overview(slices: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
     Parameters
     ----------
     slices
-        Of `regnet.slices.overview_slices` with the transforms ``before`` and ``after``.
+        Of `regnet.presentation.slices.overview_slices` with the transforms ``before`` and ``after``.
     """
     windows = {plane: around(arrays["mask"] != 0, arrays["spacing"]) for plane, arrays in slices.items()}
     sizes = {plane: arrays["mask"][windows[plane]].shape * arrays["spacing"] for plane, arrays in slices.items()}

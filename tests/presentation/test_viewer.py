@@ -11,11 +11,11 @@ import pytest
 import SimpleITK as sitk
 from browser import needs_chromium, opened
 
-from regnet import viewer
 from regnet.images.transforms import compose, field_transform, warp
 from regnet.images.volumes import Grid
+from regnet.presentation import viewer
+from regnet.presentation.viewer import HU_STEP, write_viewer
 from regnet.system.resources import shipped
-from regnet.viewer import HU_STEP, write_viewer
 
 PAIR = "pair_<b>1</b>"
 METHOD = "</script><b>mine"

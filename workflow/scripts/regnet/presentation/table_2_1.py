@@ -8,7 +8,7 @@ import pandas as pd
 from regnet.conventions import AXES
 from regnet.evaluation.long_tables import METHOD_NAMES
 from regnet.evaluation.summaries import FEW, summarize, zero_field_mae
-from regnet.markup import latex, latex_table, markdown, markdown_table
+from regnet.presentation.markup import latex, latex_table, markdown, markdown_table
 from regnet.system.files import whole_file
 
 MEASURES = ("measure", *AXES)

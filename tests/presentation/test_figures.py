@@ -12,16 +12,16 @@ from matplotlib.colors import to_hex
 from matplotlib.contour import ContourSet
 from matplotlib.text import Text
 
-from regnet.comparison import comparison, costs
 from regnet.errors import InputError
 from regnet.evaluation import point_errors as evaluation
 from regnet.evaluation.long_tables import FREQUENCIES, collect, read_slices, save_slices
 from regnet.evaluation.long_tables import LANDMARK_COLUMNS as LANDMARKS
 from regnet.evaluation.summaries import accuracy, capture_curve, held_ranges
-from regnet.figures import chapter, fields, overview, style, synthesis, training
-from regnet.figures import comparison as methods_beside
 from regnet.images.volumes import Grid
 from regnet.learning.training import COLUMNS
+from regnet.presentation.comparison import comparison, costs
+from regnet.presentation.figures import chapter, fields, overview, style, synthesis, training
+from regnet.presentation.figures import comparison as methods_beside
 
 MODULES = (chapter, fields, methods_beside, overview, synthesis, training)
 

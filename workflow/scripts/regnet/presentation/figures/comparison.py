@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from regnet.evaluation.summaries import FEW, held_ranges
-from regnet.figures.style import (
+from regnet.presentation.figures.style import (
     DOUBLE_COLUMN,
     Look,
     has_methods,
@@ -35,7 +35,7 @@ def figure_comparison(landmarks: pd.DataFrame, comparison: pd.DataFrame, capture
     landmarks
         Columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; it may have no rows.
     comparison
-        Columns as in `regnet.comparison.COLUMNS`.
+        Columns as in `regnet.presentation.comparison.COLUMNS`.
     capture_range
         The chapter's, in mm.
     """
@@ -148,7 +148,7 @@ def figure_accuracy_time(comparison: pd.DataFrame, capture_range: float) -> Figu
     Parameters
     ----------
     comparison
-        Columns as in `regnet.comparison.COLUMNS`.
+        Columns as in `regnet.presentation.comparison.COLUMNS`.
     capture_range
         The chapter's, in mm.
     """

@@ -15,7 +15,7 @@ from scipy.ndimage import gaussian_filter
 from regnet.conventions import AXES
 from regnet.evaluation.long_tables import FREQUENCIES, read_slices
 from regnet.evaluation.summaries import residual_displacements
-from regnet.figures.style import (
+from regnet.presentation.figures.style import (
     DIFFERENCE_WINDOW,
     DOUBLE_COLUMN,
     LUNG_WINDOW,
@@ -46,7 +46,7 @@ def figure_2_2(field_slices: str | Path) -> Figure:
     Parameters
     ----------
     field_slices
-        File of `regnet.slices.field_slices`.
+        File of `regnet.presentation.slices.field_slices`.
 
     Raises
     ------
@@ -136,7 +136,7 @@ def figure_2_5(example_slices: str | Path) -> Figure:
     Parameters
     ----------
     example_slices
-        File of `regnet.slices.example_slices`; one column per method in it.
+        File of `regnet.presentation.slices.example_slices`; one column per method in it.
 
     Raises
     ------

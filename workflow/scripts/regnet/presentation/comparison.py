@@ -12,7 +12,7 @@ import pandas as pd
 from regnet.conventions import AXES
 from regnet.evaluation.long_tables import METHOD_NAMES
 from regnet.evaluation.summaries import ACCURACY_COLUMNS, FEW, held_ranges
-from regnet.markup import latex, latex_table, markdown, markdown_table
+from regnet.presentation.markup import latex, latex_table, markdown, markdown_table
 from regnet.system.files import whole_file
 
 COST_COLUMNS = [

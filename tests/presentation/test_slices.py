@@ -3,10 +3,10 @@
 import numpy as np
 import SimpleITK as sitk
 
-from regnet import slices as module
 from regnet.evaluation.long_tables import read_slices, save_slices
 from regnet.images.transforms import displacement_image, field_transform, jacobian_determinant
 from regnet.images.volumes import Grid
+from regnet.presentation import slices as module
 
 
 def shift(*vector):

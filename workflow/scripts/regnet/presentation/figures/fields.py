@@ -11,7 +11,7 @@ from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
 from regnet.evaluation.long_tables import read_slices
-from regnet.figures.style import (
+from regnet.presentation.figures.style import (
     DOUBLE_COLUMN,
     LUNG_WINDOW,
     SLICE_NAMES,
@@ -46,7 +46,7 @@ def figure_jacobian(regularity: pd.DataFrame, jacobian_slices: str | Path) -> Fi
     regularity
         Columns as in `regnet.evaluation.long_tables.REGULARITY_COLUMNS`.
     jacobian_slices
-        File of `regnet.slices.jacobian_slices`.
+        File of `regnet.presentation.slices.jacobian_slices`.
 
     Raises
     ------
@@ -100,7 +100,7 @@ def figure_field_error(field_errors: pd.DataFrame, error_slices: str | Path) -> 
     field_errors
         Columns as in `regnet.evaluation.long_tables.FIELD_ERROR_COLUMNS`.
     error_slices
-        File of `regnet.slices.field_error_slices`.
+        File of `regnet.presentation.slices.field_error_slices`.
 
     Raises
     ------

@@ -20,7 +20,7 @@ from markdown import markdown
 from regnet.errors import InputError
 from regnet.experiment.cohort import Cohort
 from regnet.images.volumes import read_grid, read_image
-from regnet.slices import overview_slices
+from regnet.presentation.slices import overview_slices
 from regnet.system.files import refuse_cut_table, whole_file
 
 THUMBNAIL_WINDOW = (-1350, 150)

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from regnet import tables
 from regnet.evaluation import point_errors as evaluation
 from regnet.evaluation.long_tables import LANDMARK_COLUMNS, POINT_COLUMNS, collect
 from regnet.images.volumes import Grid
+from regnet.presentation import table_2_1 as tables
 
 CHAPTER_ROWS = [
     *(("MAE", variant, "validation") for variant in ("regnet_1scale", "regnet_early", "regnet")),

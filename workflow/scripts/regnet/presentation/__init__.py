@@ -1,0 +1,1 @@
+"""What people look at: tables, figures, the report and the viewer."""
