@@ -19,7 +19,7 @@ import torch
 from dicom_files import write_series
 from safetensors.torch import save_file
 
-from regnet import pair
+from regnet import register_scans as pair
 from regnet.cli import main
 from regnet.images.landmarks import read_landmarks, write_landmarks
 from regnet.images.transforms import read_transform, transform_points

@@ -369,7 +369,7 @@ def _register(arguments: argparse.Namespace) -> str:
     if any(landmarks) and not all(landmarks):
         raise ConfigError("--fixed-landmarks, --moving-landmarks: found one of them, expected both or neither")
     weights = [find_weights(name) for name in arguments.weights or DEFAULT]
-    from regnet.pair import register_scans  # after the mistakes that can be found without it
+    from regnet.register_scans import register_scans  # after the mistakes that can be found without it
 
     _, errors = register_scans(
         arguments.fixed,
