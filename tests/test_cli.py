@@ -19,7 +19,7 @@ import torch
 from dicom_files import write_series
 from safetensors.torch import save_file
 
-from regnet import register_scans as pair
+from regnet import register_scans
 from regnet.cli import main
 from regnet.images.landmarks import read_landmarks, write_landmarks
 from regnet.images.transforms import read_transform, transform_points
@@ -134,7 +134,7 @@ def inner_points(grid: Grid, count: int = 200) -> np.ndarray:
 
 def test_the_results_are_complete_and_nothing_else(registered):
     output, _ = registered
-    assert {path.name for path in output.iterdir()} == set(pair.RESULTS)
+    assert {path.name for path in output.iterdir()} == set(register_scans.RESULTS)
     assert [path.name for path in output.parent.iterdir()] == ["out"]
     assert [path.name for path in output.parent.parent.iterdir()] == ["deep"]
     assert (output / "overview.png").read_bytes().startswith(b"\x89PNG")
@@ -215,7 +215,7 @@ def test_progress_is_for_terminals_only_and_force_replaces_results(scans, regist
     assert printed.err == ""
     assert printed.out.splitlines()[0] == "TRE in mm"
     assert [line.split()[0] for line in printed.out.splitlines()[2:]] == ["before", "regnet"]
-    assert {path.name for path in output.iterdir()} == set(pair.RESULTS)
+    assert {path.name for path in output.iterdir()} == set(register_scans.RESULTS)
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -225,7 +225,7 @@ def test_affine_brings_together_scans_that_do_not_overlap(scans, tmp_path, monke
         (ROOT / "config" / "elastix" / "affine.txt").read_text(encoding="utf-8").replace("Iterations 1000", "Iterations 100")
     )
     (tmp_path / "elastix" / "affine.txt").write_text(quick, encoding="utf-8")
-    monkeypatch.setattr(pair, "shipped", lambda name: tmp_path / name)
+    monkeypatch.setattr(register_scans, "shipped", lambda name: tmp_path / name)
     far, shift = sitk.ReadImage(scans / "fixed.nii.gz"), np.array([300.0, -200.0, 100.0])
     far.SetOrigin((np.array(far.GetOrigin()) + shift).tolist())
     write_image(far, tmp_path / "far.nii.gz")
@@ -564,7 +564,8 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(scans, tmp_path):
 
 def test_a_transform_that_finds_no_room_does_not_crash_the_process(registered, tmp_path):
     code = (
-        "import sys; from regnet.errors import OutputError; from regnet.images.transforms import read_transform, write_transform\n"
+        "import sys; from regnet.errors import OutputError\n"
+        "from regnet.images.transforms import read_transform, write_transform\n"
         "try: write_transform(read_transform(sys.argv[1]), sys.argv[2])\n"
         "except OutputError as error: sys.exit(str(error))"
     )

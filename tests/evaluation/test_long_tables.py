@@ -5,8 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from regnet.errors import InputError
-from regnet.evaluation import long_tables as records
-from regnet.evaluation import point_errors as evaluation
+from regnet.evaluation import long_tables, point_errors
 from regnet.evaluation.long_tables import LANDMARK_COLUMNS
 from regnet.images.volumes import Grid
 
@@ -16,21 +15,21 @@ def pair():
     fixed = np.zeros((2, 3))
     moving = np.array([[8.0, 0, 0], [3.0, 4, 12]])
     transforms = {"affine": sitk.TranslationTransform(3), "regnet": sitk.TranslationTransform(3, (9.0, -2.0, 2.0))}
-    return evaluation.pair_errors("p1", transforms, fixed, moving, 8.0, Grid((9, 9, 9), (1.0, 1.0, 1.0)))
+    return point_errors.pair_errors("p1", transforms, fixed, moving, 8.0, Grid((9, 9, 9), (1.0, 1.0, 1.0)))
 
 
 def test_errors_survive_a_round_trip(tmp_path):
     table = pair().assign(pair="007")
-    records.write_errors(table, tmp_path / "landmarks.csv")
-    found = records.read_errors(tmp_path / "landmarks.csv", LANDMARK_COLUMNS)
+    long_tables.write_errors(table, tmp_path / "landmarks.csv")
+    found = long_tables.read_errors(tmp_path / "landmarks.csv", LANDMARK_COLUMNS)
     assert found["pair"].unique().tolist() == ["007"]
     assert found["within_capture_range"].dtype == bool
     np.testing.assert_array_equal(found["error"], table["error"])
 
 
 def test_a_table_without_rows_survives_a_round_trip(tmp_path):
-    records.write_errors(records.collect([], LANDMARK_COLUMNS), tmp_path / "landmarks.csv")
-    found = records.read_errors(tmp_path / "landmarks.csv", LANDMARK_COLUMNS)
+    long_tables.write_errors(long_tables.collect([], LANDMARK_COLUMNS), tmp_path / "landmarks.csv")
+    found = long_tables.read_errors(tmp_path / "landmarks.csv", LANDMARK_COLUMNS)
     assert found.empty
     assert found["within_capture_range"].dtype == bool
 
@@ -46,57 +45,57 @@ def test_a_table_without_rows_survives_a_round_trip(tmp_path):
 def test_broken_tables_are_named(tmp_path, text, message):
     (tmp_path / "landmarks.csv").write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=rf"landmarks\.csv: .*{message}"):
-        records.read_errors(tmp_path / "landmarks.csv", LANDMARK_COLUMNS)
+        long_tables.read_errors(tmp_path / "landmarks.csv", LANDMARK_COLUMNS)
 
 
 def test_broken_slices_are_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.npz: cannot be read"):
-        records.read_slices(tmp_path / "none.npz", ["ct"])
+        long_tables.read_slices(tmp_path / "none.npz", ["ct"])
     (tmp_path / "text.npz").write_text("text", encoding="utf-8")
     with pytest.raises(InputError, match=r"text\.npz: cannot be read"):
-        records.read_slices(tmp_path / "text.npz", ["ct"])
-    records.save_slices(tmp_path / "slices.npz", {"ct": np.zeros((2, 2))})
+        long_tables.read_slices(tmp_path / "text.npz", ["ct"])
+    long_tables.save_slices(tmp_path / "slices.npz", {"ct": np.zeros((2, 2))})
     with pytest.raises(InputError, match=r"slices\.npz: lacks the arrays low; found ct"):
-        records.read_slices(tmp_path / "slices.npz", ["ct", "low"])
+        long_tables.read_slices(tmp_path / "slices.npz", ["ct", "low"])
 
 
 def test_what_may_be_unknown_survives_and_nothing_else_may_be(tmp_path):
     path = tmp_path / "runs.csv"
     path.write_text("method,pair,seconds,memory_mb\nNA,nan,1.5,nan\n", encoding="utf-8")
-    runs = records.read_errors(path, records.RUN_COLUMNS)
+    runs = long_tables.read_errors(path, long_tables.RUN_COLUMNS)
     assert runs.loc[0, ["method", "pair", "seconds"]].tolist() == ["NA", "nan", 1.5]
     assert np.isnan(runs.loc[0, "memory_mb"])
-    records.write_errors(runs, path)
-    assert records.read_errors(path, records.RUN_COLUMNS).equals(runs)
+    long_tables.write_errors(runs, path)
+    assert long_tables.read_errors(path, long_tables.RUN_COLUMNS).equals(runs)
     path.write_text("method,pair,seconds,memory_mb\nNA,nan,nan,1\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"runs\.csv: a value does not fit"):
-        records.read_errors(path, records.RUN_COLUMNS)
+        long_tables.read_errors(path, long_tables.RUN_COLUMNS)
 
 
 def test_benchmarks_give_seconds_and_memory(tmp_path):
     path = tmp_path / "p1.tsv"
     header = "s\th:m:s\tmax_rss\tmax_vms\n"
     path.write_text(f"{header}12.5\t0:00:12\t512.25\t900\n", encoding="utf-8")
-    assert records.read_benchmark(path) == (12.5, 512.25)
+    assert long_tables.read_benchmark(path) == (12.5, 512.25)
     for missing in ("NA", "-"):
         path.write_text(f"{header}0.1\t0:00:00\t{missing}\t{missing}\n", encoding="utf-8")
-        seconds, memory = records.read_benchmark(path)
+        seconds, memory = long_tables.read_benchmark(path)
         assert seconds == 0.1
         assert np.isnan(memory)
     for broken in ("", "a\tb\n1\t2\n", "s\tmax_rss\nfast\t3\n"):
         path.write_text(broken, encoding="utf-8")
         with pytest.raises(InputError, match=r"p1\.tsv: cannot be read as a (table|benchmark)"):
-            records.read_benchmark(path)
+            long_tables.read_benchmark(path)
 
 
 def test_tables_keep_names_and_may_lack_numbers(tmp_path):
     path = tmp_path / "comparison.csv"
     path.write_text("method,n,mean,few\nnan,3,,True\n7,0,1.5,False\n", encoding="utf-8")
-    table = records.read_table(path, ["method", "n", "mean", "few"])
+    table = long_tables.read_table(path, ["method", "n", "mean", "few"])
     assert table["method"].tolist() == ["nan", "7"]
     assert np.isnan(table["mean"][0])
     assert (table["n"].dtype, table["few"].dtype) == (int, bool)
     with pytest.raises(InputError, match=r"comparison\.csv: lacks the columns sd; found method, n"):
-        records.read_table(path, ["method", "sd"])
+        long_tables.read_table(path, ["method", "sd"])
     with pytest.raises(InputError, match=r"none\.csv: cannot be read"):
-        records.read_table(tmp_path / "none.csv", ["method"])
+        long_tables.read_table(tmp_path / "none.csv", ["method"])

@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from regnet.errors import ConfigError
-from regnet.evaluation import point_errors as evaluation
+from regnet.evaluation import point_errors
 from regnet.evaluation.long_tables import LANDMARK_COLUMNS, POINT_COLUMNS
 from regnet.evaluation.summaries import zero_field_mae
 from regnet.images.volumes import Grid
@@ -22,11 +22,11 @@ def pair(capture_range=8.0):
     fixed = np.zeros((2, 3))
     moving = np.array([[8.0, 0, 0], [3.0, 4, 12]])
     transforms = {"affine": shift(0, 0, 0), "regnet": shift(9, -2, 2)}
-    return evaluation.pair_errors("p1", transforms, fixed, moving, capture_range, VOXELS)
+    return point_errors.pair_errors("p1", transforms, fixed, moving, capture_range, VOXELS)
 
 
 def test_landmark_errors_by_hand():
-    table = evaluation.landmark_errors("regnet", "p1", shift(9, -2, 2), np.zeros((1, 3)), np.array([[8.0, 0, 0]]))
+    table = point_errors.landmark_errors("regnet", "p1", shift(9, -2, 2), np.zeros((1, 3)), np.array([[8.0, 0, 0]]))
     assert list(table.columns) == [name for name in LANDMARK_COLUMNS if name not in ("error_snapped", "within_capture_range")]
     row = table.iloc[0]
     assert (row["method"], row["pair"], row["landmark"]) == ("regnet", "p1", 0)
@@ -37,7 +37,7 @@ def test_landmark_errors_by_hand():
 
 def test_transform_maps_the_fixed_landmark_not_the_moving_one():
     fixed, moving = np.array([[1.0, 2, 3]]), np.array([[6.0, 2, 3]])
-    assert evaluation.landmark_errors("m", "p", shift(5, 0, 0), fixed, moving)["error"].item() == pytest.approx(0)
+    assert point_errors.landmark_errors("m", "p", shift(5, 0, 0), fixed, moving)["error"].item() == pytest.approx(0)
 
 
 @pytest.mark.parametrize(("capture_range", "expected"), [(8.0, [True, False]), (7.999, [False, False]), (13.0, [True, True])])
@@ -49,7 +49,7 @@ def test_capture_range_includes_its_boundary_and_is_the_same_for_every_method(ca
 
 
 def snapped(transform, moving, grid):
-    table = evaluation.pair_errors("p", {"affine": transform}, np.zeros((1, 3)), np.array([moving], float), 8.0, grid)
+    table = point_errors.pair_errors("p", {"affine": transform}, np.zeros((1, 3)), np.array([moving], float), 8.0, grid)
     return table["error_snapped"].item()
 
 
@@ -69,25 +69,25 @@ def test_snapping_follows_the_voxels_wherever_the_image_lies(oblique_grid):
 
 def test_pair_without_affine_is_refused():
     with pytest.raises(ConfigError, match="needs affine"):
-        evaluation.pair_errors("p", {"regnet": shift(0, 0, 0)}, np.zeros((1, 3)), np.zeros((1, 3)), 8.0, VOXELS)
+        point_errors.pair_errors("p", {"regnet": shift(0, 0, 0)}, np.zeros((1, 3)), np.zeros((1, 3)), 8.0, VOXELS)
 
 
 def test_pair_without_landmarks_gives_an_empty_table():
-    table = evaluation.pair_errors("p", {"affine": shift(0, 0, 0)}, np.empty((0, 3)), np.empty((0, 3)), 8.0, VOXELS)
+    table = point_errors.pair_errors("p", {"affine": shift(0, 0, 0)}, np.empty((0, 3)), np.empty((0, 3)), 8.0, VOXELS)
     assert table.empty
     assert list(table.columns) == list(LANDMARK_COLUMNS)
 
 
 def test_mismatched_points_are_refused_by_name():
     with pytest.raises(ValueError, match=r"moving: shape \(2, 3\), expected \(1, 3\)"):
-        evaluation.landmark_errors("m", "p", shift(0, 0, 0), np.zeros((1, 3)), np.zeros((2, 3)))
+        point_errors.landmark_errors("m", "p", shift(0, 0, 0), np.zeros((1, 3)), np.zeros((2, 3)))
 
 
 def points(variant="regnet", split="test"):
     """Two points: |error| (0.5, 1, 1.5) and (0, 0, 1); zero field 6 and 3 mm."""
     displacement = np.array([[1.0, -2, 3], [0, 0, -3]])
     predicted = np.array([[1.5, -1, 1.5], [0, 0, -2]])
-    return evaluation.point_errors(variant, split, "i1", "original", "low", np.zeros((2, 3)), displacement, predicted)
+    return point_errors.point_errors(variant, split, "i1", "original", "low", np.zeros((2, 3)), displacement, predicted)
 
 
 def test_point_errors_sum_over_axes():
@@ -105,7 +105,7 @@ def test_the_spread_over_seeds_by_hand():
         ("1", "regnet", "p1", sitk.TranslationTransform(3, (8.0, 0, 1))),
         ("2", "regnet", "p1", sitk.TranslationTransform(3, (8.0, 0, 0))),
     ]
-    row = evaluation.seed_spread(errors, again).iloc[0]
+    row = point_errors.seed_spread(errors, again).iloc[0]
     first = (3 + np.linalg.norm([6, -6, -10])) / 2
     means = [first, *(np.linalg.norm(np.array(transform.GetOffset()) - moving, axis=1).mean() for *_, transform in again)]
     assert (row["method"], row["seeds"], row["tre_mean"]) == ("regnet", 3, pytest.approx(first))
@@ -114,4 +114,4 @@ def test_the_spread_over_seeds_by_hand():
     assert (row["tre_mean_lowest"], row["tre_mean_highest"]) == pytest.approx((min(means), max(means)))
     assert row["tre_median_highest"] == row["tre_mean_highest"]
     # Two landmarks have their mean as median, and affine was not registered again.
-    assert list(evaluation.seed_spread(errors, again)["method"]) == ["regnet"]
+    assert list(point_errors.seed_spread(errors, again)["method"]) == ["regnet"]

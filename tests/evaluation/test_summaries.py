@@ -6,8 +6,7 @@ import pytest
 import SimpleITK as sitk
 
 from regnet.errors import InputError
-from regnet.evaluation import point_errors as evaluation
-from regnet.evaluation import summaries
+from regnet.evaluation import point_errors, summaries
 from regnet.evaluation.long_tables import LANDMARK_COLUMNS, collect
 from regnet.images.volumes import Grid
 
@@ -24,14 +23,14 @@ def pair(capture_range=8.0):
     fixed = np.zeros((2, 3))
     moving = np.array([[8.0, 0, 0], [3.0, 4, 12]])
     transforms = {"affine": shift(0, 0, 0), "regnet": shift(9, -2, 2)}
-    return evaluation.pair_errors("p1", transforms, fixed, moving, capture_range, VOXELS)
+    return point_errors.pair_errors("p1", transforms, fixed, moving, capture_range, VOXELS)
 
 
 def points(variant="regnet", split="test"):
     """Two points: |error| (0.5, 1, 1.5) and (0, 0, 1); zero field 6 and 3 mm."""
     displacement = np.array([[1.0, -2, 3], [0, 0, -3]])
     predicted = np.array([[1.5, -1, 1.5], [0, 0, -2]])
-    return evaluation.point_errors(variant, split, "i1", "original", "low", np.zeros((2, 3)), displacement, predicted)
+    return point_errors.point_errors(variant, split, "i1", "original", "low", np.zeros((2, 3)), displacement, predicted)
 
 
 def test_residual_displacements_are_relative_to_affine():
@@ -55,7 +54,7 @@ def landmarks(initial, residual, pairs=("p1",)):
     moving = np.array([[distance, 0, 0] for distance in initial], float)
     frames = []
     for pair_name in pairs:
-        table = evaluation.pair_errors(pair_name, {"affine": shift(0, 0, 0)}, np.zeros_like(moving), moving, 8.0, VOXELS)
+        table = point_errors.pair_errors(pair_name, {"affine": shift(0, 0, 0)}, np.zeros_like(moving), moving, 8.0, VOXELS)
         frames += [table, table.assign(method="net", error=residual, error_x=residual, error_snapped=np.round(residual))]
     return collect(frames, LANDMARK_COLUMNS)
 

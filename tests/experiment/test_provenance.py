@@ -13,13 +13,12 @@ from regnet.experiment.provenance import (
     collect,
     compare,
     find_provenance,
-    machine,
     read_facts,
     read_provenance,
     write_facts,
-    write_machine,
     write_provenance,
 )
+from regnet.system.machine import machine, write_machine
 
 CONFIG = {"experiment": "e", "data_root": "d", "cohort": "c", "seed": 3, "training": {"batch": 8, "checkpoint_minutes": 10}}
 

@@ -29,7 +29,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "tests"))
 
-from moves import Moves  # noqa: E402 - its folder is on the path only now
+from file_events import FileEvents  # noqa: E402 - its folder is on the path only now
 from working_copy import copy_of_the_workflow  # noqa: E402
 
 RESULTS = Path("results/faults")
@@ -195,7 +195,7 @@ class Harness:
         folders = {path.parent for path in declared}
         for folder in folders:
             folder.mkdir(parents=True, exist_ok=True)
-        moves = Moves(folders)
+        moves = FileEvents(folders)
         process = self.reference.start("all")
         begun: dict[int, float] = {}
         names: dict[int, str] = {}

@@ -166,3 +166,33 @@ def test_what_is_refused(name, text, reason, tmp_path):
         read_landmarks(tmp_path / name, Grid((9, 9, 9), (1.0, 1.0, 1.0)))
     assert str(caught.value).startswith(str(tmp_path / name))
     assert "\n" not in str(caught.value)
+
+
+def test_landmarks_survive_the_disk(tmp_path, rng):
+    points = rng.normal(0, 100, (7, 3))
+    write_landmarks(points, tmp_path / "points.txt")
+    np.testing.assert_allclose(read_landmarks(tmp_path / "points.txt"), points, atol=5e-5)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "an empty file"),
+        ("indices\n1\n1 2 3\n", "starts with 'indices'"),
+        ("point\n2\n1 2 3\n", "expected 2 finite points"),
+        ("point\n1\n1 2 x\n", "three numbers"),
+        ("point\n1\n1 2\n", "expected 1 finite points"),
+        ("point\n1\n1 2 nan\n", "expected 1 finite points"),
+    ],
+)
+def test_other_text_is_refused_as_landmarks(text, reason, tmp_path):
+    (tmp_path / "points.txt").write_text(text, encoding="utf-8")
+    with pytest.raises(InputError, match=rf"points\.txt: .*{reason}"):
+        read_landmarks(tmp_path / "points.txt")
+
+
+def test_landmarks_of_a_pair_are_equally_many(tmp_path):
+    write_landmarks(np.zeros((3, 3)), tmp_path / "fixed.txt")
+    write_landmarks(np.zeros((4, 3)), tmp_path / "moving.txt")
+    with pytest.raises(InputError, match=r"moving\.txt: found 4 landmarks, expected 3"):
+        read_landmark_pair(tmp_path / "fixed.txt", tmp_path / "moving.txt")

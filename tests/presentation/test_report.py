@@ -9,9 +9,9 @@ import SimpleITK as sitk
 
 from regnet.errors import InputError
 from regnet.experiment.cohort import Cohort
-from regnet.experiment.provenance import PACKAGES, versions
 from regnet.presentation import report
 from regnet.presentation.report import cohort_page, config_page, run_times, run_times_page, versions_page, write_page
+from regnet.system.machine import PACKAGES, versions
 
 HEADER = "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
 

@@ -6,7 +6,7 @@ import SimpleITK as sitk
 from regnet.evaluation.long_tables import read_slices, save_slices
 from regnet.images.transforms import displacement_image, field_transform, jacobian_determinant
 from regnet.images.volumes import Grid
-from regnet.presentation import slices as module
+from regnet.presentation.slices import example_slices, field_error_slices, field_slices, jacobian_slices
 
 
 def shift(*vector):
@@ -23,7 +23,7 @@ def phantom():
 
 def test_slices_are_coronal_through_the_largest_mask_with_superior_on_top():
     _, image, mask, _ = phantom()
-    slices = module.example_slices("p", image, mask, image, {"affine": shift(0, 0, 0), "regnet": shift(0, 0, 4)})
+    slices = example_slices("p", image, mask, image, {"affine": shift(0, 0, 0), "regnet": shift(0, 0, 4)})
     assert list(slices) == ["pair", "spacing", "fixed", "mask", "affine", "regnet"]
     assert slices["spacing"].tolist() == [4, 2]
     assert slices["mask"].all()
@@ -37,8 +37,8 @@ def test_slices_are_coronal_through_the_largest_mask_with_superior_on_top():
 def test_slices_do_not_depend_on_the_direction_of_the_image():
     _, image, mask, _ = phantom()
     turned, turned_mask = (sitk.DICOMOrient(each, "RAI") for each in (image, mask))
-    expected = module.example_slices("p", image, mask, image, {"affine": shift(0, 0, 0)})
-    found = module.example_slices("p", turned, turned_mask, image, {"affine": shift(0, 0, 0)})
+    expected = example_slices("p", image, mask, image, {"affine": shift(0, 0, 0)})
+    found = example_slices("p", turned, turned_mask, image, {"affine": shift(0, 0, 0)})
     for name in ("spacing", "fixed", "mask", "affine"):
         np.testing.assert_array_equal(found[name], expected[name])
 
@@ -49,7 +49,7 @@ def test_field_slices_hold_the_magnitude_in_mm(tmp_path):
     field[y == 2] = (1, 2, -2)
     field[0] = 0
     fields = {"low": field_transform(field, grid), "medium": shift(3, 4, 0), "high": shift(0, 0, 0)}
-    save_slices(tmp_path / "field_slices.npz", module.field_slices(fields, image, mask))
+    save_slices(tmp_path / "field_slices.npz", field_slices(fields, image, mask))
     slices = read_slices(tmp_path / "field_slices.npz", ["low", "medium", "high", "ct", "spacing"])
     np.testing.assert_allclose(slices["low"][:-1], 3)
     np.testing.assert_allclose(slices["low"][-1], 0)
@@ -66,7 +66,7 @@ def scaling(x, y, z):
 
 def test_jacobian_slices_hold_the_determinant_of_the_whole_transform():
     _, image, mask, _ = phantom()
-    slices = module.jacobian_slices("p", image, mask, {"affine": scaling(1.5, 2, 0.5), "regnet": scaling(-1, 1, 1)})
+    slices = jacobian_slices("p", image, mask, {"affine": scaling(1.5, 2, 0.5), "regnet": scaling(-1, 1, 1)})
     assert list(slices) == ["pair", "spacing", "fixed", "mask", "affine", "regnet"]
     assert slices["affine"].shape == slices["fixed"].shape == (6, 5)
     # Differences across the slice are right even there where the image is one voxel thick; its border has one neighbour less.
@@ -77,7 +77,7 @@ def test_jacobian_slices_hold_the_determinant_of_the_whole_transform():
 def test_jacobian_slices_are_those_of_the_plane_shown(rng):
     grid, image, mask, _ = phantom()
     transform = field_transform(rng.normal(0, 0.5, (*grid.shape, 3)), grid)
-    found = module.jacobian_slices("p", image, mask, {"net": transform})["net"]
+    found = jacobian_slices("p", image, mask, {"net": transform})["net"]
     volume = jacobian_determinant(sitk.GetArrayFromImage(displacement_image(transform, grid)), grid)
     np.testing.assert_allclose(found[::-1], volume[:, 2], rtol=1e-4)
 
@@ -87,6 +87,6 @@ def test_error_slices_hold_the_distance_to_the_truth():
     field = np.zeros((*grid.shape, 3))
     field[y == 2] = (1, 2, -2)
     transforms = {"affine": shift(0, 0, 0), "regnet": shift(1, 2, -2)}
-    slices = module.field_error_slices("p", image, mask, transforms, field_transform(field, grid))
+    slices = field_error_slices("p", image, mask, transforms, field_transform(field, grid))
     np.testing.assert_allclose(slices["affine"], 3, rtol=1e-6)
     np.testing.assert_allclose(slices["regnet"], 0, atol=1e-6)

@@ -7,10 +7,10 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from regnet.evaluation import point_errors as evaluation
+from regnet.evaluation import point_errors
 from regnet.evaluation.long_tables import LANDMARK_COLUMNS, POINT_COLUMNS, collect
 from regnet.images.volumes import Grid
-from regnet.presentation import table_2_1 as tables
+from regnet.presentation import table_2_1
 
 CHAPTER_ROWS = [
     *(("MAE", variant, "validation") for variant in ("regnet_1scale", "regnet_early", "regnet")),
@@ -29,7 +29,7 @@ def landmarks(*more_methods):
 
     def errors(pair, moving, regnet):
         transforms = {"affine": sitk.Transform(3, sitk.sitkIdentity)}
-        table = evaluation.pair_errors(pair, transforms, fixed[: len(moving)], np.array(moving, float), 8.0, GRID)
+        table = point_errors.pair_errors(pair, transforms, fixed[: len(moving)], np.array(moving, float), 8.0, GRID)
         network = table.assign(method="regnet", error=regnet, error_x=0.0, error_y=0.0, error_z=regnet)
         return [table, network, *(network.assign(method=name) for name in more_methods)]
 
@@ -43,14 +43,14 @@ def synthetic(*keys):
         truth, prediction = np.array([[1.0, -2, 3], [0, 0, -3]]), np.array([[1.5, -1, 1.5], [0, 0, -2]])
         for image in ("i1", "i2"):
             points = np.zeros((2, 3))
-            frames.append(evaluation.point_errors(variant, split, image, "original", "low", points, truth, prediction))
+            frames.append(point_errors.point_errors(variant, split, image, "original", "low", points, truth, prediction))
     return collect(frames, POINT_COLUMNS)
 
 
 @pytest.fixture
 def table():
     everything = synthetic(("regnet", "validation"), ("regnet", "test"))
-    return tables.table_2_1(landmarks(), everything, {"regnet": {"patches": 1_500_000, "blocks": 1_000}})
+    return table_2_1.table_2_1(landmarks(), everything, {"regnet": {"patches": 1_500_000, "blocks": 1_000}})
 
 
 def row(table, evaluation_name, method, data="test"):
@@ -59,7 +59,7 @@ def row(table, evaluation_name, method, data="test"):
 
 
 def test_rows_and_their_order_are_the_chapters(table):
-    assert list(table.columns) == tables.COLUMNS
+    assert list(table.columns) == table_2_1.COLUMNS
     assert list(table[["evaluation", "method", "data"]].itertuples(index=False, name=None)) == CHAPTER_ROWS
 
 
@@ -112,7 +112,7 @@ def test_the_chapters_numbers_keep_its_identities(table):
     ],
 )
 def test_the_chapters_cells(table, key, numbers):
-    columns = [f"chapter_{name}_{statistic}" for name in tables.MEASURES for statistic in ("mean", "sd")]
+    columns = [f"chapter_{name}_{statistic}" for name in table_2_1.MEASURES for statistic in ("mean", "sd")]
     assert row(table, *key)[columns].tolist() == numbers
 
 
@@ -123,7 +123,7 @@ def test_rows_without_data_stay(table):
 
 
 def test_no_data_at_all(tmp_path):
-    table = tables.table_2_1(landmarks()[:0], synthetic(), {})
+    table = table_2_1.table_2_1(landmarks()[:0], synthetic(), {})
     assert len(table) == 12
     assert (table["n"] == 0).all()
     written = write(table, tmp_path)
@@ -131,7 +131,7 @@ def test_no_data_at_all(tmp_path):
 
 
 def test_methods_the_chapter_lacks_come_after_its_rows(tmp_path):
-    table = tables.table_2_1(landmarks("my_net"), synthetic(("regnet_early", "test")), {})
+    table = table_2_1.table_2_1(landmarks("my_net"), synthetic(("regnet_early", "test")), {})
     added = list(table[["evaluation", "method", "data"]].itertuples(index=False, name=None))[12:]
     assert added == [("MAE", "regnet_early", "test"), ("TRE", "my_net", "test"), ("TRE'", "my_net", "test")]
     written = write(table, tmp_path)
@@ -141,7 +141,7 @@ def test_methods_the_chapter_lacks_come_after_its_rows(tmp_path):
 
 def write(table, folder):
     paths = {suffix: folder / f"table_2_1.{suffix}" for suffix in ("csv", "md", "tex")}
-    tables.write_table(table, **paths)
+    table_2_1.write_table(table, **paths)
     return {suffix: path.read_text(encoding="utf-8") for suffix, path in paths.items()}
 
 
@@ -154,7 +154,7 @@ def test_what_rests_on_fewer_than_ten_landmarks_is_marked(table, tmp_path):
     # Points of synthetic pairs are no landmarks.
     assert "2.00 ± 1.15<br>" in written["md"]
     many = pd.concat([landmarks()] * 5, ignore_index=True)
-    assert "†" not in write(tables.table_2_1(many, synthetic(), {}), tmp_path)["md"]
+    assert "†" not in write(table_2_1.table_2_1(many, synthetic(), {}), tmp_path)["md"]
 
 
 def test_csv_has_all_digits(table, tmp_path):
@@ -190,6 +190,6 @@ def test_latex_is_well_formed(table, tmp_path):
 
 def test_latex_escapes_names(tmp_path):
     names = "a_b&c%d#e$f{g}~h^i\\j"
-    text = write(tables.table_2_1(landmarks(names), synthetic(), {}), tmp_path)["tex"]
+    text = write(table_2_1.table_2_1(landmarks(names), synthetic(), {}), tmp_path)["tex"]
     expected = "a\\_b\\&c\\%d\\#e\\$f\\{g\\}\\textasciitilde{}h\\textasciicircum{}i\\textbackslash{}j"
     assert f" & {expected} & test" in text

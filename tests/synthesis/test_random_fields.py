@@ -7,7 +7,7 @@ import torch
 
 from regnet.images.transforms import field_transform, jacobian_determinant
 from regnet.images.volumes import Grid, resample
-from regnet.synthesis import random_fields as warping
+from regnet.synthesis import random_fields
 from regnet.synthesis.random_fields import draw_field, interpolate, spline_coefficients, voxel_axes, warp_volume
 
 GRID = Grid((40, 31, 36), (2.0, 2.0, 2.5))
@@ -25,7 +25,7 @@ def on_grid(field):
 @pytest.mark.parametrize("slab", [2000, 2**22])
 def test_a_warped_volume_is_that_of_simpleitk(slab, field, rng, monkeypatch):
     """Within 1 HU, on noise without any smoothness, wherever the source is inside the moving volume."""
-    monkeypatch.setattr(warping, "SLAB", slab)
+    monkeypatch.setattr(random_fields, "SLAB", slab)
     moving = rng.normal(-500, 300, GRID.shape).astype(np.float32)
     displacement = on_grid(field)
     transform = field_transform(displacement, GRID)

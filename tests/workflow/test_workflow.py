@@ -13,11 +13,10 @@ import pytest
 import SimpleITK as sitk
 import yaml
 from browser import needs_chromium, opened
-from moves import Moves
+from file_events import FileEvents
 from working_copy import copy_of_the_workflow
 
-from regnet.evaluation import long_tables as records
-from regnet.evaluation import summaries
+from regnet.evaluation import long_tables, summaries
 from regnet.experiment.checking import checked_cohort, read_config
 from regnet.experiment.plan import image_volumes, plan, remaining_jobs
 from regnet.experiment.provenance import compare, find_provenance, read_provenance
@@ -41,7 +40,7 @@ def run(tmp_path_factory):
     declared = outputs(snakemake(folder, "--cores", "2", "--dry-run").stdout)
     for name in declared:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-    moves = Moves({(folder / name).parent for name in declared}) if sys.platform == "linux" else None
+    moves = FileEvents({(folder / name).parent for name in declared}) if sys.platform == "linux" else None
     process = snakemake(folder, "--cores", "2")
     assert process.returncode == 0, process.stderr[-5000:]
     if moves:
@@ -83,11 +82,11 @@ def test_the_run_leaves_the_table_and_all_figures(run):
 
 def test_every_number_of_the_comparison_can_be_traced_to_rows(run):
     evaluation, tables = run / "results" / "test" / "evaluation", run / "results" / "test" / "tables"
-    table = records.read_table(tables / "comparison.csv", comparison.COLUMNS)
-    landmarks = records.read_errors(evaluation / "landmarks.csv", records.LANDMARK_COLUMNS)
-    runs = records.read_errors(evaluation / "runs.csv", records.RUN_COLUMNS)
-    regularity = records.read_errors(evaluation / "regularity.csv", records.REGULARITY_COLUMNS)
-    field_errors = records.read_errors(evaluation / "field_errors.csv", records.FIELD_ERROR_COLUMNS)
+    table = long_tables.read_table(tables / "comparison.csv", comparison.COLUMNS)
+    landmarks = long_tables.read_errors(evaluation / "landmarks.csv", long_tables.LANDMARK_COLUMNS)
+    runs = long_tables.read_errors(evaluation / "runs.csv", long_tables.RUN_COLUMNS)
+    regularity = long_tables.read_errors(evaluation / "regularity.csv", long_tables.REGULARITY_COLUMNS)
+    field_errors = long_tables.read_errors(evaluation / "field_errors.csv", long_tables.FIELD_ERROR_COLUMNS)
     methods = ["affine", "bspline_1r", "bspline_3r", "regnet"]
     assert table["method"][:4].tolist() == methods
     assert table["capture_range"].dropna().unique().tolist() == [8, 4, 12]
@@ -101,9 +100,9 @@ def test_every_number_of_the_comparison_can_be_traced_to_rows(run):
         assert row["jacobian_min"] == regularity.set_index("method").loc[row["method"], "min"]
         np.testing.assert_allclose(row["field_error_mean"], field_errors.set_index("method").loc[row["method"], "mean"])
     assert (runs["seconds"] > 0).all()
-    tests = records.read_table(tables / "comparison_tests.csv", ["p", "p_holm"])
+    tests = long_tables.read_table(tables / "comparison_tests.csv", ["p", "p_holm"])
     assert len(tests) == 4 * 2 * 6
-    curve = records.read_table(tables / "capture_range.csv", summaries.CURVE_COLUMNS)
+    curve = long_tables.read_table(tables / "capture_range.csv", summaries.CURVE_COLUMNS)
     assert curve.groupby("method")["n"].sum().tolist() == [30] * 4
 
 

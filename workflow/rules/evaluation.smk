@@ -25,7 +25,7 @@ rule evaluate_synthetic:
         fixed=synthetic_of_split("synthetic/{image}/{moving}_{frequency}/fixed.npy"),
         moving=synthetic_of_split("synthetic/{image}/{moving}.npy"),
         dvf=synthetic_of_split("synthetic/{image}/{moving}_{frequency}/dvf.npz"),
-        code=source_files("evaluation.point_errors", "learning.training", "synthesis.pairs", "experiment.provenance"),
+        code=source_files("evaluation.point_errors", "learning.training", "synthesis.pairs", "system.machine"),
     output:
         errors="results/{experiment}/evaluation/synthetic/{variant}_{split}.csv",
         machine="results/{experiment}/evaluation/synthetic/{variant}_{split}.machine.json",

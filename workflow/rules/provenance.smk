@@ -26,8 +26,24 @@ COMPUTED = [
 
 # The modules that numbers in the tables depend on, and the scripts that call them; not those of figures and pages.
 NUMERICAL_MODULES = [
-    *("datasets.phantom", "images.lungs", "images.volumes", "synthesis.pairs", "learning.training", "learning.inference", "registration.run", "registration.regnet"),
-    *("evaluation.point_errors", "evaluation.field_errors", "evaluation.field_statistics", "presentation.comparison", "presentation.table_2_1", "experiment.provenance"),
+    *(
+        "datasets.phantom",
+        "images.lungs",
+        "images.volumes",
+        "synthesis.pairs",
+        "learning.training",
+        "learning.inference",
+        "registration.run",
+        "registration.regnet",
+    ),
+    *(
+        "evaluation.point_errors",
+        "evaluation.field_errors",
+        "evaluation.field_statistics",
+        "presentation.comparison",
+        "presentation.table_2_1",
+        "experiment.provenance",
+    ),
 ]
 NUMERICAL_SCRIPTS = [
     *("phantom", "segment_lungs", "resample", "synthesize", "sample_patches", "train", "released", "register"),

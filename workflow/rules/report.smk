@@ -139,7 +139,7 @@ rule run_pages:
     input:
         benchmarks=BENCHMARKS,
         evaluation=multiext("results/{experiment}/evaluation/", "landmarks.csv", "synthetic.csv"),
-        code=source_files("presentation.report", "experiment.provenance"),
+        code=source_files("presentation.report", "system.machine"),
     output:
         times_csv="results/{experiment}/report/run_times.csv",
         times=report(

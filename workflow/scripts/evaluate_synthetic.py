@@ -4,12 +4,12 @@ import torch
 
 from regnet.evaluation.long_tables import write_errors
 from regnet.evaluation.point_errors import sample_errors
-from regnet.experiment.provenance import write_machine
 from regnet.learning.inference import load_network, predict_samples
 from regnet.learning.training import device_name, pick_device
 from regnet.synthesis.pairs import SyntheticDVF
 from regnet.synthesis.samples import SamplePool
 from regnet.system.jobs import log_to
+from regnet.system.machine import write_machine
 
 with log_to(snakemake.log[0]):
     torch.set_num_threads(snakemake.threads)

@@ -2,11 +2,11 @@
 
 from regnet.conventions import job_seed
 from regnet.errors import RegistrationError
-from regnet.experiment.provenance import write_machine
 from regnet.images.transforms import read_transform, write_transform
 from regnet.images.volumes import read_ct, read_mask
 from regnet.registration.run import register_pair
 from regnet.system.jobs import log_to
+from regnet.system.machine import write_machine
 
 with log_to(snakemake.log.job):
     inputs, params = snakemake.input, snakemake.params

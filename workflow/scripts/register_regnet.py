@@ -2,13 +2,13 @@
 
 import torch
 
-from regnet.experiment.provenance import write_machine
 from regnet.images.transforms import read_transform, write_transform
 from regnet.images.volumes import Grid, read_ct, read_mask
 from regnet.learning.inference import load_network
 from regnet.learning.training import device_name, pick_device
 from regnet.registration.regnet import Stage, register_stages
 from regnet.system.jobs import log_to
+from regnet.system.machine import write_machine
 
 with log_to(snakemake.log[0]):
     torch.set_num_threads(snakemake.threads)

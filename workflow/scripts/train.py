@@ -3,9 +3,9 @@
 import torch
 
 from regnet.conventions import job_seed
-from regnet.experiment.provenance import write_machine
 from regnet.learning.training import PairFiles, TrainingJob, device_name
 from regnet.system.jobs import log_to
+from regnet.system.machine import write_machine
 
 # Where there are several GPUs, each of their processes imports this file again.
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from regnet import __version__
 from regnet.conventions import job_seed
 from regnet.errors import ConfigError, InputError, RegistrationError
 from regnet.evaluation.point_errors import landmark_table, transform_errors
-from regnet.experiment.provenance import checksum
 from regnet.images.landmarks import read_landmark_pair, refuse_points_outside
 from regnet.images.lungs import segment_lungs
 from regnet.images.transforms import compose, displacement_image, jacobian_determinant, warp, write_transform
@@ -33,7 +32,7 @@ from regnet.presentation.figures.overview import overview
 from regnet.presentation.figures.style import save_figure
 from regnet.presentation.slices import overview_slices
 from regnet.registration.regnet import Stage, register_stages
-from regnet.system.files import whole_file, whole_folder
+from regnet.system.files import checksum, whole_file, whole_folder
 from regnet.system.resources import shipped
 
 log = logging.getLogger(__name__)
@@ -138,7 +137,8 @@ def register_scans(
     report : dict
         The content of ``report.json``.
     errors : pandas.DataFrame or None
-        Of `regnet.evaluation.point_errors.landmark_table`, if there are landmarks: before registration, after affine, after RegNet.
+        Of `regnet.evaluation.point_errors.landmark_table`, if there are landmarks: before registration, after affine,
+        after RegNet.
 
     Raises
     ------

@@ -119,7 +119,8 @@ def accuracy(landmarks: pd.DataFrame, capture_ranges: Sequence[float], *, sample
     Parameters
     ----------
     landmarks
-        Errors at the landmarks of the test pairs, columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; it may have no rows.
+        Errors at the landmarks of the test pairs, columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; it may have
+        no rows.
     capture_ranges
         In mm; TRE' is over the landmarks that are at most this far apart after the affine registration.
     samples

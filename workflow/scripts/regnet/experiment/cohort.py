@@ -66,8 +66,8 @@ def read_cohort(
     made_by_workflow
         The workflow makes the files, so that they need not be there yet.
     inspect
-        Looks into the files, such as `regnet.experiment.inspection.file_problems`, so that the problems of tables and of files are listed
-        together.
+        Looks into the files, such as `regnet.experiment.inspection.file_problems`, so that the problems of tables and of files
+        are listed together.
 
     Raises
     ------

@@ -13,6 +13,7 @@ import pandas as pd
 from regnet.errors import InputError
 from regnet.images.landmarks import VOXEL_KINDS, landmark_kind, read_landmarks, refuse_points_outside
 from regnet.images.volumes import LUNG_BELOW_HU, Grid, read_ct, read_grid, read_mask, read_slice, refuse_other_grid
+from regnet.system.files import checksum
 
 LOOKED_AT = (0.0, 0.25, 0.5)
 """Where in an image the slices are that are looked at before all of it is: parts of its height."""
@@ -112,7 +113,7 @@ def _copies(paths: Sequence[str]) -> Iterator[str]:
     """A line for each image that is another one under a second name: by a link, or as a copy."""
     # Each look costs more than the one before, and is only taken at files that are the same so far.
     groups = [list(dict.fromkeys(map(os.path.normpath, paths)))]
-    for look in (os.path.getsize, _signature, _digest):
+    for look in (os.path.getsize, _signature, checksum):
         groups = [same for group in groups for same in _alike(group, look)]
     for first, *others in groups:
         yield from (f"{path}: found the same image as in {first}, expected each image once" for path in others)
@@ -135,8 +136,3 @@ def _signature(path: str) -> str:
             file.seek(start)
             digest.update(file.read(SIGNATURE_BYTES))
     return digest.hexdigest()
-
-
-def _digest(path: str) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

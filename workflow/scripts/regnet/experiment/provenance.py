@@ -6,20 +6,15 @@ be equal.
 
 import hashlib
 import json
-import platform
-import subprocess
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from regnet import __version__
 from regnet.errors import InputError
 from regnet.experiment.cohort import Cohort
-from regnet.system.files import whole_file
-
-PACKAGES = ("snakemake", "torch", "SimpleITK", "itk-elastix", "numpy", "scipy", "pandas", "matplotlib", "safetensors")
-"""What results depend on, apart from this package."""
+from regnet.system.files import checksum, read_json, write_json
+from regnet.system.machine import commit, machine
 
 SUFFIX = ".provenance.json"
 """What the name of a table, without its own suffix, is followed by in the name of its provenance."""
@@ -29,43 +24,6 @@ FIELDS = ("experiment", "config", "seed", "commit", "code", "inputs", "weights",
 
 UNRELATED = (("experiment",), ("data_root",), ("cohort",), ("training", "checkpoint_minutes"))
 """Keys of the config that say where things are and how a run is kept, not what it computes."""
-
-
-def versions() -> dict[str, str]:
-    """What this process runs on: this package and its commit, Python, the packages `PACKAGES`, and the machine."""
-    return {"regnet": f"{__version__} ({commit()})", **machine()}
-
-
-def machine(device: str = "") -> dict[str, str]:
-    """What the numbers of a job may depend on beside code and input: Python, the packages `PACKAGES`, system and processor.
-
-    Parameters
-    ----------
-    device
-        What the network ran on, as `regnet.learning.training.device_name` says it; left out if empty.
-    """
-    return {
-        "Python": platform.python_version(),
-        **{name: version(name) for name in PACKAGES},
-        "system": platform.platform(),
-        "processor": _processor(),
-        **({"device": device} if device else {}),
-    }
-
-
-def commit() -> str:
-    """The commit of the checkout that this package is in, with a mark if files were changed since."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
-    try:
-        process = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return "not in a git checkout"
-    return f"commit {process.stdout.strip()}"
-
-
-def write_machine(path: str | Path, device: str = "") -> None:
-    """Write the result of `machine` as JSON, beside what a job computed; never leaves half a file."""
-    _write_json(path, machine(device))
 
 
 def cohort_inputs(cohort: Cohort) -> dict[str, str]:
@@ -109,8 +67,8 @@ def collect(
     weights
         The weights that were used.
     machines
-        The step and the file of `write_machine` of each job that registered, trained or predicted; this process, which
-        stands for all others, is added.
+        The step, and the file of `regnet.system.machine.write_machine`, of each job that registered, trained or predicted. This
+        process, which stands for all others, is added.
 
     Returns
     -------
@@ -123,7 +81,7 @@ def collect(
         If a file cannot be read.
     """
     found: dict[str, tuple[dict[str, str], dict[str, int]]] = {}
-    for step, one in [*((step, _read_json(path)) for step, path in machines), ("tables", machine())]:
+    for step, one in [*((step, read_json(path)) for step, path in machines), ("tables", machine())]:
         _, jobs = found.setdefault(json.dumps(one, sort_keys=True), (one, {}))
         jobs[step] = jobs.get(step, 0) + 1
     return {
@@ -146,12 +104,12 @@ def write_provenance(facts: Mapping[str, Any], tables: Iterable[str | Path], pat
     InputError
         If one of the files of the table cannot be read.
     """
-    _write_json(path, {**facts, "tables": {Path(table).name: checksum(table) for table in tables}})
+    write_json(path, {**facts, "tables": {Path(table).name: checksum(table) for table in tables}})
 
 
 def write_facts(facts: Mapping[str, Any], path: str | Path) -> None:
     """Write the result of `collect`, for `read_facts`."""
-    _write_json(path, facts)
+    write_json(path, facts)
 
 
 def read_facts(path: str | Path) -> dict[str, Any]:
@@ -257,21 +215,6 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, l
     return ("close" if differences else "equal"), differences
 
 
-def checksum(path: str | Path) -> str:
-    """The SHA-256 of a file, in hexadecimal digits.
-
-    Raises
-    ------
-    InputError
-        If the file cannot be read.
-    """
-    try:
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-
-
 def _causes(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """What determines the numbers of a table, one entry each."""
     config = {f"config {name}": value for name, value in _flat(provenance["config"]).items()}
@@ -307,30 +250,8 @@ def _checksum_or_none(path: str) -> str | None:
 
 
 def _with_fields(path: str | Path, fields: Sequence[str]) -> dict[str, Any]:
-    facts = _read_json(path)
+    facts = read_json(path)
     missing = [name for name in fields if name not in facts] if isinstance(facts, dict) else list(fields)
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}, expected a provenance file of a run")
     return facts
-
-
-def _read_json(path: str | Path) -> Any:
-    try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
-
-
-def _write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    with whole_file(path) as partial:
-        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-def _processor() -> str:
-    """The name of the processor where Linux tells it, else its kind."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return f"{names[0]}, {len(names)} processors" if names else platform.machine()

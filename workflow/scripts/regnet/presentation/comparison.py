@@ -28,8 +28,8 @@ of the logarithm. From ``field_errors.csv``, where the true DVF is known, the me
 over pairs of its 95th percentile. The last three as `regnet.evaluation.summaries.held_ranges`."""
 
 COLUMNS = [*ACCURACY_COLUMNS, *COST_COLUMNS]
-"""Columns of the table: those of `regnet.evaluation.summaries.accuracy` from ``landmarks.csv``, then those of `COST_COLUMNS`, which are
-the same in all rows of a method."""
+"""Columns of the table: those of `regnet.evaluation.summaries.accuracy` from ``landmarks.csv``, then those of `COST_COLUMNS`,
+which are the same in all rows of a method."""
 
 _ACCURACY_HEADER = [
     *("Evaluation", "Method", "mean ± sd", "95 % interval", "median", "95 % interval", "75th", "95th"),
@@ -108,8 +108,8 @@ def write_comparison(
     table
         Of `comparison`.
     tests
-        Of `regnet.evaluation.significance.paired_tests`; all go into `tests_csv`, those of TRE and of TRE' with the chapter's capture
-        range into the texts.
+        Of `regnet.evaluation.significance.paired_tests`; all go into `tests_csv`, those of TRE and of TRE' with the chapter's
+        capture range into the texts.
     csv, tests_csv, md, tex
         Files to write.
     capture_range

@@ -157,7 +157,7 @@ def run_times_page(table: pd.DataFrame) -> str:
 
 
 def versions_page(found: Mapping[str, str]) -> str:
-    """The result of `regnet.experiment.provenance.versions`: the body of a page."""
+    """The result of `regnet.system.machine.versions`: the body of a page."""
     return _table(["what", "version"], [[name, text] for name, text in found.items()])
 
 

@@ -306,7 +306,8 @@ def draw_samples(
     rng
         Source of the random numbers.
     limits
-        Classes of displacement, in mm, to which the samples belong equally (`regnet.synthesis.samples.balance`); none for all alike.
+        Classes of displacement, in mm, to which the samples belong equally (`regnet.synthesis.samples.balance`); none for all
+        alike.
 
     Raises
     ------

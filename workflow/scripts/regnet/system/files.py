@@ -1,12 +1,15 @@
-"""Writing files and folders so that nobody ever reads half of one."""
+"""Files and folders: written so that nobody ever reads half of one, checksums, JSON."""
 
+import hashlib
+import json
 import os
 import re
 import shutil
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 from zipfile import BadZipFile
 
 from regnet.errors import InputError, OutputError
@@ -42,6 +45,41 @@ def refuse_cut_table(path: str | Path) -> None:
         raise InputError(f"{path}: cannot be read as a table ({error.strerror})") from error
     if ending != b"\n":
         raise InputError(f"{path}: cannot be read as a table (it is empty or ends within a row)")
+
+
+def checksum(path: str | Path) -> str:
+    """The SHA-256 of a file, in hexadecimal digits.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def read_json(path: str | Path) -> Any:
+    """Read a JSON file.
+
+    Raises
+    ------
+    InputError
+        If the file cannot be read as JSON.
+    """
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as JSON ({error})") from error
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write a mapping as JSON; never leaves half a file."""
+    with whole_file(path) as partial:
+        partial.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 @contextmanager

@@ -75,8 +75,8 @@ def compared_trainings(trainings: Mapping[str, pd.DataFrame]) -> Figure:
     Parameters
     ----------
     trainings
-        For each training what it is called and its curves, columns as in `regnet.learning.training.COLUMNS`, all validated on the same
-        samples. Patches seen before the first validation count.
+        For each training what it is called and its curves, columns as in `regnet.learning.training.COLUMNS`, all validated on
+        the same samples. Patches seen before the first validation count.
     """
     figure = new_figure(DOUBLE_COLUMN / 2, 2.6)
     axes = figure.subplots()

@@ -9,7 +9,7 @@ from pathlib import Path
 MOVED_IN, MADE = 0x80, 0x100
 
 
-class Moves:
+class FileEvents:
     """What happens to the files of some folders from now on, by inotify.
 
     Parameters

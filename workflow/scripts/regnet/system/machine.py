@@ -1,0 +1,59 @@
+"""What a job ran on: the machine, the versions of the packages that numbers depend on, and the commit of this package."""
+
+import platform
+import subprocess
+from importlib.metadata import version
+from pathlib import Path
+
+from regnet import __version__
+from regnet.system.files import write_json
+
+PACKAGES = ("snakemake", "torch", "SimpleITK", "itk-elastix", "numpy", "scipy", "pandas", "matplotlib", "safetensors")
+"""What results depend on, apart from this package."""
+
+
+def versions() -> dict[str, str]:
+    """What this process runs on: this package and its commit, Python, the packages `PACKAGES`, and the machine."""
+    return {"regnet": f"{__version__} ({commit()})", **machine()}
+
+
+def machine(device: str = "") -> dict[str, str]:
+    """What the numbers of a job may depend on besides code and input: Python, the packages `PACKAGES`, system and processor.
+
+    Parameters
+    ----------
+    device
+        What the network ran on, as `regnet.learning.devices.device_name` names it; left out if empty.
+    """
+    return {
+        "Python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+        "system": platform.platform(),
+        "processor": _processor(),
+        **({"device": device} if device else {}),
+    }
+
+
+def write_machine(path: str | Path, device: str = "") -> None:
+    """Write the result of `machine` as JSON, beside what a job computed; never leaves half a file."""
+    write_json(path, machine(device))
+
+
+def commit() -> str:
+    """The commit of the checkout that this package is in, with a mark if files have changed since."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
+    try:
+        process = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "not in a git checkout"
+    return f"commit {process.stdout.strip()}"
+
+
+def _processor() -> str:
+    """The name of the processor where Linux tells it, else its kind."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return f"{names[0]}, {len(names)} processors" if names else platform.machine()
