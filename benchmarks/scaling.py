@@ -18,11 +18,13 @@ import numpy as np
 import pandas as pd
 import yaml
 from harness import save
-from test_plan import CHAPTER_MM3, ROOT, cohort_of
+from made_cohorts import CHAPTER_MM3, cohort_of
 from working_copy import copy_of_the_workflow
 
 from regnet.experiment.checking import read_config
 from regnet.experiment.plan import CORE_FLOPS, image_volumes, plan
+
+ROOT = Path(__file__).parents[1]
 
 PAIRS = (1, 2, 4, 8)
 SPACINGS = (2.5, 1.75, 1.25)

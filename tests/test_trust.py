@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_checkpoints import STATE
-from test_cohort import IMAGES, PAIRS, write
+from made_cohorts import IMAGES, PAIRS, write_tables
 
 from regnet.errors import ConfigError, InputError, RegNetError
 from regnet.evaluation.long_tables import read_slices
@@ -66,7 +65,7 @@ def trap(tmp_path):
 def test_a_name_that_is_more_than_a_name_is_refused(field, name, tmp_path):
     old = {"image": "b1\tb\t", "subject": "b1\tb\t", "pair": "cd\tc1\t"}[field]
     new = {"image": f"{name}\tb\t", "subject": f"b1\t{name}\t", "pair": f"{name}\tc1\t"}[field]
-    write(tmp_path, IMAGES.replace(old, new), PAIRS.replace(old, new))
+    write_tables(tmp_path, IMAGES.replace(old, new), PAIRS.replace(old, new))
     with pytest.raises(InputError, match=f"{field}: found the text .*, expected a name of letters, digits"):
         read_cohort(tmp_path, tmp_path, made_by_workflow=True)
 
@@ -104,7 +103,7 @@ def test_weights_are_numbers(trap, tmp_path):
 
 def test_a_checkpoint_holds_no_objects(trap, tmp_path, caplog):
     checkpoints = Checkpoints(tmp_path / "checkpoints", {"settings": "a"}, minutes=10)
-    checkpoints.save({**STATE, "step": trap})
+    checkpoints.save({"step": trap})
     assert checkpoints.load() is None
     assert "is damaged and not used" in caplog.text
 

@@ -18,7 +18,7 @@ from regnet.cli import main
 from regnet.datasets.adapters import check_cohort, fetch, make_cohort
 from regnet.datasets.public_sets import DATASETS, Download
 from regnet.errors import InputError, OutputError
-from regnet.evaluation.point_errors import transform_errors
+from regnet.evaluation.landmark_errors import transform_errors
 from regnet.experiment.cohort import read_cohort
 from regnet.images.landmarks import read_landmark_pair
 from regnet.images.volumes import Grid, read_image

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from test_slices import scaling, shift
+from made_landmarks import scaling, shift
 
 from regnet.errors import InputError
 from regnet.evaluation.field_errors import pair_field_errors, pair_regularity

@@ -5,7 +5,7 @@ import pytest
 import SimpleITK as sitk
 
 from regnet.errors import InputError
-from regnet.evaluation import long_tables, point_errors
+from regnet.evaluation import landmark_errors, long_tables
 from regnet.evaluation.long_tables import LANDMARK_COLUMNS
 from regnet.images.volumes import Grid
 
@@ -15,7 +15,7 @@ def pair():
     fixed = np.zeros((2, 3))
     moving = np.array([[8.0, 0, 0], [3.0, 4, 12]])
     transforms = {"affine": sitk.TranslationTransform(3), "regnet": sitk.TranslationTransform(3, (9.0, -2.0, 2.0))}
-    return point_errors.pair_errors("p1", transforms, fixed, moving, 8.0, Grid((9, 9, 9), (1.0, 1.0, 1.0)))
+    return landmark_errors.pair_errors("p1", transforms, fixed, moving, 8.0, Grid((9, 9, 9), (1.0, 1.0, 1.0)))
 
 
 def test_errors_survive_a_round_trip(tmp_path):

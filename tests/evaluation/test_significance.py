@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
+from made_landmarks import landmarks
 from scipy import stats
-from test_summaries import landmarks
 
 from regnet.evaluation.long_tables import LANDMARK_COLUMNS, collect
 from regnet.evaluation.significance import TEST_COLUMNS, holm, paired_tests

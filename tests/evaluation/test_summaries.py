@@ -3,19 +3,10 @@
 import numpy as np
 import pandas as pd
 import pytest
-import SimpleITK as sitk
+from made_landmarks import DRAWS, VOXELS, landmarks, shift
 
 from regnet.errors import InputError
-from regnet.evaluation import point_errors, summaries
-from regnet.evaluation.long_tables import LANDMARK_COLUMNS, collect
-from regnet.images.volumes import Grid
-
-VOXELS = Grid((9, 9, 9), (1.0, 1.0, 1.0))
-DRAWS = {"samples": 400, "seed": 1}
-
-
-def shift(*vector):
-    return sitk.TranslationTransform(3, [float(component) for component in vector])
+from regnet.evaluation import landmark_errors, point_errors, summaries
 
 
 def pair(capture_range=8.0):
@@ -23,7 +14,7 @@ def pair(capture_range=8.0):
     fixed = np.zeros((2, 3))
     moving = np.array([[8.0, 0, 0], [3.0, 4, 12]])
     transforms = {"affine": shift(0, 0, 0), "regnet": shift(9, -2, 2)}
-    return point_errors.pair_errors("p1", transforms, fixed, moving, capture_range, VOXELS)
+    return landmark_errors.pair_errors("p1", transforms, fixed, moving, capture_range, VOXELS)
 
 
 def points(variant="regnet", split="test"):
@@ -47,16 +38,6 @@ def test_summary_uses_the_sample_standard_deviation():
     assert summary.loc["mae_x"].tolist() == pytest.approx([2, 0.25, 0.5 / np.sqrt(2), 0.25])
     assert np.isnan(summaries.summarize(points()[:1], ["mae"]).loc["mae", "sd"])
     assert summaries.summarize(points()[:0], ["mae"]).loc["mae", "n"] == 0
-
-
-def landmarks(initial, residual, pairs=("p1",)):
-    """Landmarks on a line, `initial` mm off after affine and `residual` mm after the method ``net``, in each of the pairs."""
-    moving = np.array([[distance, 0, 0] for distance in initial], float)
-    frames = []
-    for pair_name in pairs:
-        table = point_errors.pair_errors(pair_name, {"affine": shift(0, 0, 0)}, np.zeros_like(moving), moving, 8.0, VOXELS)
-        frames += [table, table.assign(method="net", error=residual, error_x=residual, error_snapped=np.round(residual))]
-    return collect(frames, LANDMARK_COLUMNS)
 
 
 def test_accuracy_by_hand():

@@ -5,26 +5,12 @@ import time
 from pathlib import Path
 
 import pytest
+from made_cohorts import IMAGES, PAIRS, write_tables
 
 from regnet.errors import InputError
 from regnet.experiment.cohort import read_cohort
 
 COHORTS = sorted(path.parent for path in (Path(__file__).parents[2] / "config" / "cohorts").glob("*/images.tsv"))
-
-IMAGES = """\
-image\tsubject\tsplit\tpath\tmask
-a1\ta\ttrain\ta1.nii.gz\ta1_lungs.nii.gz
-b1\tb\tvalidation\tb1.nii.gz\t
-c1\tc\ttest\tc/c1.mha\t
-c2\tc\ttest\tc/c2.mha\t
-d1\td\ttest\td1.mha\t
-"""
-
-PAIRS = """\
-pair\tfixed\tmoving\tfixed_landmarks\tmoving_landmarks
-c\tc1\tc2\tc1.txt\tc2.txt
-cd\tc1\td1\t\t
-"""
 
 FILES = ("a1.nii.gz", "a1_lungs.nii.gz", "b1.nii.gz", "c/c1.mha", "c/c2.mha", "d1.mha", "c1.txt", "c2.txt", "x.nii.gz")
 
@@ -34,13 +20,8 @@ def folder(tmp_path):
     for name in FILES:
         (tmp_path / "data" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "data" / name).touch()
-    write(tmp_path)
+    write_tables(tmp_path)
     return tmp_path
-
-
-def write(folder, images=IMAGES, pairs=PAIRS):
-    (folder / "images.tsv").write_text(images, encoding="utf-8")
-    (folder / "pairs.tsv").write_text(pairs, encoding="utf-8")
 
 
 def lines_of(folder, **options):
@@ -73,7 +54,7 @@ def test_shipped_cohorts(cohort):
 
 
 def test_absolute_paths_stay(folder):
-    write(folder, IMAGES.replace("a1.nii.gz", f"{folder}/data/x.nii.gz"))
+    write_tables(folder, IMAGES.replace("a1.nii.gz", f"{folder}/data/x.nii.gz"))
     assert read_cohort(folder, folder / "data").images.loc["a1", "path"] == f"{folder}/data/x.nii.gz"
 
 
@@ -84,7 +65,7 @@ def test_what_spreadsheets_and_editors_do_to_a_table(folder):
 
 
 def test_names_that_look_like_other_things_stay_text(folder):
-    write(folder, IMAGES.replace("b1\tb\t", "007\tNA\t").replace("b1.nii.gz", "x.nii.gz"))
+    write_tables(folder, IMAGES.replace("b1\tb\t", "007\tNA\t").replace("b1.nii.gz", "x.nii.gz"))
     assert read_cohort(folder, folder / "data").images.loc["007", "subject"] == "NA"
 
 
@@ -153,7 +134,7 @@ def test_names_that_look_like_other_things_stay_text(folder):
     ],
 )
 def test_mistakes_in_images(folder, images, line):
-    write(folder, IMAGES.replace(*images))
+    write_tables(folder, IMAGES.replace(*images))
     found = lines_of(folder)
     assert len([each for each in found if each.startswith("images.tsv")]) == 1
     assert found[0].startswith(line), found
@@ -198,7 +179,7 @@ def test_mistakes_in_images(folder, images, line):
     ],
 )
 def test_mistakes_in_pairs(folder, pairs, line):
-    write(folder, pairs=PAIRS.replace(*pairs))
+    write_tables(folder, pairs=PAIRS.replace(*pairs))
     found = lines_of(folder)
     assert len(found) == 1
     assert found[0].startswith(line), found
@@ -206,18 +187,18 @@ def test_mistakes_in_pairs(folder, pairs, line):
 
 def test_no_test_pairs(folder):
     images = IMAGES.replace("validation\tb1", "train\tb1") + "e1\te\tvalidation\tx.nii.gz\t\n"
-    write(folder, images, PAIRS.splitlines()[0] + "\nab\ta1\tb1\t\t\n")
+    write_tables(folder, images, PAIRS.splitlines()[0] + "\nab\ta1\tb1\t\t\n")
     assert lines_of(folder) == ["pairs.tsv: fixed: found no pair of images of split 'test', expected at least one"]
 
 
 def test_empty_tables(folder):
-    write(folder, pairs=PAIRS.splitlines()[0] + "\n")
+    write_tables(folder, pairs=PAIRS.splitlines()[0] + "\n")
     assert lines_of(folder) == ["pairs.tsv: found a header and no rows, expected at least one row"]
-    write(folder, pairs="")
+    write_tables(folder, pairs="")
     assert lines_of(folder)[0].startswith(
         "pairs.tsv, row 1: found '', expected a tab-separated table (UTF-8) with the columns pair"
     )
-    write(folder, images=IMAGES.splitlines()[0])
+    write_tables(folder, images=IMAGES.splitlines()[0])
     assert lines_of(folder) == ["images.tsv: found a header and no rows, expected at least one row"]
 
 
@@ -239,13 +220,13 @@ def test_no_data_root_is_one_line(folder):
 
 def test_all_problems_are_listed(folder):
     images = IMAGES.replace("validation", "val").replace("d1.mha", "d2.mha")
-    write(folder, images, PAIRS.replace("c1\td1", "c1\te1"))
+    write_tables(folder, images, PAIRS.replace("c1\td1", "c1\te1"))
     found = lines_of(folder)
     assert [line.partition(": ")[0] for line in found] == ["images.tsv, row 3", "images.tsv, row 6", "pairs.tsv, row 3"]
 
 
 def test_landmarks_may_be_shared_by_pairs_of_the_same_image(folder):
-    write(folder, pairs=PAIRS.replace("cd\tc1\td1\t\t", "cd\tc1\td1\tc1.txt\tx.nii.gz"))
+    write_tables(folder, pairs=PAIRS.replace("cd\tc1\td1\t\t", "cd\tc1\td1\tc1.txt\tx.nii.gz"))
     assert read_cohort(folder, folder / "data").pairs_with_landmarks() == ["c", "cd"]
 
 
@@ -255,7 +236,7 @@ def test_a_thousand_pairs_are_read_quickly(tmp_path):
         split = ("train", "validation", "test")[number % 3]
         images += (f"s{number}{side}\ts{number}\t{split}\ts{number}{side}.nii.gz\t" for side in "fm")
         pairs.append(f"s{number}\ts{number}f\ts{number}m\ts{number}f.txt\ts{number}m.txt")
-    write(tmp_path, "\n".join(images), "\n".join(pairs))
+    write_tables(tmp_path, "\n".join(images), "\n".join(pairs))
     started = time.process_time()
     assert len(read_cohort(tmp_path, "data", made_by_workflow=True).pairs) == 1000
     assert time.process_time() - started < 2

@@ -3,29 +3,14 @@
 import copy
 from pathlib import Path
 
-import pandas as pd
 import pytest
+from made_cohorts import CHAPTER_MM3, cohort_of
 
 from regnet.errors import ConfigError
 from regnet.experiment.checking import read_config
-from regnet.experiment.cohort import Cohort
 from regnet.experiment.plan import block_flop, describe, image_volumes, plan, remaining_jobs
 
 ROOT = Path(__file__).parents[2]
-
-CHAPTER_MM3 = 446 * 0.781 * 315 * 0.781 * 129 * 2.5
-"""Of an image of the chapter's cohort."""
-
-
-def cohort_of(tested, trained=1, validated=1):
-    """Subjects of each split with two images each."""
-    counts = {"train": trained, "validation": validated, "test": tested}
-    subjects = [f"{split}{number}" for split, count in counts.items() for number in range(count)]
-    names = [f"{subject}_{scan}" for subject in subjects for scan in "ab"]
-    splits = [name.split("_")[0].rstrip("0123456789") for name in names]
-    images = pd.DataFrame({"subject": [name[:-2] for name in names], "split": splits, "path": "", "mask": ""}, index=names)
-    pairs = pd.DataFrame({"fixed": names[::2], "moving": names[1::2], "split": splits[::2], "fixed_landmarks": "x"})
-    return Cohort(images, pairs.set_axis(subjects))
 
 
 def planned(tested=2, change=lambda config: None):

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from test_summaries import DRAWS, landmarks
+from made_landmarks import DRAWS, landmarks
 
 from regnet.evaluation.long_tables import read_table
 from regnet.evaluation.significance import paired_tests

@@ -13,7 +13,7 @@ from matplotlib.contour import ContourSet
 from matplotlib.text import Text
 
 from regnet.errors import InputError
-from regnet.evaluation import point_errors
+from regnet.evaluation import landmark_errors
 from regnet.evaluation.long_tables import FREQUENCIES, collect, read_slices, save_slices
 from regnet.evaluation.long_tables import LANDMARK_COLUMNS as LANDMARKS
 from regnet.evaluation.summaries import accuracy, capture_curve, held_ranges
@@ -32,7 +32,7 @@ def landmarks(count=60, methods=("bspline_1r", "bspline_3r", "regnet")):
     moving = fixed + random.normal(0, 3.5, (count, 3))
     transforms = {"affine": sitk.TranslationTransform(3, [0.5, 0, 0])}
     transforms |= {method: sitk.TranslationTransform(3, [0.2, step, 0.0]) for step, method in enumerate(methods)}
-    return point_errors.pair_errors("p1", transforms, fixed, moving, 8.0, Grid((9, 9, 9), (1.0, 1.0, 1.0)))
+    return landmark_errors.pair_errors("p1", transforms, fixed, moving, 8.0, Grid((9, 9, 9), (1.0, 1.0, 1.0)))
 
 
 @pytest.fixture

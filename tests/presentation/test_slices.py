@@ -2,15 +2,12 @@
 
 import numpy as np
 import SimpleITK as sitk
+from made_landmarks import scaling, shift
 
 from regnet.evaluation.long_tables import read_slices, save_slices
 from regnet.images.transforms import displacement_image, field_transform, jacobian_determinant
 from regnet.images.volumes import Grid
 from regnet.presentation.slices import example_slices, field_error_slices, field_slices, jacobian_slices
-
-
-def shift(*vector):
-    return sitk.TranslationTransform(3, [float(component) for component in vector])
 
 
 def phantom():
@@ -56,12 +53,6 @@ def test_field_slices_hold_the_magnitude_in_mm(tmp_path):
     np.testing.assert_allclose(slices["medium"], 5)
     assert slices["high"].shape == slices["ct"].shape == (6, 5)
     assert not slices["high"].any()
-
-
-def scaling(x, y, z):
-    transform = sitk.AffineTransform(3)
-    transform.SetMatrix([x, 0, 0, 0, y, 0, 0, 0, z])
-    return transform
 
 
 def test_jacobian_slices_hold_the_determinant_of_the_whole_transform():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import SimpleITK as sitk
 
-from regnet.evaluation import point_errors
+from regnet.evaluation import landmark_errors, point_errors
 from regnet.evaluation.long_tables import LANDMARK_COLUMNS, POINT_COLUMNS, collect
 from regnet.images.volumes import Grid
 from regnet.presentation import table_2_1
@@ -29,7 +29,7 @@ def landmarks(*more_methods):
 
     def errors(pair, moving, regnet):
         transforms = {"affine": sitk.Transform(3, sitk.sitkIdentity)}
-        table = point_errors.pair_errors(pair, transforms, fixed[: len(moving)], np.array(moving, float), 8.0, GRID)
+        table = landmark_errors.pair_errors(pair, transforms, fixed[: len(moving)], np.array(moving, float), 8.0, GRID)
         network = table.assign(method="regnet", error=regnet, error_x=0.0, error_y=0.0, error_z=regnet)
         return [table, network, *(network.assign(method=name) for name in more_methods)]
 

@@ -12,7 +12,7 @@ sys.path.append(str(Path(str(workflow.current_basedir)).parent / "scripts"))
 from regnet.experiment.checking import checked_cohort
 from regnet.errors import RegNetError
 from regnet.system.jobs import STARTED_BY
-from regnet.system.source_files import source_files
+from regnet.system.source_files import code_of, scripts
 from regnet.registration.methods import configured, memory_mb, method_files
 from regnet.system.resources import shipped
 from regnet.learning.released import find_weights

@@ -25,7 +25,7 @@ rule evaluate_synthetic:
         fixed=synthetic_of_split("synthetic/{image}/{moving}_{frequency}/fixed.npy"),
         moving=synthetic_of_split("synthetic/{image}/{moving}.npy"),
         dvf=synthetic_of_split("synthetic/{image}/{moving}_{frequency}/dvf.npz"),
-        code=source_files("evaluation.point_errors", "learning.training", "synthesis.pairs", "system.machine"),
+        code=code_of("evaluate_synthetic"),
     output:
         errors="results/{experiment}/evaluation/synthetic/{variant}_{split}.csv",
         machine="results/{experiment}/evaluation/synthetic/{variant}_{split}.machine.json",
@@ -54,7 +54,7 @@ rule evaluate_landmarks:
         moving_landmarks=lambda wildcards: of_cohort("pairs", wildcards.pair, "moving_landmarks"),
         fixed=given_image("fixed"),
         moving=given_image("moving"),
-        code=source_files("evaluation.point_errors", "images.landmarks", "evaluation.long_tables"),
+        code=code_of("evaluate_landmarks"),
     output:
         errors="results/{experiment}/evaluation/landmarks/{pair}.csv",
     log:
@@ -88,7 +88,7 @@ rule evaluate_seeds:
             pair=cohort.pairs_with_landmarks(),
             allow_missing=True,
         ),
-        code=source_files("evaluation.point_errors"),
+        code=code_of("evaluate_seeds"),
     output:
         spread="results/{experiment}/evaluation/seeds.csv",
     log:
@@ -109,7 +109,7 @@ rule evaluate_regularity:
     input:
         transforms=transforms_of("{pair}"),
         mask=pair_image("fixed", SPACING, "_mask"),
-        code=source_files("evaluation.field_errors"),
+        code=code_of("evaluate_regularity"),
     output:
         regularity="results/{experiment}/evaluation/regularity/{pair}.csv",
     log:
@@ -131,7 +131,7 @@ rule evaluate_fields:
         transforms=transforms_of("{pair}"),
         truth=lambda wildcards: TRUE_FIELDS[wildcards.pair],
         mask=pair_image("fixed", SPACING, "_mask"),
-        code=source_files("evaluation.field_errors"),
+        code=code_of("evaluate_fields"),
     output:
         errors="results/{experiment}/evaluation/field_errors/{pair}.csv",
     log:
@@ -151,7 +151,7 @@ rule collect_synthetic:
     """Put the errors on synthetic pairs into one long table."""
     input:
         errors=[f"{RESULTS}/evaluation/synthetic/{variant}_{split}.csv" for variant, split in EVALUATED],
-        code=source_files("evaluation.long_tables"),
+        code=code_of("collect"),
     output:
         errors="results/{experiment}/evaluation/synthetic.csv",
     log:
@@ -171,7 +171,7 @@ rule collect_landmarks:
     """Put the landmark errors of all pairs and methods into one long table."""
     input:
         errors=[f"{RESULTS}/evaluation/landmarks/{pair}.csv" for pair in cohort.pairs_with_landmarks()],
-        code=source_files("evaluation.long_tables"),
+        code=code_of("collect"),
     output:
         errors="results/{experiment}/evaluation/landmarks.csv",
     log:
@@ -191,7 +191,7 @@ rule collect_regularity:
     """Put the Jacobian determinants of all pairs and methods into one long table."""
     input:
         errors=[f"{RESULTS}/evaluation/regularity/{pair}.csv" for pair in cohort.test_pairs()],
-        code=source_files("evaluation.long_tables"),
+        code=code_of("collect"),
     output:
         errors="results/{experiment}/evaluation/regularity.csv",
     log:
@@ -211,7 +211,7 @@ rule collect_fields:
     """Put the errors of the whole field of all pairs and methods into one long table."""
     input:
         errors=[f"{RESULTS}/evaluation/field_errors/{pair}.csv" for pair in TRUE_FIELDS],
-        code=source_files("evaluation.long_tables"),
+        code=code_of("collect"),
     output:
         errors="results/{experiment}/evaluation/field_errors.csv",
     log:
@@ -231,7 +231,7 @@ rule collect_runs:
     """Put the seconds and the peak memory of all registrations into one long table."""
     input:
         benchmarks=expand(f"{RESULTS}/benchmarks/register/{{method}}/{{pair}}.tsv", method=METHODS, pair=cohort.test_pairs()),
-        code=source_files("evaluation.long_tables"),
+        code=code_of("collect_runs"),
     output:
         runs="results/{experiment}/evaluation/runs.csv",
     log:
@@ -251,7 +251,7 @@ rule field_statistics:
     """Describe the synthetic DVFs of the training images: displacement, spectrum, Jacobian determinant, folding."""
     input:
         dvf=[path for paths in TRAINING_FIELDS.values() for path in paths],
-        code=source_files("evaluation.field_statistics"),
+        code=code_of("field_statistics"),
     output:
         distributions="results/{experiment}/evaluation/field_distributions.csv",
         summary="results/{experiment}/evaluation/field_statistics.csv",
@@ -279,7 +279,7 @@ rule slice_fields:
             frequency=FREQUENCIES,
             allow_missing=True,
         ),
-        code=source_files("presentation.slices", "synthesis.pairs"),
+        code=code_of("slice_fields"),
     output:
         slices="results/{experiment}/evaluation/field_slices.npz",
     log:
@@ -302,7 +302,7 @@ rule slice_example:
         mask=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[cohort.test_pairs()[0], 'fixed']}_mask.nii.gz",
         moving=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[cohort.test_pairs()[0], 'moving']}.nii.gz",
         transforms=transforms_of(cohort.test_pairs()[0]),
-        code=source_files("presentation.slices"),
+        code=code_of("slice_example"),
     output:
         slices="results/{experiment}/evaluation/example_slices.npz",
         jacobian="results/{experiment}/evaluation/jacobian_slices.npz",
@@ -329,7 +329,7 @@ if TRUE_FIELDS:
             mask=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[next(iter(TRUE_FIELDS)), 'fixed']}_mask.nii.gz",
             truth=next(iter(TRUE_FIELDS.values())),
             transforms=transforms_of(next(iter(TRUE_FIELDS))),
-            code=source_files("presentation.slices"),
+            code=code_of("slice_field_error"),
         output:
             slices="results/{experiment}/evaluation/field_error_slices.npz",
         log:

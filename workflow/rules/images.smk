@@ -5,7 +5,7 @@ if config["phantom"] is not None:
     rule phantom:
         """Make one subject of the embedded cohort: baseline, follow-up, landmarks and the true DVF."""
         input:
-            code=source_files("datasets.phantom"),
+            code=code_of("phantom"),
         output:
             baseline=f"{DATA_ROOT}/{{subject}}_baseline.nii.gz",
             followup=f"{DATA_ROOT}/{{subject}}_followup.nii.gz",
@@ -32,7 +32,7 @@ rule segment_lungs:
     """Segment the lungs of an image that comes without a mask."""
     input:
         image=lambda wildcards: of_cohort("images", wildcards.image, "path"),
-        code=source_files("images.lungs"),
+        code=code_of("segment_lungs"),
     output:
         mask="results/{experiment}/masks/{image}.nii.gz",
     log:
@@ -51,7 +51,7 @@ rule resample:
     input:
         image=lambda wildcards: of_cohort("images", wildcards.image, "path"),
         mask=given_mask,
-        code=source_files("images.volumes"),
+        code=code_of("resample"),
     output:
         image="results/{experiment}/images/{spacing}mm/{image}.nii.gz",
         mask="results/{experiment}/images/{spacing}mm/{image}_mask.nii.gz",

@@ -24,33 +24,15 @@ COMPUTED = [
     *(("evaluate_synthetic", f"evaluation/synthetic/{variant}_{split}.machine.json") for variant, split in EVALUATED),
 ]
 
-# The modules that numbers in the tables depend on, and the scripts that call them; not those of figures and pages.
-NUMERICAL_MODULES = [
-    *(
-        "datasets.phantom",
-        "images.lungs",
-        "images.volumes",
-        "synthesis.pairs",
-        "learning.training",
-        "learning.inference",
-        "registration.run",
-        "registration.regnet",
-    ),
-    *(
-        "evaluation.point_errors",
-        "evaluation.field_errors",
-        "evaluation.field_statistics",
-        "presentation.comparison",
-        "presentation.table_2_1",
-        "experiment.provenance",
-    ),
-]
-NUMERICAL_SCRIPTS = [
-    *("phantom", "segment_lungs", "resample", "synthesize", "sample_patches", "train", "released", "register"),
-    *("register_regnet", "evaluate_synthetic", "evaluate_landmarks", "evaluate_regularity", "evaluate_fields", "collect"),
-    *("field_statistics", "table_2_1", "comparison", "capture_range"),
-]
-NUMERICAL_CODE = [*source_files(*NUMERICAL_MODULES), *(f"workflow/scripts/{name}.py" for name in NUMERICAL_SCRIPTS)]
+# What makes a script one of figures and pages: numbers in the tables do not depend on those.
+SHOWING = re.compile("presentation/(figures/|slices|report|viewer)")
+NUMERICAL_SCRIPTS = [script for script in scripts() if not any(map(SHOWING.search, code_of(script)))]
+NUMERICAL_CODE = sorted(
+    {
+        *(f"workflow/scripts/{script}.py" for script in NUMERICAL_SCRIPTS),
+        *(path for script in NUMERICAL_SCRIPTS for path in code_of(script)),
+    }
+)
 
 GIVEN_WEIGHTS = dict.fromkeys(
     [
@@ -98,7 +80,7 @@ rule provenance:
     input:
         facts="results/{experiment}/evaluation/provenance.json",
         tables=[f"{RESULTS}/{table}{suffix}" for table, suffixes in TABLES.items() for suffix in suffixes],
-        code=source_files("experiment.provenance"),
+        code=code_of("provenance"),
     output:
         expand("results/{experiment}/{table}.provenance.json", table=TABLES, allow_missing=True),
     log:

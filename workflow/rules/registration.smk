@@ -66,7 +66,7 @@ rule register_regnet:
         fixed_mask=stage_images("fixed", "_mask") if config["regnet"]["region"] == "mask" else [],
         initial="results/{experiment}/registrations/affine/{pair}/transform.h5",
         weights=lambda wildcards: [stage_weights(spacing) for spacing in STAGES],
-        code=source_files("registration.regnet", "learning.training", "system.machine"),
+        code=code_of("register_regnet"),
     output:
         transform="results/{experiment}/registrations/regnet/{pair}/transform.h5",
         machine="results/{experiment}/registrations/regnet/{pair}/machine.json",

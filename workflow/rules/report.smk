@@ -47,7 +47,7 @@ rule viewer:
         given_fixed=given_image("fixed"),
         given_moving=given_image("moving"),
         parts=[os.path.relpath(shipped("viewer") / part) for part in VIEWER_PARTS],
-        code=source_files("presentation.viewer", "presentation.slices", "figures.overview", "images.landmarks"),
+        code=code_of("viewer"),
     output:
         page="results/{experiment}/viewers/{pair}.html",
         picture=report(
@@ -85,7 +85,7 @@ rule cohort_page:
         pairs=f"{config['cohort']}/pairs.tsv",
         resampled=[f"{RESULTS}/images/{NETWORK_SPACING}mm/{image}.nii.gz" for image in cohort.images.index],
         masks=[f"{RESULTS}/images/{NETWORK_SPACING}mm/{image}_mask.nii.gz" for image in cohort.images.index],
-        code=source_files("presentation.report"),
+        code=code_of("cohort_page"),
     output:
         page=report(
             "results/{experiment}/report/cohort.html",
@@ -111,7 +111,7 @@ rule table_page:
     """Make the page that shows a table."""
     input:
         table="results/{experiment}/tables/{table}.md",
-        code=source_files("presentation.report"),
+        code=code_of("table_page"),
     output:
         page=report(
             "results/{experiment}/report/{table}.html",
@@ -139,7 +139,7 @@ rule run_pages:
     input:
         benchmarks=BENCHMARKS,
         evaluation=multiext("results/{experiment}/evaluation/", "landmarks.csv", "synthetic.csv"),
-        code=source_files("presentation.report", "system.machine"),
+        code=code_of("run_pages"),
     output:
         times_csv="results/{experiment}/report/run_times.csv",
         times=report(

@@ -29,7 +29,7 @@ rule table_2_1:
         landmarks="results/{experiment}/evaluation/landmarks.csv",
         synthetic="results/{experiment}/evaluation/synthetic.csv",
         weights=expand("results/{experiment}/models/{variant}/model.safetensors", variant=VARIANTS, allow_missing=True),
-        code=source_files("presentation.table_2_1", "learning.inference"),
+        code=code_of("table_2_1"),
     output:
         csv="results/{experiment}/tables/table_2_1.csv",
         md="results/{experiment}/tables/table_2_1.md",
@@ -51,7 +51,7 @@ rule figure_2_2:
     """Figure 2.2: heat maps of the magnitude of synthetic DVFs."""
     input:
         slices="results/{experiment}/evaluation/field_slices.npz",
-        code=source_files("figures.chapter"),
+        code=code_of("figure_2_2"),
     output:
         png=report(
             "results/{experiment}/figures/figure_2_2.png",
@@ -76,7 +76,7 @@ rule figure_field_statistics:
     input:
         distributions="results/{experiment}/evaluation/field_distributions.csv",
         summary="results/{experiment}/evaluation/field_statistics.csv",
-        code=source_files("figures.synthesis"),
+        code=code_of("figure_field_statistics"),
     output:
         png=report(
             "results/{experiment}/figures/field_statistics.png",
@@ -100,7 +100,7 @@ rule figure_2_3:
     """Figure 2.3: residual landmark distances, all landmarks."""
     input:
         landmarks="results/{experiment}/evaluation/landmarks.csv",
-        code=source_files("figures.chapter"),
+        code=code_of("figure_2_3"),
     output:
         png=report(
             "results/{experiment}/figures/figure_2_3.png",
@@ -126,7 +126,7 @@ rule figure_2_4:
     """Figure 2.4: residual landmark distances, landmarks in the capture range."""
     input:
         landmarks="results/{experiment}/evaluation/landmarks.csv",
-        code=source_files("figures.chapter"),
+        code=code_of("figure_2_4"),
     output:
         png=report(
             "results/{experiment}/figures/figure_2_4.png",
@@ -152,7 +152,7 @@ rule figure_2_5:
     """Figure 2.5: example slices and difference images."""
     input:
         slices="results/{experiment}/evaluation/example_slices.npz",
-        code=source_files("figures.chapter"),
+        code=code_of("figure_2_5"),
     output:
         png=report(
             "results/{experiment}/figures/figure_2_5.png",
@@ -179,7 +179,7 @@ rule comparison:
         regularity="results/{experiment}/evaluation/regularity.csv",
         runs="results/{experiment}/evaluation/runs.csv",
         field_errors="results/{experiment}/evaluation/field_errors.csv" if TRUE_FIELDS else [],
-        code=source_files("presentation.comparison", "evaluation.significance"),
+        code=code_of("comparison"),
     output:
         csv="results/{experiment}/tables/comparison.csv",
         tests="results/{experiment}/tables/comparison_tests.csv",
@@ -203,7 +203,7 @@ rule capture_range:
     """The error of all methods against the distance after the affine registration, in bins."""
     input:
         landmarks="results/{experiment}/evaluation/landmarks.csv",
-        code=source_files("presentation.comparison"),
+        code=code_of("capture_range"),
     output:
         csv="results/{experiment}/tables/capture_range.csv",
         md="results/{experiment}/tables/capture_range.md",
@@ -226,7 +226,7 @@ rule figure_comparison:
     input:
         landmarks="results/{experiment}/evaluation/landmarks.csv",
         comparison="results/{experiment}/tables/comparison.csv",
-        code=source_files("figures.comparison", "presentation.comparison"),
+        code=code_of("figure_comparison"),
     output:
         png=report(
             "results/{experiment}/figures/comparison.png",
@@ -252,7 +252,7 @@ rule figure_accuracy_time:
     """Accuracy against the seconds of a registration."""
     input:
         comparison="results/{experiment}/tables/comparison.csv",
-        code=source_files("figures.comparison", "presentation.comparison"),
+        code=code_of("figure_accuracy_time"),
     output:
         png=report(
             "results/{experiment}/figures/accuracy_time.png",
@@ -278,7 +278,7 @@ rule figure_capture_range:
     """The error of all methods against the distance after the affine registration."""
     input:
         curve="results/{experiment}/tables/capture_range.csv",
-        code=source_files("figures.comparison"),
+        code=code_of("figure_capture_range"),
     output:
         png=report(
             "results/{experiment}/figures/capture_range.png",
@@ -306,7 +306,7 @@ rule figure_jacobian:
     input:
         regularity="results/{experiment}/evaluation/regularity.csv",
         slices="results/{experiment}/evaluation/jacobian_slices.npz",
-        code=source_files("figures.fields"),
+        code=code_of("figure_jacobian"),
     output:
         png=report(
             "results/{experiment}/figures/jacobian.png",
@@ -333,7 +333,7 @@ if TRUE_FIELDS:
         input:
             field_errors="results/{experiment}/evaluation/field_errors.csv",
             slices="results/{experiment}/evaluation/field_error_slices.npz",
-            code=source_files("figures.fields"),
+            code=code_of("figure_field_error"),
         output:
             png=report(
                 "results/{experiment}/figures/field_error.png",
@@ -357,7 +357,7 @@ rule training_curves:
     """The curves of a training: loss and validation MAE, in all and along each axis."""
     input:
         curves="results/{experiment}/models/{variant}/training.csv",
-        code=source_files("figures.training", "evaluation.long_tables"),
+        code=code_of("training_curves"),
     output:
         png=report(
             "results/{experiment}/figures/training_{variant}.png",

@@ -8,7 +8,7 @@ rule synthesize:
     input:
         image=f"results/{{experiment}}/images/{NETWORK_SPACING}mm/{{image}}.nii.gz",
         mask=f"results/{{experiment}}/images/{NETWORK_SPACING}mm/{{image}}_mask.nii.gz",
-        code=source_files("synthesis.pairs"),
+        code=code_of("synthesize"),
     output:
         original=temp("results/{experiment}/synthetic/{image}/original.npy"),
         deformed=temp("results/{experiment}/synthetic/{image}/deformed.npy"),
@@ -54,7 +54,7 @@ rule sample_patches:
         dvf=rules.synthesize.output.dvf,
         deformation=rules.synthesize.output.deformation,
         mask=f"results/{{experiment}}/images/{NETWORK_SPACING}mm/{{image}}_mask.nii.gz",
-        code=source_files("synthesis.pairs"),
+        code=code_of("sample_patches"),
     output:
         samples=expand("results/{experiment}/patches/{image}/{pair}.npz", pair=SYNTHETIC_PAIRS, allow_missing=True),
     log:

@@ -13,7 +13,7 @@ if TRAINED:
             validation_fixed=synthetic_pairs("validation", "synthetic/{image}/{moving}_{frequency}/fixed.npy"),
             validation_moving=synthetic_pairs("validation", "synthetic/{image}/{moving}.npy"),
             start=lambda wildcards: given_weights(wildcards.variant) if config["training"]["mode"] == "finetune" else [],
-            code=source_files("learning.training"),
+            code=code_of("train"),
         output:
             best="results/{experiment}/models/{variant}/model.safetensors",
             last="results/{experiment}/models/{variant}/last.safetensors",
@@ -47,7 +47,7 @@ else:
         """Take the weights that the config names, after a look whether they are of the variant and for the spacing."""
         input:
             weights=lambda wildcards: given_weights(wildcards.variant),
-            code=source_files("learning.inference"),
+            code=code_of("released"),
         output:
             weights="results/{experiment}/models/{variant}/model.safetensors",
         log:

@@ -1,7 +1,7 @@
 """Measure all methods on the landmarks of a pair."""
 
+from regnet.evaluation.landmark_errors import pair_errors
 from regnet.evaluation.long_tables import write_errors
-from regnet.evaluation.point_errors import pair_errors
 from regnet.images.landmarks import read_landmark_pair
 from regnet.images.transforms import read_transform
 from regnet.images.volumes import Grid, read_image

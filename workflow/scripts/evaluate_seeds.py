@@ -1,7 +1,7 @@
 """Measure the spread of the landmark errors over seeds."""
 
+from regnet.evaluation.landmark_errors import seed_spread
 from regnet.evaluation.long_tables import LANDMARK_COLUMNS, collect, read_errors, write_errors
-from regnet.evaluation.point_errors import seed_spread
 from regnet.images.transforms import read_transform
 from regnet.system.jobs import log_to
 

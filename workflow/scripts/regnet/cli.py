@@ -415,8 +415,8 @@ def _transform_points(arguments: argparse.Namespace) -> str:
 
 def _evaluate(arguments: argparse.Namespace) -> str:
     """Measure transforms; gives the table of their errors."""
+    from regnet.evaluation.landmark_errors import landmark_table, transform_errors
     from regnet.evaluation.long_tables import write_errors
-    from regnet.evaluation.point_errors import landmark_table, transform_errors
     from regnet.images.landmarks import read_landmark_pair
     from regnet.images.transforms import read_transform
     from regnet.images.volumes import IDENTITY

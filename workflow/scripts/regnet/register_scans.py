@@ -20,7 +20,7 @@ import torch
 from regnet import __version__
 from regnet.conventions import job_seed
 from regnet.errors import ConfigError, InputError, RegistrationError
-from regnet.evaluation.point_errors import landmark_table, transform_errors
+from regnet.evaluation.landmark_errors import landmark_table, transform_errors
 from regnet.images.landmarks import read_landmark_pair, refuse_points_outside
 from regnet.images.lungs import segment_lungs
 from regnet.images.transforms import compose, displacement_image, jacobian_determinant, warp, write_transform
@@ -137,7 +137,7 @@ def register_scans(
     report : dict
         The content of ``report.json``.
     errors : pandas.DataFrame or None
-        Of `regnet.evaluation.point_errors.landmark_table`, if there are landmarks: before registration, after affine,
+        Of `regnet.evaluation.landmark_errors.landmark_table`, if there are landmarks: before registration, after affine,
         after RegNet.
 
     Raises

@@ -38,6 +38,26 @@ def components(*names: str) -> list[str]:
     return [f"{name}_{axis}" for name in names for axis in AXES]
 
 
+def vector_columns(name: str, vectors: np.ndarray) -> dict[str, np.ndarray]:
+    """The columns of `components` with vectors ``(n, 3)``, x, y, z."""
+    return dict(zip(components(name), vectors.T, strict=True))
+
+
+def corresponding_points(**arrays: np.ndarray) -> list[np.ndarray]:
+    """The arrays as float ``(n, 3)``, x, y, z.
+
+    Raises
+    ------
+    ValueError
+        If they are not all ``(n, 3)``; it names the one that is not.
+    """
+    count = len(next(iter(arrays.values())))
+    for name, array in arrays.items():
+        if np.shape(array) != (count, 3):
+            raise ValueError(f"{name}: shape {np.shape(array)}, expected {(count, 3)}: x, y, z of each point")
+    return [np.asarray(array, float) for array in arrays.values()]
+
+
 LANDMARK_COLUMNS = {
     **dict.fromkeys(("method", "pair"), str),
     "landmark": int,

@@ -20,8 +20,8 @@ import numpy as np
 import SimpleITK as sitk
 
 from regnet.conventions import AIR_HU
+from regnet.evaluation.landmark_errors import landmark_errors
 from regnet.evaluation.long_tables import METHOD_NAMES
-from regnet.evaluation.point_errors import landmark_errors
 from regnet.images.transforms import jacobian_determinant, warp
 from regnet.images.volumes import IDENTITY, Grid, resample_ct, resample_mask
 from regnet.system.files import whole_file

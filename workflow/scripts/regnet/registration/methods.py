@@ -1,24 +1,15 @@
-"""Which registration methods there are: the module behind each, the package it needs, and the files it is made of.
-
-A method is a module with one function ``register`` (docs/adding-a-method.md), called by its name in `MODULES`, by the path of
-a ``.py`` file, or by the name under which Python imports it. Nothing is imported here before it is used.
-"""
+"""The registration methods of a config: checked without an import, the memory each takes, and the files it is made of."""
 
 import ast
-import importlib
 import importlib.util
 import os
-from collections.abc import Callable, Iterator, Mapping
-from functools import cache
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 from regnet.errors import ConfigError
-from regnet.system.source_files import source_files
-
-MODULES = ("elastix", "regnet", "demons", "syn", "greedy", "convexadam")
-"""The modules of this package that hold a method."""
+from regnet.registration.loading import MODULES
+from regnet.system.source_files import code_of, source_files
 
 PACKAGES = {"syn": ("ants", "antspyx"), "greedy": ("picsl_greedy", "picsl-greedy"), "convexadam": ("convexAdam", "convexadam")}
 """Modules whose package is not among those of requirements.in: how Python imports the package, and how pip calls it."""
@@ -119,23 +110,9 @@ def method_files(settings: Mapping[str, Any]) -> list[str]:
     """
     module = settings["module"]
     if module in MODULES:
-        code = source_files("registration.run", f"registration.{module}")
+        own = source_files(f"registration.{module}")
     else:
         path = str(_path(module))
-        code = (*source_files("registration.run"), os.path.relpath(path) if os.path.isabs(path) else path)
-    return [*code, *([settings["parameters"]] if module == "elastix" else [])]
-
-
-@cache
-def load(module: str) -> Callable[..., Any]:
-    """The function ``register`` of a method's module."""
-    if module in MODULES:
-        return importlib.import_module(f"regnet.registration.{module}").register
-    return (_load_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)).register
-
-
-def _load_file(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+        own = (os.path.relpath(path) if os.path.isabs(path) else path,)
+    files = [*code_of("register"), *own, *([settings["parameters"]] if module == "elastix" else [])]
+    return list(dict.fromkeys(files))

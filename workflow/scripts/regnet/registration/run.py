@@ -15,7 +15,7 @@ import SimpleITK as sitk
 from regnet.errors import RegistrationError
 from regnet.images.transforms import compose, cover, transform_points
 from regnet.images.volumes import Grid, crop, mask_corners
-from regnet.registration.methods import load
+from regnet.registration.loading import load
 from regnet.system.jobs import output_to
 
 log = logging.getLogger(__name__)

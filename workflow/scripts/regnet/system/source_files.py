@@ -1,14 +1,33 @@
-"""Which modules of this package a module uses: what a rule lists as inputs, so that a change reruns what depends on it."""
+"""Which modules of this package a script uses: a rule lists them as inputs, so that a change reruns what depends on it."""
 
 import os
 import re
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).parents[1]
 
+SCRIPTS = PACKAGE.parent
+"""Where the scripts of the rules are, beside the package."""
 
-@cache
+
+def code_of(script: str) -> tuple[str, ...]:
+    """Source files of all modules of the package that the script of a rule imports, directly or not.
+
+    Parameters
+    ----------
+    script
+        Its name in ``workflow/scripts``, without the suffix, for example ``"resample"``.
+
+    Returns
+    -------
+    tuple of str
+        Paths relative to the current folder.
+    """
+    return source_files(*_imports(SCRIPTS / f"{script}.py"))
+
+
 def source_files(*modules: str) -> tuple[str, ...]:
     """Source files of the given modules and of all modules of the package that they import, directly or not.
 
@@ -22,25 +41,30 @@ def source_files(*modules: str) -> tuple[str, ...]:
     tuple of str
         Paths relative to the current folder.
     """
-    found: dict[str, Path] = {}
+    return tuple(os.path.relpath(path) for path in _closure(modules))
+
+
+def _closure(modules: Iterable[str]) -> list[Path]:
+    """The files of modules and of what they import, in the order of the modules' names."""
+    paths: dict[str, Path] = {}
     waiting = list(modules)
     while waiting:
         module = waiting.pop()
-        if module in found:
-            continue
-        found[module] = _path(module)
-        waiting += _imports(module)
-    return tuple(os.path.relpath(found[module]) for module in sorted(found))
+        if module not in paths:
+            paths[module] = PACKAGE / f"{module.replace('.', '/')}.py"
+            waiting += _imports(paths[module])
+    return [paths[module] for module in sorted(paths)]
 
 
-def _path(module: str) -> Path:
-    return PACKAGE / f"{module.replace('.', '/')}.py"
+def scripts() -> list[str]:
+    """The names of all scripts of rules, for `code_of`."""
+    return sorted(path.stem for path in SCRIPTS.glob("*.py"))
 
 
 @cache
-def _imports(module: str) -> list[str]:
-    """The modules of the package that a module imports, in functions too.
+def _imports(path: Path) -> list[str]:
+    """The modules of the package that a file imports, in functions too.
 
     Found as text: every job of the workflow asks for all of them, and parsing takes a second.
     """
-    return re.findall(r"^ *from regnet\.([\w.]+) import ", _path(module).read_text(encoding="utf-8"), re.MULTILINE)
+    return re.findall(r"^ *from regnet\.([\w.]+) import ", path.read_text(encoding="utf-8"), re.MULTILINE)

@@ -1,0 +1,31 @@
+"""The function behind a method's name.
+
+A method is a module with one function ``register`` (docs/adding-a-method.md). The config names the module by its name in
+`MODULES`, by the path of a ``.py`` file, or by the name under which Python imports it. No module is imported before it is used.
+"""
+
+import importlib
+import importlib.util
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+MODULES = ("elastix", "regnet", "demons", "syn", "greedy", "convexadam")
+"""The modules of this package that hold a method."""
+
+
+@cache
+def load(module: str) -> Callable[..., Any]:
+    """The function ``register`` of a method's module."""
+    if module in MODULES:
+        return importlib.import_module(f"regnet.registration.{module}").register
+    return (_load_file(Path(module)) if module.endswith(".py") else importlib.import_module(module)).register
+
+
+def _load_file(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
