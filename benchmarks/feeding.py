@@ -15,9 +15,9 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from regnet.learning.batches import Feed
+from regnet.learning.batches import Feed, SyntheticPairs, flip
 from regnet.learning.network import RegNet
-from regnet.learning.training import SyntheticPairs, Trainer, flip, has_fast_bfloat16
+from regnet.learning.training import Trainer, has_fast_bfloat16
 from regnet.synthesis.samples import HU_PER_UNIT, SamplePool, Samples
 
 SHAPE = (320, 250, 350)

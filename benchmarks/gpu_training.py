@@ -6,8 +6,8 @@ import torch
 from training_step import STAGE, TEXTURES, Replayed
 
 from regnet.learning.network import RegNet
-from regnet.learning.textures import random_field, random_texture, warp
-from regnet.learning.training import Batch, TexturePairs, Trainer, mean_absolute_errors
+from regnet.learning.textures import TexturePairs, random_field, random_texture, warp
+from regnet.learning.training import Batch, Trainer, mean_absolute_errors
 
 PATCHES = 256
 """Patches per step."""

@@ -22,8 +22,10 @@ from regnet.images.landmarks import read_landmark_pair
 from regnet.images.transforms import compose, field_transform, read_transform, transform_points, write_transform
 from regnet.images.volumes import IDENTITY, Grid, read_ct, read_mask, resample, resample_ct, resample_mask, write_image
 from regnet.learning import inference
-from regnet.learning.inference import DenseNetwork, load_network, near_mask, output_lattice
+from regnet.learning.inference import DenseNetwork
 from regnet.learning.network import RegNet, window_size
+from regnet.learning.tiles import near_mask, output_lattice
+from regnet.learning.weight_files import load_network
 from regnet.registration import elastix, regnet
 
 WINDOW = (-1000, 400)

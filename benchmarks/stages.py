@@ -19,8 +19,8 @@ from regnet.evaluation.field_errors import pair_regularity
 from regnet.images.lungs import segment_lungs
 from regnet.images.transforms import transform_points
 from regnet.images.volumes import IDENTITY, Grid, read_ct, resample_ct, resample_mask
-from regnet.learning.inference import load_network
 from regnet.learning.released import find_weights
+from regnet.learning.weight_files import load_network
 from regnet.registration.regnet import Stage, register_stages
 from regnet.synthesis.pairs import deform, deform_mask, random_dvf
 

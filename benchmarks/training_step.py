@@ -13,7 +13,8 @@ import pandas as pd
 import torch
 
 from regnet.learning.network import RegNet
-from regnet.learning.training import Batch, TexturePairs, Trainer, has_fast_bfloat16, mean_absolute_errors
+from regnet.learning.textures import TexturePairs
+from regnet.learning.training import Batch, Trainer, has_fast_bfloat16, mean_absolute_errors
 
 PATCHES = 16
 """Patches per step."""

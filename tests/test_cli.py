@@ -24,9 +24,9 @@ from regnet.cli import main
 from regnet.images.landmarks import read_landmarks, write_landmarks
 from regnet.images.transforms import read_transform, transform_points
 from regnet.images.volumes import Grid, read_image, write_image
-from regnet.learning.inference import save_network
 from regnet.learning.network import RegNet
 from regnet.learning.textures import random_texture
+from regnet.learning.weight_files import save_network
 
 ROOT = Path(__file__).parents[1]
 SPACING = 2.0

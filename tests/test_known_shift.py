@@ -18,7 +18,7 @@ import torch
 
 from regnet.images.transforms import compose, field_transform, read_transform, transform_points, warp, write_transform
 from regnet.images.volumes import Grid, read_image, resample_ct, write_image
-from regnet.learning.inference import load_network
+from regnet.learning.weight_files import load_network
 from regnet.registration import regnet
 from regnet.registration.methods import PACKAGES
 from regnet.registration.run import register_pair

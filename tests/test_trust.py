@@ -15,7 +15,7 @@ from regnet.experiment.checking import read_config
 from regnet.experiment.cohort import read_cohort
 from regnet.experiment.schemas import check_config
 from regnet.learning.checkpoints import Checkpoints
-from regnet.learning.inference import load_network
+from regnet.learning.weight_files import load_network
 from regnet.synthesis.pairs import SyntheticDVF
 from regnet.synthesis.samples import Samples
 

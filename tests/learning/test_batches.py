@@ -10,8 +10,7 @@ import pytest
 import torch
 
 from regnet.errors import InputError
-from regnet.learning.batches import DeviceVolumes, Feed, Prefetch
-from regnet.learning.training import SyntheticPairs, flip
+from regnet.learning.batches import DeviceVolumes, Feed, Prefetch, SyntheticPairs, flip
 from regnet.synthesis.samples import MappedVolumes, SamplePool, Samples, normalize
 
 SHAPES = [(70, 60, 58), (64, 40, 75), (70, 60, 58)]

@@ -11,8 +11,9 @@ from torch import nn
 
 from regnet.errors import ConfigError, InputError
 from regnet.learning.devices import has_right_bfloat16
-from regnet.learning.inference import MASK_MARGIN, MIRRORINGS, DenseNetwork, continued, folded, near_mask, output_lattice, tiles
+from regnet.learning.inference import MIRRORINGS, DenseNetwork, continued, folded
 from regnet.learning.network import VARIANTS, RegNet
+from regnet.learning.tiles import MASK_MARGIN, near_mask, output_lattice, tiles
 from regnet.synthesis.samples import normalize
 
 WINDOW = (-1000, 400)

@@ -10,22 +10,13 @@ import torch
 
 from regnet.errors import InputError, RegNetError
 from regnet.images.volumes import Grid
-from regnet.learning.batches import Feed
-from regnet.learning.inference import load_network, save_network
+from regnet.learning.batches import Feed, flip
+from regnet.learning.devices import pick_device
 from regnet.learning.network import RegNet
-from regnet.learning.textures import random_field, random_texture, smooth, warp
-from regnet.learning.training import (
-    COLUMNS,
-    TexturePairs,
-    Trainer,
-    flip,
-    has_fast_bfloat16,
-    learning_rate,
-    mean_absolute_errors,
-    pick_device,
-    train,
-    write_curves,
-)
+from regnet.learning.textures import TexturePairs, random_field, random_texture, smooth, warp
+from regnet.learning.training import COLUMNS, Trainer, has_fast_bfloat16, learning_rate, mean_absolute_errors, train
+from regnet.learning.training_job import write_curves
+from regnet.learning.weight_files import load_network, save_network
 from regnet.synthesis.pairs import deform, random_dvf
 from regnet.synthesis.samples import SamplePool, Samples, output_points
 

@@ -14,9 +14,9 @@ from torch.nn.utils import parameters_to_vector
 
 from regnet.errors import ConfigError, InputError
 from regnet.evaluation.long_tables import read_table
-from regnet.learning.inference import load_network
 from regnet.learning.network import RegNet
-from regnet.learning.training import PairFiles, TrainingJob
+from regnet.learning.training_job import PairFiles, TrainingJob
+from regnet.learning.weight_files import load_network
 from regnet.presentation.figures.training import CURVES
 from regnet.synthesis.samples import Samples
 

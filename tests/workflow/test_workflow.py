@@ -21,7 +21,7 @@ from regnet.experiment.checking import checked_cohort, read_config
 from regnet.experiment.plan import image_volumes, plan, remaining_jobs
 from regnet.experiment.provenance import compare, find_provenance, read_provenance
 from regnet.images.transforms import read_transform
-from regnet.learning.inference import load_network, save_network
+from regnet.learning.weight_files import load_network, save_network
 from regnet.presentation import comparison
 from regnet.presentation.table_2_1 import COLUMNS
 

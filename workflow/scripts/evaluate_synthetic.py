@@ -4,8 +4,9 @@ import torch
 
 from regnet.evaluation.long_tables import write_errors
 from regnet.evaluation.point_errors import sample_errors
-from regnet.learning.inference import load_network, predict_samples
-from regnet.learning.training import device_name, pick_device
+from regnet.learning.devices import device_name, pick_device
+from regnet.learning.inference import predict_samples
+from regnet.learning.weight_files import load_network
 from regnet.synthesis.pairs import SyntheticDVF
 from regnet.synthesis.samples import SamplePool
 from regnet.system.jobs import log_to

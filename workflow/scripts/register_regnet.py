@@ -4,8 +4,8 @@ import torch
 
 from regnet.images.transforms import read_transform, write_transform
 from regnet.images.volumes import Grid, read_ct, read_mask
-from regnet.learning.inference import load_network
-from regnet.learning.training import device_name, pick_device
+from regnet.learning.devices import device_name, pick_device
+from regnet.learning.weight_files import load_network
 from regnet.registration.regnet import Stage, register_stages
 from regnet.system.jobs import log_to
 from regnet.system.machine import write_machine

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from regnet.learning.inference import load_network
+from regnet.learning.weight_files import load_network
 from regnet.system.files import whole_file
 from regnet.system.jobs import log_to
 

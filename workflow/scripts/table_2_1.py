@@ -1,7 +1,7 @@
 """Make Table 2.1."""
 
 from regnet.evaluation.long_tables import LANDMARK_COLUMNS, POINT_COLUMNS, read_errors
-from regnet.learning.inference import load_network
+from regnet.learning.weight_files import load_network
 from regnet.presentation.table_2_1 import table_2_1, write_table
 from regnet.system.jobs import log_to
 

@@ -3,7 +3,8 @@
 import torch
 
 from regnet.conventions import job_seed
-from regnet.learning.training import PairFiles, TrainingJob, device_name
+from regnet.learning.devices import device_name
+from regnet.learning.training_job import PairFiles, TrainingJob
 from regnet.system.jobs import log_to
 from regnet.system.machine import write_machine
 

@@ -25,9 +25,9 @@ from regnet.images.landmarks import read_landmark_pair, refuse_points_outside
 from regnet.images.lungs import segment_lungs
 from regnet.images.transforms import compose, displacement_image, jacobian_determinant, warp, write_transform
 from regnet.images.volumes import IDENTITY, Grid, read_ct, read_mask, resample_ct, resample_mask, write_image
-from regnet.learning.inference import load_network
+from regnet.learning.devices import pick_device
 from regnet.learning.network import OUTPUT_STRIDE, RegNet
-from regnet.learning.training import pick_device
+from regnet.learning.weight_files import load_network
 from regnet.presentation.figures.overview import overview
 from regnet.presentation.figures.style import save_figure
 from regnet.presentation.slices import overview_slices

@@ -1,5 +1,6 @@
 """Feeding the network: the samples of a pool in batches, on the device where the network is. Only torch and numpy."""
 
+import json
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regnet.synthesis.samples import WINDOW_BEFORE, MappedVolumes, SamplePool, normalize
+from regnet.learning.network import window_size
+from regnet.synthesis.samples import HU_PER_UNIT, WINDOW_BEFORE, MappedVolumes, SamplePool, normalize
 
 log = logging.getLogger(__name__)
 
@@ -206,3 +208,63 @@ class Prefetch:
         self.source.load_state_dict(state)
         self._state = state
         self._waiting = self._worker.submit(self._make)
+
+
+def flip(batch: Batch, axes: tuple[int, ...]) -> Batch:
+    """Mirror windows and targets along some of the axes x = 0, y = 1, z = 2; the displacement along them changes sign."""
+    if not axes:
+        return batch
+    dims = [4 - axis for axis in axes]
+    sign = torch.ones(3, device=batch[2].device)
+    sign[list(axes)] = -1
+    fixed, moving, target = (tensor.flip(dims) for tensor in batch)
+    return fixed, moving, target * sign.view(1, 3, 1, 1, 1)
+
+
+class SyntheticPairs:
+    """Blocks from the synthetic pairs of a cohort, each drawn once before any is drawn again, mirrored and with noise.
+
+    Parameters
+    ----------
+    feed
+        The samples.
+    settings
+        The config's ``training``: ``batch``, ``flips`` and ``noise_sd`` (HU) are used.
+    rng
+        Source of all random numbers, whatever the device: the order, the mirroring and the noise.
+    """
+
+    def __init__(self, feed: Feed, settings: Mapping[str, Any], rng: np.random.Generator) -> None:
+        self.feed = feed
+        self.settings = settings
+        self.rng = rng
+        self.order = np.empty(0, int)
+        self.noise = Noise(settings["noise_sd"] / HU_PER_UNIT, rng, feed.device)
+
+    def batch(self) -> Batch:
+        """The next windows of fixed and moving images, and the displacements at their outputs."""
+        count = self.settings["batch"]
+        while len(self.order) < count:
+            self.order = np.concatenate([self.order, self.rng.permutation(len(self.feed))])
+        chosen, self.order = self.order[:count], self.order[count:]
+        # Samples of the same pair one after the other: their order in a batch has no meaning, and their windows are neighbours.
+        chosen = np.sort(chosen)
+        axes = tuple(np.flatnonzero(self.rng.integers(0, 2, 3)).tolist()) if self.settings["flips"] else ()
+        places = self.rng.integers(0, NOISE_VALUES - window_size(self.feed.pool.block) ** 3, (2, count))
+
+        def augment(batch: Batch, part: slice) -> Batch:
+            fixed, moving, target = flip(batch, axes)
+            self.noise.add_to(fixed, places[0, part])
+            self.noise.add_to(moving, places[1, part])
+            return fixed, moving, target
+
+        return self.feed.cut(chosen, augment)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator, and the samples that are next."""
+        return {"generator": json.dumps(self.rng.bit_generator.state), "order": torch.from_numpy(self.order)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave for a pool of the same samples."""
+        self.rng.bit_generator.state = json.loads(state["generator"])
+        self.order = state["order"].numpy()

@@ -1,31 +1,21 @@
-"""Weights on disk, and the network applied to whole volumes (docs/inference.md) and to samples.
-
-Only torch and numpy (and safetensors).
-"""
+"""The network applied to whole volumes (docs/inference.md) and to samples. Only torch and numpy."""
 
 import copy
-import functools
-import json
 import logging
-import operator
-from itertools import combinations, pairwise, product
-from pathlib import Path
-from typing import Any
+from itertools import combinations
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from regnet.errors import ConfigError, InputError, OutputError
+from regnet.errors import ConfigError, InputError
 from regnet.learning.batches import Feed
 from regnet.learning.devices import has_fast_bfloat16, has_right_bfloat16
-from regnet.learning.network import FIRST_OUTPUT, ORIGINAL_MARGIN, OUTPUT_STRIDE, VARIANTS, RegNet, window_size
+from regnet.learning.network import FIRST_OUTPUT, OUTPUT_STRIDE, RegNet, window_size
+from regnet.learning.tiles import TILE_SIDES, Box, near_mask, output_lattice, tile_gib, tile_seconds, tiles
 from regnet.synthesis.samples import HU_PER_UNIT, SamplePool
-from regnet.system.files import whole_file
 
 log = logging.getLogger(__name__)
 
@@ -39,23 +29,6 @@ SPOTS, SPOT_OUTPUTS, SPOT_SHARE = 16, 8, 0.78
 """bfloat16 is tried at this many spots in the mask, with this many outputs per axis each: 8192 outputs at most. The largest
 change anywhere is larger (0.041 to 0.045 mm where the spots showed 0.030 to 0.038): no more than this share of the limit is
 allowed there."""
-
-MASK_MARGIN = 2
-"""Outputs are computed up to this distance from the mask, in voxels along each axis, so that the field between the outputs is
-the network's own right up to the border of the mask: a corner of a voxel lies up to 2.5 voxels from the outputs around it."""
-
-RELAXATIONS = 4
-"""How often each level of a continued field is averaged with its neighbours."""
-
-TILE_SIDES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
-"""Sizes of tiles to choose from: points of every second voxel per axis."""
-
-ORIGINAL_NS, LOW_NS, JOINT_NS = 800.0, 1000.0, 4500.0
-"""What the layers at original and at low resolution and the joint ones take per voxel of their own grid on a CPU core."""
-
-BYTES_PER_VOXEL = {"float32": 400, "bfloat16": 240}
-"""Memory of the feature maps at their largest, per voxel that the layers at original resolution see. Measured: float32 299, and
-373 for the variant of that resolution only; in bfloat16, where some layers stay in float32, 206."""
 
 PROGRAM_GIB = 0.5
 """Memory of the process without images: Python, torch, SimpleITK and the weights."""
@@ -72,104 +45,8 @@ MIRRORINGS: dict[int, tuple[tuple[int, ...], ...]] = {
 """The axes (x = 0, y = 1, z = 2) along which a pair is mirrored, for each number of mirror images; 1 is the pair as it is. Each
 axis is mirrored in half of the others, so that an error of the network along it is evened out."""
 
-Box = tuple[slice, slice, slice]
-"""Part of a lattice of outputs, along z, y, x."""
-
-METADATA = "regnet"
-"""Entry of a weights file's metadata that holds all we say of the weights, as JSON."""
-
-
-def save_network(network: RegNet, path: str | Path, *, spacing: float, window: tuple[float, float], **facts: object) -> None:
-    """Write a network's weights, and what is needed to use them, as a safetensors file.
-
-    Parameters
-    ----------
-    network
-        The network.
-    path
-        Ends in ``.safetensors``.
-    spacing
-        Working spacing of the network, in mm.
-    window
-        Lowest and highest HU that the network sees.
-    facts
-        Anything else worth knowing, kept as JSON.
-
-    Raises
-    ------
-    OutputError
-        If the file cannot be written, for example because the disk is full.
-    """
-    metadata = {"variant": network.variant, "spacing": spacing, "window": list(window), **facts}
-    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    with whole_file(path) as partial:
-        # One entry: the order of several would differ from process to process, and with it the bytes of the file.
-        try:
-            save_file(weights, str(partial), {METADATA: json.dumps(metadata)})
-        except SafetensorError as error:
-            raise OutputError(f"{path}: cannot be written ({error})") from error
-
-
-def load_network(
-    path: str | Path, *, variant: str | None = None, spacing: float | None = None
-) -> tuple[RegNet, dict[str, Any]]:
-    """Read a network that `save_network` wrote, ready for inference, and its metadata.
-
-    Parameters
-    ----------
-    path
-        The file.
-    variant, spacing
-        What the network has to be: its variant, and its working spacing in mm; any if None.
-
-    Raises
-    ------
-    InputError
-        If the file is not such a file, its weights do not fit the variant it names, or it is another network.
-    """
-    try:
-        with safe_open(str(path), framework="pt") as stored:
-            metadata = json.loads((stored.metadata() or {}).get(METADATA, "{}"))
-            weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError, ValueError) as error:
-        raise InputError(f"{path}: cannot be read as weights of RegNet in safetensors ({error})") from error
-    if metadata.get("variant") not in VARIANTS or not {"spacing", "window"} <= metadata.keys():
-        raise InputError(f"{path}: names the variant {metadata.get('variant')!r}, expected one of {', '.join(VARIANTS)}")
-    for name, expected in (("variant", variant), ("spacing", spacing)):
-        if expected is not None and metadata[name] != expected:
-            raise InputError(f"{path}: found weights of the {name} {metadata[name]}, expected {expected}")
-    network = RegNet(metadata["variant"])
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: the weights do not fit the variant {metadata['variant']} ({reason[:200]})") from error
-    return network.eval(), metadata
-
-
-def output_lattice(shape: tuple[int, int, int], stride: int = OUTPUT_STRIDE) -> tuple[tuple[int, int, int], float]:
-    """Where the outputs for a volume are: their number along z, y, x, and the voxel index of the first one on each axis.
-
-    With a stride of 2 neighbours are two voxels apart, from 0.5 to the last voxel or half a voxel behind it. With a stride of 1
-    they lie between all voxels, and half a voxel outside the first and the last. Odd nodes of that lattice are the other one's.
-    """
-    if stride == 1:
-        return tuple(side + 1 for side in shape), -0.5
-    return tuple(-(-side // OUTPUT_STRIDE) for side in shape), 0.5
-
-
-def near_mask(mask: np.ndarray, stride: int = OUTPUT_STRIDE) -> np.ndarray:
-    """Which outputs are wanted for a mask ``(z, y, x)``: those of `output_lattice` within `MASK_MARGIN` voxels of it."""
-    counts, first = output_lattice(mask.shape, stride)
-    near = np.asarray(mask) != 0
-    for axis, count in enumerate(counts):
-        widths = [(MASK_MARGIN + 1, MASK_MARGIN + 2) if other == axis else (0, 0) for other in range(3)]
-        voxels = np.moveaxis(np.pad(near, widths), axis, 0)
-        # The output lies between two voxels; the outermost ones that count are the margin away from these.
-        begin = int(first + 0.5)
-        seen = (voxels[begin + offset :: stride][:count] for offset in range(2 * MASK_MARGIN + 2))
-        near = np.moveaxis(functools.reduce(operator.or_, seen), 0, axis)
-    return near
+RELAXATIONS = 4
+"""How often each level of a continued field is averaged with its neighbours."""
 
 
 def continued(field: Tensor, known: Tensor) -> Tensor:
@@ -238,61 +115,6 @@ def folded(network: nn.Module) -> nn.Module:
     if isinstance(network, RegNet):
         network.original.merged[0] = _InFloat32(network.original.merged[0])
     return network
-
-
-def tile_seconds(outputs: tuple[int, int, int], stride: int) -> float:
-    """About how long a tile takes in bfloat16 on a CPU core, in seconds: what tiles of different sizes cost side by side.
-
-    Three groups of layers work on regions that exceed the outputs by different margins; per voxel of its region each takes the
-    time that was measured for it. With a stride of 1 the last two run eight times.
-
-    Parameters
-    ----------
-    outputs
-        Points of every second voxel along z, y, x.
-    stride
-        1 or 2.
-    """
-    original, low, joint = (
-        np.prod([scale * count + margin for count in outputs]) for scale, margin in ((2, 21), (1, 17), (1, 3))
-    )
-    repeats = 8 if stride == 1 else 1
-    return 1e-9 * float(ORIGINAL_NS * original + repeats * (LOW_NS * low + JOINT_NS * joint))
-
-
-def tile_gib(outputs: tuple[int, int, int], precision: str) -> float:
-    """Memory that the feature maps of a tile take at most, in GiB; `outputs` as in `tile_seconds`."""
-    voxels = float(np.prod([window_size(count) - sum(ORIGINAL_MARGIN) for count in outputs]))
-    return BYTES_PER_VOXEL[precision] * voxels / 2**30
-
-
-def tiles(wanted: np.ndarray, side: int) -> list[Box]:
-    """Boxes that cover the wanted outputs without overlap, of at most `side` outputs per axis.
-
-    The box around all wanted outputs is cut evenly, and each part shrunk to the box around its own ones.
-    """
-
-    def around(part: np.ndarray) -> Box | None:
-        ends = []
-        for axis in range(3):
-            inside = np.flatnonzero(part.any(axis=tuple(other for other in range(3) if other != axis)))
-            if not len(inside):
-                return None
-            ends.append(slice(int(inside[0]), int(inside[-1]) + 1))
-        return tuple(ends)
-
-    whole = around(wanted)
-    cuts = []
-    for extent in whole:
-        parts = -(-(extent.stop - extent.start) // side)
-        edges = np.linspace(extent.start, extent.stop, parts + 1).astype(int).tolist()
-        cuts.append([slice(*ends) for ends in pairwise(edges)])
-    found = []
-    for part in product(*cuts):
-        box = around(wanted[part])
-        if box is not None:
-            found.append(tuple(slice(cut.start + own.start, cut.start + own.stop) for cut, own in zip(part, box, strict=True)))
-    return found
 
 
 class DenseNetwork:

@@ -1,8 +1,15 @@
 """Procedural texture pairs, on which a network learns to match before it sees anatomy. Only torch; units are voxels."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from regnet.learning.batches import Batch
+from regnet.learning.network import OUTPUT_STRIDE, window_size
+from regnet.synthesis.samples import WINDOW_BEFORE
 
 
 def smooth(volume: Tensor, sigma: float) -> Tensor:
@@ -52,3 +59,63 @@ def warp(moving: Tensor, field: Tensor) -> Tensor:
     grid = functional.affine_grid(identity, list(moving.shape), align_corners=True)
     grid = grid + field.permute(0, 2, 3, 4, 1) * 2 / (size - 1)
     return functional.grid_sample(moving, grid, mode="bilinear", padding_mode="border", align_corners=True)
+
+
+class TexturePairs:
+    """An endless supply of blocks from procedural texture pairs, renewed one after the other (docs/training.md).
+
+    Parameters
+    ----------
+    settings
+        The config's ``training.warmup``; lengths in voxels.
+    generator
+        Source of the random numbers, on the CPU.
+    """
+
+    def __init__(self, settings: Mapping[str, Any], generator: torch.Generator) -> None:
+        self.settings = settings
+        self.generator = generator
+        self.drawn = 0
+        self.origins = [torch.empty(0)] * settings["volumes"]
+        self.pairs: list[Batch] = [()] * settings["volumes"]
+        for number in range(settings["volumes"]):
+            self._renew(number)
+
+    def _renew(self, number: int) -> None:
+        self.origins[number] = self.generator.get_state()
+        size = self.settings["size"]
+        moving = random_texture(size, self.settings["texture_sigma"], self.generator)
+        low, high = self.settings["field_sigma"]
+        sigma = float(torch.empty(1).uniform_(low, high, generator=self.generator))
+        field = random_field(size, sigma, self.settings["maximum"], self.generator)
+        self.pairs[number] = warp(moving, field), moving, field
+
+    def state_dict(self) -> dict[str, Any]:
+        """The generator now and as it was before each of the pairs: kilobytes, of which the pairs can be made again."""
+        return {"generator": self.generator.get_state(), "origins": list(self.origins), "drawn": self.drawn}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
+        for number, origin in enumerate(state["origins"]):
+            self.generator.set_state(origin)
+            self._renew(number)
+        self.generator.set_state(state["generator"])
+        self.drawn = state["drawn"]
+
+    def batch(self) -> Batch:
+        """The next windows of fixed and moving textures, and the displacements at their outputs."""
+        if self.drawn and self.drawn % self.settings["renew_every"] == 0:
+            self._renew(self.drawn // self.settings["renew_every"] % len(self.pairs))
+        self.drawn += 1
+        block = self.settings["block"]
+        side = window_size(block)
+        windows = []
+        for _ in range(self.settings["batch"]):
+            fixed, moving, field = self.pairs[int(torch.randint(len(self.pairs), (1,), generator=self.generator))]
+            first = torch.randint(self.settings["size"] - side + 1, (3,), generator=self.generator).tolist()
+            voxels = (0, slice(None), *(slice(start, start + side) for start in first))
+            # An output lies between two voxels on each axis: its displacement is the mean of the two.
+            pairs = (0, slice(None), *(slice(start + WINDOW_BEFORE, start + side - WINDOW_BEFORE) for start in first))
+            target = functional.avg_pool3d(field[pairs], OUTPUT_STRIDE)
+            windows.append((fixed[voxels], moving[voxels], target))
+        return tuple(torch.stack(tensors) for tensors in zip(*windows, strict=True))

@@ -3,8 +3,6 @@
 Only torch, numpy and safetensors.
 """
 
-import csv
-import json
 import logging
 import math
 import time
@@ -18,19 +16,18 @@ import torch
 from torch import Tensor, nn
 
 from regnet.conventions import AXES
-from regnet.errors import ConfigError, InputError, RegNetError
-from regnet.learning.batches import NOISE_VALUES, Batch, BatchSource, Feed, Noise, Prefetch
-from regnet.learning.checkpoints import Checkpoints, fingerprint
+from regnet.errors import InputError, RegNetError
+from regnet.learning.batches import BatchSource, Feed, Prefetch, SyntheticPairs
+from regnet.learning.checkpoints import Checkpoints
 from regnet.learning.devices import has_fast_bfloat16
 from regnet.learning.fresh_pairs import FreshPairs
-from regnet.learning.inference import load_network, save_network
 from regnet.learning.monitoring import EventFiles, Progress
-from regnet.learning.network import OUTPUT_STRIDE, RegNet, parameter_count, window_size
+from regnet.learning.network import RegNet, parameter_count
 from regnet.learning.optimizers import StageOptimizer
-from regnet.learning.processes import launch, parallel, process_count, process_number, same_buffers, share, summed
-from regnet.learning.textures import random_field, random_texture, warp
-from regnet.synthesis.samples import HU_PER_UNIT, WINDOW_BEFORE, SamplePool
-from regnet.system.files import whole_file
+from regnet.learning.processes import parallel, process_count, process_number, same_buffers, share, summed
+from regnet.learning.textures import TexturePairs
+from regnet.learning.weight_files import load_network
+from regnet.synthesis.samples import SamplePool
 
 log = logging.getLogger(__name__)
 
@@ -42,44 +39,10 @@ COLUMNS = (
 stages, those that given weights had seen before included, and patches as the outputs in them: a block of k^3 outputs is k^3
 overlapping patches."""
 
-UNRELATED = ("variants", "threads", "gpus", "checkpoint_minutes")
-"""Keys of the config's ``training`` that do not decide what is computed, but for its last digits: checkpoints outlive them."""
-
-
-def pick_device(granted_gpus: int) -> torch.device:
-    """CUDA if the job was granted a GPU and one is there, else the CPU; says which in the log."""
-    if granted_gpus > 0 and torch.cuda.is_available():
-        # All windows of a stage have one size: cuDNN may look for its fastest algorithms.
-        torch.backends.cudnn.benchmark = True
-        processes = f", {process_count()} GPUs" if process_count() > 1 else ""
-        log.info("device: %s%s (torch %s)", torch.cuda.get_device_name(), processes, torch.__version__)
-        return torch.device("cuda", torch.cuda.current_device())
-    reason = "no GPU was granted" if granted_gpus == 0 else "no CUDA device is there"
-    log.info("device: CPU with %d threads, as %s (torch %s)", torch.get_num_threads(), reason, torch.__version__)
-    return torch.device("cpu")
-
-
-def device_name(granted_gpus: int, threads: int) -> str:
-    """What `pick_device` picks, for people: the GPU, or the CPU with the number of threads on which rounding depends."""
-    if granted_gpus > 0 and torch.cuda.is_available():
-        return f"{torch.cuda.get_device_name()}, CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
-    return f"CPU, {threads} thread{'s' if threads > 1 else ''}"
-
 
 def mean_absolute_errors(predicted: Tensor, target: Tensor) -> Tensor:
     """Means over points of ``|dx|``, ``|dy|`` and ``|dz|``, for ``(n, 3, k, k, k)``; their sum is the chapter's MAE."""
     return (predicted.float() - target).abs().mean(dim=(0, 2, 3, 4))
-
-
-def flip(batch: Batch, axes: tuple[int, ...]) -> Batch:
-    """Mirror windows and targets along some of the axes x = 0, y = 1, z = 2; the displacement along them changes sign."""
-    if not axes:
-        return batch
-    dims = [4 - axis for axis in axes]
-    sign = torch.ones(3, device=batch[2].device)
-    sign[list(axes)] = -1
-    fixed, moving, target = (tensor.flip(dims) for tensor in batch)
-    return fixed, moving, target * sign.view(1, 3, 1, 1, 1)
 
 
 def learning_rate(settings: Mapping[str, Any], step: int, steps: int, epoch: int) -> float:
@@ -105,115 +68,6 @@ def freeze_normalization(network: RegNet) -> None:
     for module in (*network.original.modules(), *network.joint.modules()):
         if isinstance(module, nn.BatchNorm3d | nn.SyncBatchNorm):
             module.eval()
-
-
-class TexturePairs:
-    """An endless supply of blocks from procedural texture pairs, renewed one after the other (docs/training.md).
-
-    Parameters
-    ----------
-    settings
-        The config's ``training.warmup``; lengths in voxels.
-    generator
-        Source of the random numbers, on the CPU.
-    """
-
-    def __init__(self, settings: Mapping[str, Any], generator: torch.Generator) -> None:
-        self.settings = settings
-        self.generator = generator
-        self.drawn = 0
-        self.origins = [torch.empty(0)] * settings["volumes"]
-        self.pairs: list[Batch] = [()] * settings["volumes"]
-        for number in range(settings["volumes"]):
-            self._renew(number)
-
-    def _renew(self, number: int) -> None:
-        self.origins[number] = self.generator.get_state()
-        size = self.settings["size"]
-        moving = random_texture(size, self.settings["texture_sigma"], self.generator)
-        low, high = self.settings["field_sigma"]
-        sigma = float(torch.empty(1).uniform_(low, high, generator=self.generator))
-        field = random_field(size, sigma, self.settings["maximum"], self.generator)
-        self.pairs[number] = warp(moving, field), moving, field
-
-    def state_dict(self) -> dict[str, Any]:
-        """The generator now and as it was before each of the pairs: kilobytes, of which the pairs can be made again."""
-        return {"generator": self.generator.get_state(), "origins": list(self.origins), "drawn": self.drawn}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
-        for number, origin in enumerate(state["origins"]):
-            self.generator.set_state(origin)
-            self._renew(number)
-        self.generator.set_state(state["generator"])
-        self.drawn = state["drawn"]
-
-    def batch(self) -> Batch:
-        """The next windows of fixed and moving textures, and the displacements at their outputs."""
-        if self.drawn and self.drawn % self.settings["renew_every"] == 0:
-            self._renew(self.drawn // self.settings["renew_every"] % len(self.pairs))
-        self.drawn += 1
-        block = self.settings["block"]
-        side = window_size(block)
-        windows = []
-        for _ in range(self.settings["batch"]):
-            fixed, moving, field = self.pairs[int(torch.randint(len(self.pairs), (1,), generator=self.generator))]
-            first = torch.randint(self.settings["size"] - side + 1, (3,), generator=self.generator).tolist()
-            voxels = (0, slice(None), *(slice(start, start + side) for start in first))
-            # An output lies between two voxels on each axis: its displacement is the mean of the two.
-            pairs = (0, slice(None), *(slice(start + WINDOW_BEFORE, start + side - WINDOW_BEFORE) for start in first))
-            target = torch.nn.functional.avg_pool3d(field[pairs], OUTPUT_STRIDE)
-            windows.append((fixed[voxels], moving[voxels], target))
-        return tuple(torch.stack(tensors) for tensors in zip(*windows, strict=True))
-
-
-class SyntheticPairs:
-    """Blocks from the synthetic pairs of a cohort, each drawn once before any is drawn again, mirrored and with noise.
-
-    Parameters
-    ----------
-    feed
-        The samples.
-    settings
-        The config's ``training``: ``batch``, ``flips`` and ``noise_sd`` (HU) are used.
-    rng
-        Source of all random numbers, whatever the device: the order, the mirroring and the noise.
-    """
-
-    def __init__(self, feed: Feed, settings: Mapping[str, Any], rng: np.random.Generator) -> None:
-        self.feed = feed
-        self.settings = settings
-        self.rng = rng
-        self.order = np.empty(0, int)
-        self.noise = Noise(settings["noise_sd"] / HU_PER_UNIT, rng, feed.device)
-
-    def batch(self) -> Batch:
-        """The next windows of fixed and moving images, and the displacements at their outputs."""
-        count = self.settings["batch"]
-        while len(self.order) < count:
-            self.order = np.concatenate([self.order, self.rng.permutation(len(self.feed))])
-        chosen, self.order = self.order[:count], self.order[count:]
-        # Samples of the same pair one after the other: their order in a batch has no meaning, and their windows are neighbours.
-        chosen = np.sort(chosen)
-        axes = tuple(np.flatnonzero(self.rng.integers(0, 2, 3)).tolist()) if self.settings["flips"] else ()
-        places = self.rng.integers(0, NOISE_VALUES - window_size(self.feed.pool.block) ** 3, (2, count))
-
-        def augment(batch: Batch, part: slice) -> Batch:
-            fixed, moving, target = flip(batch, axes)
-            self.noise.add_to(fixed, places[0, part])
-            self.noise.add_to(moving, places[1, part])
-            return fixed, moving, target
-
-        return self.feed.cut(chosen, augment)
-
-    def state_dict(self) -> dict[str, Any]:
-        """The generator, and the samples that are next."""
-        return {"generator": json.dumps(self.rng.bit_generator.state), "order": torch.from_numpy(self.order)}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave for a pool of the same samples."""
-        self.rng.bit_generator.state = json.loads(state["generator"])
-        self.order = state["order"].numpy()
 
 
 @dataclass
@@ -562,129 +416,3 @@ def train(
     if trainer.events:
         trainer.events.close()
     return trainer
-
-
-@dataclass(frozen=True)
-class PairFiles:
-    """The files of the synthetic pairs of a split, as `SamplePool` takes them."""
-
-    samples: tuple[str, ...]
-    fixed: tuple[str, ...]
-    moving: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """A training as a rule asks for it: what it reads, how it trains, and the files it leaves.
-
-    Attributes
-    ----------
-    variant
-        One of `regnet.learning.network.VARIANTS`.
-    training, validation
-        Files of the synthetic pairs.
-    settings
-        The config's ``training``.
-    synthesis
-        The config's ``synthesis``.
-    spacing
-        Working spacing of the network, in mm.
-    window
-        Lowest and highest HU that the network sees.
-    seed
-        Fixes the initial weights and everything that is drawn.
-    facts
-        What is stored with the weights, besides what training them tells.
-    threads
-        CPU threads, of all processes together.
-    gpus
-        How many the job was granted.
-    code
-        Source files; if one changes, checkpoints are not used.
-    checkpoints
-        Folder of the checkpoints. It is removed when the training is finished.
-    events
-        Folder of TensorBoard's event files.
-    best, last, curves
-        What is written: the weights with the smallest validation error, those after the last step, and the curves.
-    start
-        Weights to start from, as in `train`.
-    """
-
-    variant: str
-    training: PairFiles
-    validation: PairFiles
-    settings: Mapping[str, Any]
-    synthesis: Mapping[str, Any]
-    spacing: float
-    window: tuple[float, float]
-    seed: int
-    facts: Mapping[str, Any]
-    threads: int
-    gpus: int
-    code: tuple[str, ...]
-    checkpoints: str
-    events: str
-    best: str
-    last: str
-    curves: str
-    start: str | None = None
-
-    def run(self, processes: int = 1) -> None:
-        """Train, in one process or in several that share the work, and write the files.
-
-        Raises
-        ------
-        ConfigError
-            If the processes cannot share a batch equally.
-        RegNetError
-            As `train` does, or if another process is still training into the same folder of checkpoints.
-        """
-        warmup = self.settings["warmup"] or {"batch": processes}
-        for key, batch in (("training.batch", self.settings["batch"]), ("training.warmup.batch", warmup["batch"])):
-            if batch % processes:
-                raise ConfigError(f"{key}: found {batch}, expected a multiple of the number of GPUs, {processes}")
-        checkpoints = Checkpoints(self.checkpoints, self._fingerprint(), self.settings["checkpoint_minutes"])
-        with checkpoints.locked():
-            launch(processes, _train_and_write, self, checkpoints)
-            checkpoints.remove()
-
-    def _fingerprint(self) -> dict[str, str]:
-        settings = {key: value for key, value in self.settings.items() if key not in UNRELATED}
-        facts = {"variant": self.variant, "training": settings, "seed": self.seed}
-        facts |= {"synthesis": self.synthesis, "spacing": self.spacing, "window": self.window}
-        data = [path for files in (self.training, self.validation) for path in (*files.samples, *files.fixed, *files.moving)]
-        return fingerprint(facts, [*data, *([self.start] if self.start else [])], self.code)
-
-
-def _train_and_write(job: TrainingJob, checkpoints: Checkpoints) -> None:
-    torch.set_num_threads(max(1, job.threads // process_count()))
-    pools = [SamplePool(files.samples, files.fixed, files.moving, job.window) for files in (job.training, job.validation)]
-    trainer = train(
-        job.variant,
-        *pools,
-        job.settings,
-        job.synthesis,
-        spacing=job.spacing,
-        seed=job.seed,
-        device=pick_device(job.gpus),
-        start=job.start,
-        checkpoints=checkpoints,
-        events=job.events,
-    )
-    if process_number() == 0:
-        facts = {"spacing": job.spacing, "window": job.window, "blocks_seen": trainer.blocks, "patches_seen": trainer.patches}
-        facts["settings"] = checkpoints.fingerprint["settings"]
-        save_network(trainer.network, job.last, **facts, **job.facts)
-        best = RegNet(job.variant)
-        best.load_state_dict(trainer.best_weights)
-        save_network(best, job.best, **facts, **job.facts)
-        write_curves(trainer.rows, job.curves)
-
-
-def write_curves(rows: list[dict[str, Any]], path: str | Path) -> None:
-    """Write the curves of a training as CSV, with the columns `COLUMNS`."""
-    with whole_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)

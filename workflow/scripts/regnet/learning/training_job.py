@@ -1,0 +1,148 @@
+"""A training as a rule asks for it: the files it reads and leaves, its checkpoints, its processes."""
+
+import csv
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from regnet.errors import ConfigError
+from regnet.learning.checkpoints import Checkpoints, fingerprint
+from regnet.learning.devices import pick_device
+from regnet.learning.network import RegNet
+from regnet.learning.processes import launch, process_count, process_number
+from regnet.learning.training import COLUMNS, train
+from regnet.learning.weight_files import save_network
+from regnet.synthesis.samples import SamplePool
+from regnet.system.files import whole_file
+
+UNRELATED = ("variants", "threads", "gpus", "checkpoint_minutes")
+"""Keys of the config's ``training`` that do not decide what is computed, but for its last digits: checkpoints outlive them."""
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """The files of the synthetic pairs of a split, as `SamplePool` takes them."""
+
+    samples: tuple[str, ...]
+    fixed: tuple[str, ...]
+    moving: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A training as a rule asks for it: what it reads, how it trains, and the files it leaves.
+
+    Attributes
+    ----------
+    variant
+        One of `regnet.learning.network.VARIANTS`.
+    training, validation
+        Files of the synthetic pairs.
+    settings
+        The config's ``training``.
+    synthesis
+        The config's ``synthesis``.
+    spacing
+        Working spacing of the network, in mm.
+    window
+        Lowest and highest HU that the network sees.
+    seed
+        Fixes the initial weights and everything that is drawn.
+    facts
+        What is stored with the weights, besides what training them tells.
+    threads
+        CPU threads, of all processes together.
+    gpus
+        How many the job was granted.
+    code
+        Source files; if one changes, checkpoints are not used.
+    checkpoints
+        Folder of the checkpoints. It is removed when the training is finished.
+    events
+        Folder of TensorBoard's event files.
+    best, last, curves
+        What is written: the weights with the smallest validation error, those after the last step, and the curves.
+    start
+        Weights to start from, as in `train`.
+    """
+
+    variant: str
+    training: PairFiles
+    validation: PairFiles
+    settings: Mapping[str, Any]
+    synthesis: Mapping[str, Any]
+    spacing: float
+    window: tuple[float, float]
+    seed: int
+    facts: Mapping[str, Any]
+    threads: int
+    gpus: int
+    code: tuple[str, ...]
+    checkpoints: str
+    events: str
+    best: str
+    last: str
+    curves: str
+    start: str | None = None
+
+    def run(self, processes: int = 1) -> None:
+        """Train, in one process or in several that share the work, and write the files.
+
+        Raises
+        ------
+        ConfigError
+            If the processes cannot share a batch equally.
+        RegNetError
+            As `train` does, or if another process is still training into the same folder of checkpoints.
+        """
+        warmup = self.settings["warmup"] or {"batch": processes}
+        for key, batch in (("training.batch", self.settings["batch"]), ("training.warmup.batch", warmup["batch"])):
+            if batch % processes:
+                raise ConfigError(f"{key}: found {batch}, expected a multiple of the number of GPUs, {processes}")
+        checkpoints = Checkpoints(self.checkpoints, self._fingerprint(), self.settings["checkpoint_minutes"])
+        with checkpoints.locked():
+            launch(processes, _train_and_write, self, checkpoints)
+            checkpoints.remove()
+
+    def _fingerprint(self) -> dict[str, str]:
+        settings = {key: value for key, value in self.settings.items() if key not in UNRELATED}
+        facts = {"variant": self.variant, "training": settings, "seed": self.seed}
+        facts |= {"synthesis": self.synthesis, "spacing": self.spacing, "window": self.window}
+        data = [path for files in (self.training, self.validation) for path in (*files.samples, *files.fixed, *files.moving)]
+        return fingerprint(facts, [*data, *([self.start] if self.start else [])], self.code)
+
+
+def _train_and_write(job: TrainingJob, checkpoints: Checkpoints) -> None:
+    torch.set_num_threads(max(1, job.threads // process_count()))
+    pools = [SamplePool(files.samples, files.fixed, files.moving, job.window) for files in (job.training, job.validation)]
+    trainer = train(
+        job.variant,
+        *pools,
+        job.settings,
+        job.synthesis,
+        spacing=job.spacing,
+        seed=job.seed,
+        device=pick_device(job.gpus),
+        start=job.start,
+        checkpoints=checkpoints,
+        events=job.events,
+    )
+    if process_number() == 0:
+        facts = {"spacing": job.spacing, "window": job.window, "blocks_seen": trainer.blocks, "patches_seen": trainer.patches}
+        facts["settings"] = checkpoints.fingerprint["settings"]
+        save_network(trainer.network, job.last, **facts, **job.facts)
+        best = RegNet(job.variant)
+        best.load_state_dict(trainer.best_weights)
+        save_network(best, job.best, **facts, **job.facts)
+        write_curves(trainer.rows, job.curves)
+
+
+def write_curves(rows: list[dict[str, Any]], path: str | Path) -> None:
+    """Write the curves of a training as CSV, with the columns `COLUMNS`."""
+    with whole_file(path) as partial, open(partial, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)

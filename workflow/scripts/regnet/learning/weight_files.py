@@ -1,0 +1,83 @@
+"""Weights of networks on disk, with what is needed to use them. Only torch and safetensors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+
+from regnet.errors import InputError, OutputError
+from regnet.learning.network import VARIANTS, RegNet
+from regnet.system.files import whole_file
+
+METADATA = "regnet"
+"""Entry of a weights file's metadata that holds all we say of the weights, as JSON."""
+
+
+def save_network(network: RegNet, path: str | Path, *, spacing: float, window: tuple[float, float], **facts: object) -> None:
+    """Write a network's weights, and what is needed to use them, as a safetensors file.
+
+    Parameters
+    ----------
+    network
+        The network.
+    path
+        Ends in ``.safetensors``.
+    spacing
+        Working spacing of the network, in mm.
+    window
+        Lowest and highest HU that the network sees.
+    facts
+        Anything else worth knowing, kept as JSON.
+
+    Raises
+    ------
+    OutputError
+        If the file cannot be written, for example because the disk is full.
+    """
+    metadata = {"variant": network.variant, "spacing": spacing, "window": list(window), **facts}
+    weights = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    with whole_file(path) as partial:
+        # One entry: the order of several would differ from process to process, and with it the bytes of the file.
+        try:
+            save_file(weights, str(partial), {METADATA: json.dumps(metadata)})
+        except SafetensorError as error:
+            raise OutputError(f"{path}: cannot be written ({error})") from error
+
+
+def load_network(
+    path: str | Path, *, variant: str | None = None, spacing: float | None = None
+) -> tuple[RegNet, dict[str, Any]]:
+    """Read a network that `save_network` wrote, ready for inference, and its metadata.
+
+    Parameters
+    ----------
+    path
+        The file.
+    variant, spacing
+        What the network has to be: its variant, and its working spacing in mm; any if None.
+
+    Raises
+    ------
+    InputError
+        If the file is not such a file, its weights do not fit the variant it names, or it is another network.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as stored:
+            metadata = json.loads((stored.metadata() or {}).get(METADATA, "{}"))
+            weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as weights of RegNet in safetensors ({error})") from error
+    if metadata.get("variant") not in VARIANTS or not {"spacing", "window"} <= metadata.keys():
+        raise InputError(f"{path}: names the variant {metadata.get('variant')!r}, expected one of {', '.join(VARIANTS)}")
+    for name, expected in (("variant", variant), ("spacing", spacing)):
+        if expected is not None and metadata[name] != expected:
+            raise InputError(f"{path}: found weights of the {name} {metadata[name]}, expected {expected}")
+    network = RegNet(metadata["variant"])
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: the weights do not fit the variant {metadata['variant']} ({reason[:200]})") from error
+    return network.eval(), metadata
