@@ -23,10 +23,11 @@ from regnet.images.transforms import compose, field_transform, read_transform, t
 from regnet.images.volumes import IDENTITY, Grid, read_ct, read_mask, resample, resample_ct, resample_mask, write_image
 from regnet.learning import inference
 from regnet.learning.inference import DenseNetwork
-from regnet.learning.network import RegNet, window_size
+from regnet.learning.network import RegNet
 from regnet.learning.tiles import near_mask, output_lattice
 from regnet.learning.weight_files import load_network
 from regnet.registration import elastix, regnet
+from regnet.synthesis.samples import window_size
 
 WINDOW = (-1000, 400)
 THREADS = os.cpu_count() or 1

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+import torch
 from matplotlib.figure import Figure
 
 from regnet.errors import InputError, OutputError
@@ -28,8 +29,9 @@ from regnet.learning.weight_files import load_network, save_network
 from regnet.presentation.figures.style import save_figure
 from regnet.presentation.figures.training import CURVES as DRAWN
 from regnet.presentation.report import write_page
-from regnet.synthesis.pairs import SyntheticDVF, save_volume
-from regnet.synthesis.samples import MappedVolumes, Samples
+from regnet.synthesis.pairs import SyntheticDVF
+from regnet.synthesis.random_fields import RandomField
+from regnet.synthesis.samples import MappedVolumes, Samples, save_volume
 from regnet.system.files import whole_file, whole_folder
 from regnet.system.jobs import STARTED_BY
 
@@ -41,7 +43,9 @@ NOISE = np.random.default_rng(0).normal(size=(*GRID.shape, 3))
 
 VOLUME = GRID.image((1000 * NOISE[..., 0]).astype(np.int16))
 
-DVF = SyntheticDVF(NOISE[0, 0], NOISE[1, 1], 20.0, np.ones((3, 2)), GRID)
+FIELD = RandomField(torch.from_numpy(NOISE[0, 0]), torch.from_numpy(NOISE[1, 1]), 20.0, torch.ones(3, 2, dtype=torch.float64))
+
+DVF = SyntheticDVF(FIELD, GRID)
 
 ERRORS = pd.DataFrame({"method": ["affine"] * 99, "error": NOISE.ravel()[:99]})
 
@@ -50,13 +54,13 @@ CURVES = [dict.fromkeys(COLUMNS, 0.5)] * 9
 
 def write_numbers(path):
     with whole_file(path) as partial:
-        partial.write_text("s\tmax_rss\n12.5\t512.25\n", encoding="utf-8")
+        partial.write_text("s\tmax_rss\tcpu_time\n12.5\t512.25\t20.5\n", encoding="utf-8")
 
 
 WRITERS = {
     "image.nii.gz": lambda path: write_image(VOLUME, path),
     "dvf.nii.gz": lambda path: write_image(sitk.Cast(GRID.image(NOISE), sitk.sitkVectorFloat32), path),
-    "volume.npy": lambda path: save_volume(VOLUME, path),
+    "volume.npy": lambda path: save_volume(sitk.GetArrayViewFromImage(VOLUME), path),
     "dvf.npz": DVF.save,
     "samples.npz": Samples(np.zeros((200, 3), np.int32), np.zeros((200, 1, 1, 1, 3), np.float32)).save,
     "slices.npz": lambda path: save_slices(path, {"a": NOISE}),

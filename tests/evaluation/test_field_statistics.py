@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 from regnet.evaluation.field_statistics import field_statistics, wavelengths
 from regnet.evaluation.long_tables import DISTRIBUTION_COLUMNS, SUMMARY_COLUMNS
@@ -10,12 +11,19 @@ from regnet.images.volumes import Grid
 from regnet.presentation.figures.style import save_figure
 from regnet.presentation.figures.synthesis import figure_field_statistics
 from regnet.synthesis.pairs import SyntheticDVF, random_dvf
+from regnet.synthesis.random_fields import RandomField
 
 GRID = Grid((60, 55, 64), (2.0, 2.0, 2.0))
 
 
 def draw(sigma, seed=0):
     return random_dvf(GRID, sigma=sigma, points=60, theta=6, border=33, rng=np.random.default_rng(seed))
+
+
+def of_points(points, vectors, sigma):
+    """A field that is not scaled after smoothing."""
+    scale = torch.ones(3, 2, dtype=torch.float64)
+    return SyntheticDVF(RandomField(torch.from_numpy(points), torch.from_numpy(vectors), sigma, scale), GRID)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +60,7 @@ def test_the_wavelength_of_a_wave_is_found():
     x, y, z = np.meshgrid(np.arange(-40, 160, 20), np.arange(-20, 140, 10), np.arange(-20, 150, 10), indexing="ij")
     points = np.stack([x, y, z], axis=-1).reshape(-1, 3).astype(float)
     vectors = np.where(points[:, :1] / 20 % 2 == 0, 1.0, -1.0) * [1, 0, 0]
-    lengths, power = wavelengths(SyntheticDVF(points, vectors, 10.0, np.ones((3, 2)), GRID))
+    lengths, power = wavelengths(of_points(points, vectors, 10.0))
     assert power.sum() == pytest.approx(1)
     assert lengths[power.argmax()] == pytest.approx(40, rel=0.1)
     # The image is three waves long: that is how sharp a line of its spectrum can be.
@@ -60,7 +68,7 @@ def test_the_wavelength_of_a_wave_is_found():
 
 
 def test_what_folds_is_counted():
-    one_point = SyntheticDVF(np.array([[59.0, 54.0, 63.0]]), np.array([[20.0, 0, 0]]), 8.0, np.ones((3, 2)), GRID)
+    one_point = of_points(np.array([[59.0, 54.0, 63.0]]), np.array([[20.0, 0, 0]]), 8.0)
     _, summary = field_statistics([("high", one_point)])
     expected = (jacobian_determinant(one_point.on_grid(), GRID) <= 0).mean()
     assert summary["folded"][0] == pytest.approx(expected, rel=0.1)

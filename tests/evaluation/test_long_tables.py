@@ -72,19 +72,19 @@ def test_what_may_be_unknown_survives_and_nothing_else_may_be(tmp_path):
         long_tables.read_errors(path, long_tables.RUN_COLUMNS)
 
 
-def test_benchmarks_give_seconds_and_memory(tmp_path):
+def test_benchmarks_give_what_a_job_took(tmp_path):
     path = tmp_path / "p1.tsv"
-    header = "s\th:m:s\tmax_rss\tmax_vms\n"
-    path.write_text(f"{header}12.5\t0:00:12\t512.25\t900\n", encoding="utf-8")
-    assert long_tables.read_benchmark(path) == (12.5, 512.25)
+    header = "s\th:m:s\tmax_rss\tmax_vms\tcpu_time\n"
+    path.write_text(f"{header}12.5\t0:00:12\t512.25\t900\t20.5\n", encoding="utf-8")
+    assert long_tables.read_benchmark(path) == {"s": 12.5, "max_rss": 512.25, "cpu_time": 20.5}
     for missing in ("NA", "-"):
-        path.write_text(f"{header}0.1\t0:00:00\t{missing}\t{missing}\n", encoding="utf-8")
-        seconds, memory = long_tables.read_benchmark(path)
-        assert seconds == 0.1
-        assert np.isnan(memory)
-    for broken in ("", "a\tb\n1\t2\n", "s\tmax_rss\nfast\t3\n"):
+        path.write_text(f"{header}0.1\t0:00:00\t{missing}\t{missing}\t0\n", encoding="utf-8")
+        job = long_tables.read_benchmark(path)
+        assert job["s"] == 0.1
+        assert np.isnan(job["max_rss"])
+    for broken in ("", "a\tb\n1\t2\n", "s\tmax_rss\n1\t3\n", "s\tmax_rss\tcpu_time\nfast\t3\t1\n"):
         path.write_text(broken, encoding="utf-8")
-        with pytest.raises(InputError, match=r"p1\.tsv: cannot be read as a (table|benchmark)"):
+        with pytest.raises(InputError, match=r"p1\.tsv: cannot be read (as a table|.*expected a benchmark file of Snakemake)"):
             long_tables.read_benchmark(path)
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from regnet.errors import ConfigError
-from regnet.learning.network import VARIANTS, RegNet, parameter_count, window_size
+from regnet.learning.network import VARIANTS, RegNet, parameter_count
+from regnet.synthesis.samples import window_size
 
 
 def test_regnet_has_the_number_of_parameters_of_the_authors_network():

@@ -11,12 +11,11 @@ import torch
 from regnet.datasets.phantom import make_subject
 from regnet.images.transforms import transform_points
 from regnet.images.volumes import IDENTITY, Grid, resample_ct, resample_mask
-from regnet.learning.network import window_size
 from regnet.learning.released import DEFAULT, find_weights
 from regnet.learning.weight_files import load_network
 from regnet.registration.regnet import register
 from regnet.synthesis.pairs import deform, deform_mask, random_dvf
-from regnet.synthesis.samples import HU_PER_UNIT
+from regnet.synthesis.samples import HU_PER_UNIT, window_size
 from regnet.system.resources import shipped
 
 RELEASED = sorted(shipped("weights").glob("*.safetensors"))

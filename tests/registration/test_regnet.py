@@ -9,8 +9,9 @@ from torch import nn
 from regnet.images.transforms import compose, transform_points
 from regnet.images.volumes import Grid, resample_ct
 from regnet.learning.inference import DenseNetwork
-from regnet.learning.network import FIRST_OUTPUT, OUTPUT_STRIDE
+from regnet.learning.network import FIRST_OUTPUT
 from regnet.registration.regnet import Stage, predict_field, register, register_stages
+from regnet.synthesis.samples import OUTPUT_STRIDE
 
 WINDOW = (-1000, 400)
 CPU = torch.device("cpu")

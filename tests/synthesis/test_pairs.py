@@ -1,12 +1,14 @@
 """Random displacement fields and deformed images."""
 
 import runpy
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import torch
 from scipy.ndimage import gaussian_filter
 
 from regnet.errors import InputError, RegNetError
@@ -34,8 +36,8 @@ def test_each_component_reaches_what_its_random_vectors_reach(frequency):
     dvf = draw(frequency)
     field = dvf.on_grid()
     assert field.shape == (80, 60, 70, 3)
-    np.testing.assert_allclose(field.max(axis=(0, 1, 2)), dvf.vectors.max(axis=0), rtol=1e-3)
-    np.testing.assert_allclose(field.min(axis=(0, 1, 2)), dvf.vectors.min(axis=0), rtol=1e-3)
+    np.testing.assert_allclose(field.max(axis=(0, 1, 2)), dvf.field.vectors.numpy().max(axis=0), rtol=1e-3)
+    np.testing.assert_allclose(field.min(axis=(0, 1, 2)), dvf.field.vectors.numpy().min(axis=0), rtol=1e-3)
     assert np.abs(field).max() <= 8.001
     assert np.abs(field).max() > 7
 
@@ -45,9 +47,9 @@ def test_points_keep_away_from_the_border_and_two_carry_zero(grid):
     dvf = draw("low", grid)
     extent = (np.array(grid.size) - 1) * grid.spacing
     margin = np.minimum(33, extent / 4)
-    assert (dvf.points >= margin).all()
-    assert (dvf.points <= extent - margin).all()
-    assert (np.abs(dvf.vectors).sum(axis=1) == 0).sum() == 2
+    assert (dvf.field.points.numpy() >= margin).all()
+    assert (dvf.field.points.numpy() <= extent - margin).all()
+    assert (np.abs(dvf.field.vectors.numpy()).sum(axis=1) == 0).sum() == 2
 
 
 @pytest.mark.parametrize("frequency", SETTINGS)
@@ -61,7 +63,7 @@ def test_the_field_is_as_smooth_as_its_gaussian():
     for frequency, settings in SETTINGS.items():
         dvf = draw(frequency)
         # Without the scaling of the positive and negative parts, which bends the field where it crosses zero.
-        field = SyntheticDVF(dvf.points, dvf.vectors, dvf.sigma, np.ones((3, 2)), GRID).on_grid()[..., 0]
+        field = SyntheticDVF(replace(dvf.field, scale=torch.ones(3, 2)), GRID).on_grid()[..., 0]
         field = field * np.hanning(80)[:, None, None] * np.hanning(60)[:, None] * np.hanning(70)
         power = np.abs(np.fft.fftn(field)) ** 2
         radius = np.sqrt(
@@ -74,12 +76,12 @@ def test_the_field_is_as_smooth_as_its_gaussian():
 @pytest.mark.parametrize("frequency", SETTINGS)
 def test_the_fast_field_is_that_of_full_resolution_smoothing(frequency):
     dvf = draw(frequency)
-    positions = np.round(dvf.points / 2).astype(int)
+    positions = np.round(dvf.field.points.numpy() / 2).astype(int)
     impulses = np.zeros((*GRID.shape, 3))
-    np.add.at(impulses, (positions[:, 2], positions[:, 1], positions[:, 0]), dvf.vectors)
-    on_voxels = SyntheticDVF(positions * 2.0, dvf.vectors, dvf.sigma, np.ones((3, 2)), GRID)
+    np.add.at(impulses, (positions[:, 2], positions[:, 1], positions[:, 0]), dvf.field.vectors.numpy())
+    on_voxels = SyntheticDVF(replace(dvf.field, points=torch.from_numpy(positions * 2.0), scale=torch.ones(3, 2)), GRID)
     smoothed = np.stack(
-        [gaussian_filter(impulses[..., axis], dvf.sigma / 2, mode="constant", truncate=6) for axis in range(3)], -1
+        [gaussian_filter(impulses[..., axis], dvf.field.sigma / 2, mode="constant", truncate=6) for axis in range(3)], -1
     )
     fast = on_voxels.on_grid()
     scale = 8 / np.abs(fast).max()

@@ -6,6 +6,8 @@ from regnet.evaluation.long_tables import RUN_COLUMNS, read_benchmark, write_err
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
-    rows = zip(snakemake.params.runs, snakemake.input.benchmarks, strict=True)
-    runs = pd.DataFrame([(*run, *read_benchmark(path)) for run, path in rows], columns=list(RUN_COLUMNS))
-    write_errors(runs, snakemake.output.runs)
+    rows = []
+    for run, path in zip(snakemake.params.runs, snakemake.input.benchmarks, strict=True):
+        job = read_benchmark(path)
+        rows.append((*run, job["s"], job["max_rss"]))
+    write_errors(pd.DataFrame(rows, columns=list(RUN_COLUMNS)), snakemake.output.runs)

@@ -24,14 +24,15 @@ from regnet.evaluation.landmark_errors import landmark_table, transform_errors
 from regnet.images.landmarks import read_landmark_pair, refuse_points_outside
 from regnet.images.lungs import segment_lungs
 from regnet.images.transforms import compose, displacement_image, jacobian_determinant, warp, write_transform
-from regnet.images.volumes import IDENTITY, Grid, read_ct, read_mask, resample_ct, resample_mask, write_image
+from regnet.images.volumes import IDENTITY, Grid, mask_litres, read_ct, read_mask, resample_ct, resample_mask, write_image
 from regnet.learning.devices import pick_device
-from regnet.learning.network import OUTPUT_STRIDE, RegNet
+from regnet.learning.network import RegNet
 from regnet.learning.weight_files import load_network
 from regnet.presentation.figures.overview import overview
 from regnet.presentation.figures.style import save_figure
 from regnet.presentation.slices import overview_slices
 from regnet.registration.regnet import Stage, register_stages
+from regnet.synthesis.samples import OUTPUT_STRIDE
 from regnet.system.files import checksum, whole_file, whole_folder
 from regnet.system.resources import shipped
 
@@ -73,7 +74,7 @@ class Scan:
     @property
     def lung_litres(self) -> float:
         """Volume of the lungs, in litres."""
-        return float(np.count_nonzero(sitk.GetArrayViewFromImage(self.mask)) * np.prod(self.image.GetSpacing()) / 1e6)
+        return mask_litres(self.mask)
 
 
 def register_scans(

@@ -9,6 +9,7 @@ import SimpleITK as sitk
 from regnet.conventions import AXES
 from regnet.errors import InputError
 from regnet.evaluation.long_tables import FIELD_ERROR_COLUMNS, REGULARITY_COLUMNS
+from regnet.images.boxes import bounding_box
 from regnet.images.transforms import displacement_image, jacobian_determinant
 from regnet.images.volumes import Grid
 
@@ -98,10 +99,9 @@ def _lungs(pair: str, mask: sitk.Image) -> tuple[Grid, np.ndarray]:
     """The box of the lungs with one voxel around it, and where in it they are, ``(z, y, x)``, without the border of the
     image."""
     inside = np.pad(sitk.GetArrayViewFromImage(mask)[1:-1, 1:-1, 1:-1] != 0, 1)
-    found = np.argwhere(inside)
-    if not len(found):
+    box = bounding_box(inside, 1)
+    if box is None:
         raise InputError(f"{pair}: the lung mask of the fixed image has no voxel away from its border, expected lungs")
-    box = tuple(slice(int(first) - 1, int(last) + 2) for first, last in zip(found.min(0), found.max(0), strict=True))
     return Grid.of(mask[box[::-1]]), inside[box]
 
 

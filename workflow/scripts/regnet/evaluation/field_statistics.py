@@ -78,7 +78,7 @@ def wavelengths(dvf: SyntheticDVF) -> tuple[np.ndarray, np.ndarray]:
     The field is multiplied with a Hann window, so that its edges do not count; its mean, of infinite wavelength, is left out.
     """
     extent = (np.array(dvf.grid.size) - 1) * dvf.grid.spacing
-    axes = [np.linspace(0, side, int(np.ceil(side / dvf.sigma * LATTICE_PER_SIGMA)) + 1) for side in extent]
+    axes = [np.linspace(0, side, int(np.ceil(side / dvf.field.sigma * LATTICE_PER_SIGMA)) + 1) for side in extent]
     field = dvf.field.on_lattice(*map(torch.from_numpy, axes)).numpy()
     windows = np.ix_(*(np.hanning(len(along)) for along in reversed(axes)))
     centred = field - field.mean(axis=(1, 2, 3), keepdims=True)

@@ -29,6 +29,12 @@ METHOD_NAMES = {
 }
 """How tables and figures write methods and network variants; any other method is written as it is named."""
 
+
+def method_name(method: str) -> str:
+    """How tables and figures write a method or network variant."""
+    return METHOD_NAMES.get(method, method)
+
+
 FREQUENCIES = ("low", "medium", "high")
 """Spatial frequencies of the synthetic fields, in the order of the chapter."""
 
@@ -178,11 +184,14 @@ def read_table(path: str | Path, columns: Iterable[str]) -> pd.DataFrame:
     return table
 
 
-def read_benchmark(path: str | Path) -> tuple[float, float]:
-    """Seconds and peak memory, in MB, of a job, from the file that Snakemake's ``benchmark`` leaves; the mean if it ran
-    repeatedly.
+BENCHMARK_COLUMNS = ("s", "max_rss", "cpu_time")
+"""Columns of Snakemake's benchmark files that are used: seconds of wall clock, MiB, seconds of CPU time."""
 
-    The memory is NaN if the job ended before Snakemake first looked at it.
+
+def read_benchmark(path: str | Path) -> dict[str, float]:
+    """What a job took, from the file that Snakemake's ``benchmark`` leaves: `BENCHMARK_COLUMNS`, means if it ran repeatedly.
+
+    Memory and CPU time are NaN if the job ended before Snakemake first looked at it.
 
     Raises
     ------
@@ -192,11 +201,10 @@ def read_benchmark(path: str | Path) -> tuple[float, float]:
     refuse_cut_table(path)
     try:
         table = pd.read_csv(path, sep="\t", na_values=["-"])
-        return float(table["s"].mean()), float(table["max_rss"].mean())
+        return {column: float(table[column].mean()) for column in BENCHMARK_COLUMNS}
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(
-            f"{path}: cannot be read as a benchmark of Snakemake with the columns s and max_rss ({error})"
-        ) from error
+        expected = f"expected a benchmark file of Snakemake with the columns {', '.join(BENCHMARK_COLUMNS)}"
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error}), {expected}") from error
 
 
 def save_slices(path: str | Path, slices: Mapping[str, np.ndarray]) -> None:

@@ -19,8 +19,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from regnet.errors import ConfigError
 from regnet.experiment.cohort import Cohort
 from regnet.images.volumes import read_grid
-from regnet.learning.network import RegNet, window_size
+from regnet.learning.network import RegNet
 from regnet.registration.methods import configured
+from regnet.synthesis.samples import window_size
 
 STARTING = 3.0
 """Core seconds of a job that does next to nothing: Snakemake and Python start, packages are imported."""

@@ -14,7 +14,7 @@ from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
 from regnet.errors import ConfigError
-from regnet.synthesis.samples import WINDOW_BEFORE
+from regnet.synthesis.samples import window_size
 from regnet.system.resources import shipped
 
 FOLDER = shipped("schemas")
@@ -131,7 +131,7 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
     stages = [("patches.block", config["patches"]["block"], "training.batch", training["batch"])]
     if warmup is not None:
         stages.append(("training.warmup.block", warmup["block"], "training.warmup.batch", warmup["batch"]))
-        side = 2 * (WINDOW_BEFORE + warmup["block"])
+        side = window_size(warmup["block"])
         if warmup["size"] < side:
             yield (
                 f"training.warmup.size: found {warmup['size']}, expected an integer of at least {side}, "

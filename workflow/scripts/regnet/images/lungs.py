@@ -18,7 +18,7 @@ import SimpleITK as sitk
 from scipy import ndimage
 
 from regnet.errors import InputError
-from regnet.images.volumes import IDENTITY, Grid, resample, resample_mask
+from regnet.images.volumes import IDENTITY, Grid, mask_litres, resample, resample_mask
 
 WORKING_SPACING = 2.0
 """Spacing of the copy the segmentation works on, in mm."""
@@ -120,7 +120,7 @@ def segment_lungs(
     found = _without_crumbs(ndimage.binary_fill_holes(found), grid.spacing)
 
     mask = resample_mask(grid.image(found.astype(np.uint8)), Grid.of(image))
-    litres = np.count_nonzero(sitk.GetArrayViewFromImage(mask)) * np.prod(image.GetSpacing()) / 1e6
+    litres = mask_litres(mask)
     if not min_volume_litres <= litres <= max_volume_litres:
         what = f"lungs of {litres:.2f} litres" if lungs else "no lungs"
         dark = f"{air.mean():.0%} of the image is air or lung, below {AIR_BELOW_HU} HU"

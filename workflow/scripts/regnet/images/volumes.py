@@ -16,6 +16,7 @@ import SimpleITK as sitk
 
 from regnet.conventions import AIR_HU
 from regnet.errors import InputError, OutputError
+from regnet.images.boxes import bounding_box
 from regnet.images.dicom import is_slice, series_files
 from regnet.system.files import whole_file
 
@@ -370,9 +371,13 @@ def resample(image: sitk.Image, transform: sitk.Transform, grid: Grid, interpola
 
 def mask_corners(mask: sitk.Image) -> np.ndarray:
     """Corners ``(8, 3)``, mm LPS, of the smallest box along the axes of the grid that holds all voxels that are not 0."""
-    inside = np.argwhere(sitk.GetArrayViewFromImage(mask))[:, ::-1]
-    box = np.stack([inside.min(axis=0), inside.max(axis=0)])
-    return Grid.of(mask).points(np.stack(np.meshgrid(*box.T, indexing="ij"), axis=-1).reshape(-1, 3))
+    z, y, x = ((side.start, side.stop - 1) for side in bounding_box(sitk.GetArrayViewFromImage(mask)))
+    return Grid.of(mask).points(np.stack(np.meshgrid(x, y, z, indexing="ij"), axis=-1).reshape(-1, 3))
+
+
+def mask_litres(mask: sitk.Image) -> float:
+    """The volume inside a mask, not 0 inside, in litres."""
+    return float(np.count_nonzero(sitk.GetArrayViewFromImage(mask)) * np.prod(mask.GetSpacing()) / 1e6)
 
 
 def crop(image: sitk.Image, points: np.ndarray, margin: float) -> sitk.Image:

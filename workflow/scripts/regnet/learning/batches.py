@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regnet.learning.network import window_size
-from regnet.synthesis.samples import HU_PER_UNIT, WINDOW_BEFORE, MappedVolumes, SamplePool, normalize
+from regnet.synthesis.samples import HU_PER_UNIT, MappedVolumes, SamplePool, normalize, window_size
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +49,7 @@ class DeviceVolumes:
     def windows(self, numbers: np.ndarray, centres: np.ndarray, block: int) -> Tensor:
         """Cut windows, as `regnet.synthesis.samples.MappedVolumes.windows`."""
         device = self.voxels.device
-        side = 2 * (WINDOW_BEFORE + block)
+        side = window_size(block)
         # Without blocking: the GPU has work of the step before.
         chosen = torch.from_numpy(numbers).to(device, non_blocking=True)
         first = torch.from_numpy(centres).to(device, non_blocking=True).long().flip(1) - side // 2

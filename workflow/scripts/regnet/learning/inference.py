@@ -11,11 +11,12 @@ from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from regnet.errors import ConfigError, InputError
+from regnet.images.boxes import Box
 from regnet.learning.batches import Feed
 from regnet.learning.devices import has_fast_bfloat16, has_right_bfloat16
-from regnet.learning.network import FIRST_OUTPUT, OUTPUT_STRIDE, RegNet, window_size
-from regnet.learning.tiles import TILE_SIDES, Box, near_mask, output_lattice, tile_gib, tile_seconds, tiles
-from regnet.synthesis.samples import HU_PER_UNIT, SamplePool
+from regnet.learning.network import FIRST_OUTPUT, RegNet
+from regnet.learning.tiles import TILE_SIDES, near_mask, output_lattice, tile_gib, tile_seconds, tiles
+from regnet.synthesis.samples import OUTPUT_STRIDE, SamplePool, normalize, window_size
 
 log = logging.getLogger(__name__)
 
@@ -265,9 +266,7 @@ class DenseNetwork:
         spans = [(start, start + side) for start, side in zip(starts, sides, strict=True)]
         inside = tuple(slice(max(start, 0), stop) for start, stop in spans)
         padding = [(max(-start, 0), max(stop - size, 0)) for (start, stop), size in zip(spans, volume.shape, strict=True)]
-        lower, upper = self.window
-        intensity = torch.from_numpy(np.array(volume[inside], np.float32)).to(self.device)
-        normalized = intensity.clamp_(lower, upper).sub_(lower).div_(HU_PER_UNIT)
+        normalized = normalize(torch.from_numpy(np.array(volume[inside], np.float32)).to(self.device), self.window)
         widths = [width for pair in reversed(padding) for width in pair]
         padded = functional.pad(normalized[None, None], widths, mode="replicate")
         return padded.contiguous(memory_format=torch.channels_last_3d)

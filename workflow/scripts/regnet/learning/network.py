@@ -13,23 +13,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from regnet.errors import ConfigError
+from regnet.synthesis.samples import OUTPUT_STRIDE, window_size
 
 VARIANTS = ("regnet", "regnet_1scale", "regnet_early")
 """Names of the network and of the variants it is compared with: original resolution only, and early fusion."""
-
-OUTPUT_STRIDE = 2
-"""Distance of neighbouring outputs, in voxels."""
 
 FIRST_OUTPUT = 26.5
 """Position of the first output on each axis, in voxels of the window."""
 
 ORIGINAL_MARGIN = (13, 12)
 """Voxels of the window before and behind the patch at original resolution: 54 = 13 + 29 + 12."""
-
-
-def window_size(outputs: int) -> int:
-    """Side of the window, in voxels, that gives `outputs` points per axis."""
-    return 52 + OUTPUT_STRIDE * outputs
 
 
 def _convolutions(*widths: int, kernel: int = 3) -> nn.Sequential:

@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from regnet.learning.batches import Batch
-from regnet.learning.network import OUTPUT_STRIDE, window_size
-from regnet.synthesis.samples import WINDOW_BEFORE
+from regnet.synthesis.samples import OUTPUT_STRIDE, WINDOW_BEFORE, window_size
 
 
 def smooth(volume: Tensor, sigma: float) -> Tensor:

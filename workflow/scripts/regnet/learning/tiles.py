@@ -6,7 +6,9 @@ from itertools import pairwise, product
 
 import numpy as np
 
-from regnet.learning.network import ORIGINAL_MARGIN, OUTPUT_STRIDE, window_size
+from regnet.images.boxes import Box, bounding_box
+from regnet.learning.network import ORIGINAL_MARGIN
+from regnet.synthesis.samples import OUTPUT_STRIDE, window_size
 
 MASK_MARGIN = 2
 """Outputs are computed up to this distance from the mask, in voxels along each axis, so that the field between the outputs is
@@ -21,9 +23,6 @@ ORIGINAL_NS, LOW_NS, JOINT_NS = 800.0, 1000.0, 4500.0
 BYTES_PER_VOXEL = {"float32": 400, "bfloat16": 240}
 """Memory of the feature maps at their largest, per voxel that the layers at original resolution see. Measured: float32 299, and
 373 for the variant of that resolution only; in bfloat16, where some layers stay in float32, 206."""
-
-Box = tuple[slice, slice, slice]
-"""Part of a lattice of outputs, along z, y, x."""
 
 
 def output_lattice(shape: tuple[int, int, int], stride: int = OUTPUT_STRIDE) -> tuple[tuple[int, int, int], float]:
@@ -82,25 +81,14 @@ def tiles(wanted: np.ndarray, side: int) -> list[Box]:
 
     The box around all wanted outputs is cut evenly, and each part shrunk to the box around its own ones.
     """
-
-    def around(part: np.ndarray) -> Box | None:
-        ends = []
-        for axis in range(3):
-            inside = np.flatnonzero(part.any(axis=tuple(other for other in range(3) if other != axis)))
-            if not len(inside):
-                return None
-            ends.append(slice(int(inside[0]), int(inside[-1]) + 1))
-        return tuple(ends)
-
-    whole = around(wanted)
     cuts = []
-    for extent in whole:
+    for extent in bounding_box(wanted):
         parts = -(-(extent.stop - extent.start) // side)
         edges = np.linspace(extent.start, extent.stop, parts + 1).astype(int).tolist()
         cuts.append([slice(*ends) for ends in pairwise(edges)])
     found = []
     for part in product(*cuts):
-        box = around(wanted[part])
+        box = bounding_box(wanted[part])
         if box is not None:
             found.append(tuple(slice(cut.start + own.start, cut.start + own.stop) for cut, own in zip(part, box, strict=True)))
     return found

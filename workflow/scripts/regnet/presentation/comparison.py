@@ -10,9 +10,9 @@ import numpy as np
 import pandas as pd
 
 from regnet.conventions import AXES
-from regnet.evaluation.long_tables import METHOD_NAMES
+from regnet.evaluation.long_tables import method_name
 from regnet.evaluation.summaries import ACCURACY_COLUMNS, FEW, held_ranges
-from regnet.presentation.markup import latex, latex_table, markdown, markdown_table
+from regnet.presentation.markup import latex, latex_table, markdown, markdown_table, mean_and_sd, number
 from regnet.system.files import whole_file
 
 COST_COLUMNS = [
@@ -161,7 +161,7 @@ def write_capture_curve(curve: pd.DataFrame, accurate: float, *, csv: str | Path
     held = held_ranges(curve, accurate)
     if methods:
         rows.append([f"holds to ({accurate:g} mm)", "", "", *(_held(held, method) for method in methods)])
-    header = ["after affine", "landmarks", "pairs", *map(_name, methods)]
+    header = ["after affine", "landmarks", "pairs", *map(method_name, methods)]
     notes = [
         "Rows: distance of landmarks after the affine registration, in mm. Cells: median residual distance in mm and its 95 % "
         "interval, from a bootstrap that draws pairs, then landmarks within them.",
@@ -229,7 +229,7 @@ def _tests_section(
     landmarks, pairs = (tests[tests["level"] == level] for level in ("landmarks", "pairs"))
     rows = [
         [
-            f"{_name(one['method'])} − {_name(one['other'])}",
+            f"{method_name(one['method'])} − {method_name(one['other'])}",
             *(_mark(_difference(one[column]), one["few"]) for column in ("mean_difference", "median_difference")),
             *(_mark(_p(one[column]), one["few"]) for column in ("p", "p_holm")),
             f"{one['n']}",
@@ -272,30 +272,35 @@ def _accuracy_rows(table: pd.DataFrame) -> list[list[str]]:
             rows.append([])
         last = evaluation
         numbers = [
-            _mean_and_sd(row["mean"], row["sd"]),
+            mean_and_sd(row["mean"], row["sd"]),
             _interval(row["mean_low"], row["mean_high"]),
-            _number(row["median"]),
+            number(row["median"]),
             _interval(row["median_low"], row["median_high"]),
-            *(_number(row[column]) for column in ("p75", "p95", *(f"{axis}_mean" for axis in AXES), "snapped_mean", "n")),
+            *(number(row[column]) for column in ("p75", "p95", *(f"{axis}_mean" for axis in AXES), "snapped_mean", "n")),
         ]
         numbers[-1] = f"{row['n']:,}"
         rows.append(
-            [evaluation, _name(row["method"]), *(_mark(cell, row["few"] and row["n"]) for cell in numbers), str(row["n_pairs"])]
+            [
+                evaluation,
+                method_name(row["method"]),
+                *(_mark(cell, row["few"] and row["n"]) for cell in numbers),
+                str(row["n_pairs"]),
+            ]
         )
     return rows
 
 
 def _cost_cells(row: pd.Series) -> list[str]:
     return [
-        _name(row["method"]),
-        _number(row["seconds"], 1),
-        _number(row["seconds_with_affine"], 1),
-        _number(row["memory_mb"] / 1024),
-        _number(row["jacobian_min"]),
-        _number(100 * row["folded"], 3),
-        _number(row["sd_log"], 3),
-        _number(row["field_error_mean"]),
-        _number(row["field_error_p95"]),
+        method_name(row["method"]),
+        number(row["seconds"], 1),
+        number(row["seconds_with_affine"], 1),
+        number(row["memory_mb"] / 1024),
+        number(row["jacobian_min"]),
+        number(100 * row["folded"], 3),
+        number(row["sd_log"], 3),
+        number(row["field_error_mean"]),
+        number(row["field_error_p95"]),
         _held_range(row),
     ]
 
@@ -310,18 +315,6 @@ def _held_range(row: pd.Series) -> str:
 
 def _evaluation(evaluation: str, capture_range: float) -> str:
     return evaluation if pd.isna(capture_range) else f"{evaluation} ({capture_range:g} mm)"
-
-
-def _name(method: str) -> str:
-    return METHOD_NAMES.get(method, method)
-
-
-def _number(value: float, digits: int = 2) -> str:
-    return "–" if pd.isna(value) else f"{value:.{digits}f}".replace("-", "−")
-
-
-def _mean_and_sd(mean: float, sd: float) -> str:
-    return _number(mean) if pd.isna(sd) else f"{_number(mean)} ± {_number(sd)}"
 
 
 def _interval(low: float, high: float) -> str:

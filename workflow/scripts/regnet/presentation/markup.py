@@ -1,5 +1,6 @@
 """Text and tables for GitHub (Markdown) and for papers (LaTeX)."""
 
+import math
 from collections.abc import Iterable, Sequence
 
 
@@ -27,6 +28,16 @@ def latex(text: str) -> str:
         "–": "--",
     }
     return "".join(special.get(character, character) for character in text)
+
+
+def number(value: float, digits: int = 2) -> str:
+    """A number as tables print it, with a typographic minus; a dash where it is missing."""
+    return "–" if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
+
+
+def mean_and_sd(mean: float, sd: float) -> str:
+    """``mean ± sd`` with two digits; the mean alone where the deviation is missing, a dash where both are."""
+    return number(mean) if math.isnan(sd) else f"{number(mean)} ± {number(sd)}"
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:

@@ -17,20 +17,17 @@ import SimpleITK as sitk
 import yaml
 from markdown import markdown
 
-from regnet.errors import InputError
+from regnet.evaluation.long_tables import BENCHMARK_COLUMNS, read_benchmark
 from regnet.experiment.cohort import Cohort
-from regnet.images.volumes import read_grid, read_image
+from regnet.images.volumes import mask_litres, read_grid, read_image
 from regnet.presentation.slices import overview_slices
-from regnet.system.files import refuse_cut_table, whole_file
+from regnet.system.files import whole_file
 
 THUMBNAIL_WINDOW = (-1350, 150)
 """Range of HU from black to white in the small pictures of the images: a lung window."""
 
 THUMBNAILS = 60
 """A page has pictures of at most so many images."""
-
-BENCHMARK_COLUMNS = ("s", "max_rss", "cpu_time")
-"""Columns of Snakemake's benchmark files that are used: seconds, MiB, seconds."""
 
 RUN_TIME_COLUMNS = ("step", "jobs", "seconds_mean", "seconds_max", "seconds_total", "cpu_seconds_total", "memory_mib_max")
 """Columns of the table of run times."""
@@ -87,10 +84,9 @@ def cohort_page(cohort: Cohort, resampled: Sequence[str | Path], masks: Sequence
     for number, (name, image) in enumerate(images.iterrows()):
         grid = read_grid(image["path"])
         mask = read_image(masks[number])
-        litres = np.count_nonzero(sitk.GetArrayViewFromImage(mask)) * np.prod(mask.GetSpacing()) / 1e6
         picture = _thumbnail(read_image(resampled[number]), mask) if number < THUMBNAILS else ""
         voxels = " x ".join(f"{side:g}" for side in grid.size), " x ".join(f"{side:.4g}" for side in grid.spacing)
-        rows.append([picture, str(name), image["subject"], image["split"], *voxels, f"{litres:.2f}"])
+        rows.append([picture, str(name), image["subject"], image["split"], *voxels, f"{mask_litres(mask):.2f}"])
     header = ["", "image", "subject", "used for", "voxels", "voxel size (mm)", "lungs (litres)"]
     pairs = cohort.pairs[["fixed", "moving", "split"]].reset_index()
     pairs["landmarks"] = np.where(cohort.pairs["fixed_landmarks"] == "", "none", "yes")
@@ -124,7 +120,7 @@ def run_times(benchmarks: Sequence[str | Path]) -> pd.DataFrame:
     InputError
         If a file is no benchmark file.
     """
-    jobs = pd.DataFrame([_benchmark(path) for path in benchmarks], columns=list(BENCHMARK_COLUMNS))
+    jobs = pd.DataFrame([read_benchmark(path) for path in benchmarks], columns=list(BENCHMARK_COLUMNS))
     by_step = jobs.assign(step=[_step(path) for path in benchmarks]).groupby("step", sort=False)
     table = by_step.agg(
         jobs=("s", "size"),
@@ -193,17 +189,6 @@ def _step(path: str | Path) -> str:
     parts = Path(path).with_suffix("").parts
     *folders, name = parts[parts.index("benchmarks") + 1 :]
     return " ".join([*folders, name] if folders == ["train"] else folders)
-
-
-def _benchmark(path: str | Path) -> dict[str, float]:
-    """The numbers of a benchmark file; those of a job too short to be measured are missing."""
-    refuse_cut_table(path)
-    table = pd.read_csv(path, sep="\t", na_values="-")
-    missing = [column for column in BENCHMARK_COLUMNS if column not in table]
-    if missing or len(table) == 0:
-        found = ", ".join(table.columns) or "nothing"
-        raise InputError(f"{path}: found {found}, expected a benchmark file of Snakemake with {', '.join(BENCHMARK_COLUMNS)}")
-    return table.iloc[-1][list(BENCHMARK_COLUMNS)].astype(float).to_dict()
 
 
 def _duration(seconds: float) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pandas as pd
 
 from regnet.conventions import AXES
-from regnet.evaluation.long_tables import METHOD_NAMES
+from regnet.evaluation.long_tables import method_name
 from regnet.evaluation.summaries import FEW, summarize, zero_field_mae
-from regnet.presentation.markup import latex, latex_table, markdown, markdown_table
+from regnet.presentation.markup import latex, latex_table, markdown, markdown_table, mean_and_sd, number
 from regnet.system.files import whole_file
 
 MEASURES = ("measure", *AXES)
@@ -157,11 +157,16 @@ def _notes(table: pd.DataFrame) -> list[str]:
     notes = ["The standard deviation is that of a sample; n counts points (MAE) or landmarks (TRE, TRE')."]
     rows = table[(table["evaluation"] == "MAE") & (table["n"] > 0)]
     if len(rows):
-        references = [f"{row['zero_field_mae']:.2f} mm ({_name(row)}, {row['data']})" for _, row in rows.iterrows()]
+        references = [
+            f"{row['zero_field_mae']:.2f} mm ({method_name(row['method'])}, {row['data']})" for _, row in rows.iterrows()
+        ]
         notes.append(f"MAE of predicting no displacement at the same points: {', '.join(references)}.")
     seen = table.dropna(subset="patches_seen").drop_duplicates("method")
     if len(seen):
-        counts = [f"{_name(row)} {row['patches_seen']:,} in {row['blocks_seen']:,} blocks" for _, row in seen.iterrows()]
+        counts = [
+            f"{method_name(row['method'])} {row['patches_seen']:,} in {row['blocks_seen']:,} blocks"
+            for _, row in seen.iterrows()
+        ]
         notes.append(
             f"Patches seen in training, texture warm-up included, and the blocks of neighbouring patches they were cut in: "
             f"{'; '.join(counts)}. Sokooti (2021) used about 1 million patches."
@@ -172,24 +177,18 @@ def _notes(table: pd.DataFrame) -> list[str]:
 
 
 def _name(row: pd.Series) -> str:
-    return METHOD_NAMES.get(row["method"], row["method"])
+    return method_name(row["method"])
 
 
 def _ours(row: pd.Series) -> list[str]:
     """Our cells: measure, x, y, z, median, n; marked where they rest on few landmarks."""
-    cells = [_mean_and_sd(row[f"{name}_mean"], row[f"{name}_sd"]) for name in MEASURES]
-    cells += ["–" if pd.isna(row["median"]) else f"{row['median']:.2f}", f"{row['n']:,}"]
+    cells = [mean_and_sd(row[f"{name}_mean"], row[f"{name}_sd"]) for name in MEASURES]
+    cells += [number(row["median"]), f"{row['n']:,}"]
     is_marked = row["evaluation"].startswith("TRE") and 0 < row["n"] < FEW
     return [f"{cell}†" for cell in cells] if is_marked else cells
 
 
 def _chapters(row: pd.Series) -> list[str]:
     """The chapter's cells, in the same order; it prints no median, and no number of points for the MAE."""
-    cells = [_mean_and_sd(row[f"chapter_{name}_mean"], row[f"chapter_{name}_sd"]) for name in MEASURES]
+    cells = [mean_and_sd(row[f"chapter_{name}_mean"], row[f"chapter_{name}_sd"]) for name in MEASURES]
     return [*cells, "–", "–" if pd.isna(row["chapter_n"]) else f"{row['chapter_n']:,}"]
-
-
-def _mean_and_sd(mean: float, sd: float) -> str:
-    if pd.isna(mean):
-        return "–"
-    return f"{mean:.2f}" if pd.isna(sd) else f"{mean:.2f} ± {sd:.2f}"

@@ -21,8 +21,9 @@ import SimpleITK as sitk
 
 from regnet.conventions import AIR_HU
 from regnet.evaluation.landmark_errors import landmark_errors
-from regnet.evaluation.long_tables import METHOD_NAMES
-from regnet.images.transforms import jacobian_determinant, warp
+from regnet.evaluation.long_tables import method_name
+from regnet.images.boxes import bounding_box
+from regnet.images.transforms import displacement_image, jacobian_determinant, warp
 from regnet.images.volumes import IDENTITY, Grid, resample_ct, resample_mask
 from regnet.system.files import whole_file
 from regnet.system.resources import shipped
@@ -113,7 +114,7 @@ def _page(
     image, lungs = _cropped(fixed, mask, spacing, landmarks[0] if landmarks else np.empty((0, 3)))
     grid = Grid.of(image)
     volumes = {"fixed": _coded_ct(image), "moving": _coded_ct(warp(moving, IDENTITY, grid))}
-    fields = {method: _field(transform, grid) for method, transform in transforms.items()}
+    fields = {method: sitk.GetArrayFromImage(displacement_image(transform, grid)) for method, transform in transforms.items()}
     inside = sitk.GetArrayViewFromImage(lungs) != 0
     volumes |= _coded_lengths("displacement", fields)
     if "affine" in fields:
@@ -126,7 +127,7 @@ def _page(
         volumes[f"{method}/jacobian"] = _coded_determinant(determinant)
         facts = {
             "id": method,
-            "name": METHOD_NAMES.get(method, method),
+            "name": method_name(method),
             "errors": _errors(transform, landmarks, grid),
             "folded": float(np.mean(determinant[inside] <= 0)),
             "jacobian": [float(value) for value in np.percentile(determinant[inside], [1, 99])],
@@ -173,7 +174,8 @@ def _cropped(fixed: sitk.Image, mask: sitk.Image, spacing: float, points: np.nda
     fixed, mask = sitk.DICOMOrient(fixed, "RAS"), sitk.DICOMOrient(mask, "RAS")
     grid = Grid.of(fixed).isotropic(spacing)
     lungs = resample_mask(mask, grid)
-    corners = np.concatenate([np.argwhere(sitk.GetArrayViewFromImage(lungs))[:, ::-1], grid.indices(points)])
+    sides = reversed(bounding_box(sitk.GetArrayViewFromImage(lungs)))
+    corners = np.concatenate([np.transpose([(side.start, side.stop - 1) for side in sides]), grid.indices(points)])
     margin = MARGIN / spacing
     first = np.maximum(np.floor(corners.min(axis=0) - margin), 0).astype(int)
     last = np.minimum(np.ceil(corners.max(axis=0) + margin), np.array(grid.size) - 1).astype(int)
@@ -187,14 +189,6 @@ def _start(lungs: np.ndarray) -> np.ndarray:
     """The voxel ``(x, y, z)`` to show first: the middle of the part of the lungs that is on the patient's left."""
     voxels = np.argwhere(lungs)[:, ::-1]
     return voxels[voxels[:, 0] <= voxels[:, 0].mean()].mean(axis=0)
-
-
-def _field(transform: sitk.Transform, grid: Grid) -> np.ndarray:
-    """The displacements ``T(x) - x`` at the voxels of a grid, ``(z, y, x, 3)``, in mm (LPS)."""
-    image = sitk.TransformToDisplacementField(
-        transform, sitk.sitkVectorFloat32, grid.size, grid.origin, grid.spacing, grid.direction
-    )
-    return sitk.GetArrayFromImage(image)
 
 
 def _coded_ct(image: sitk.Image) -> _Coded:

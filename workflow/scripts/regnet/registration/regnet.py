@@ -14,8 +14,9 @@ from scipy import ndimage
 from regnet.images.transforms import compose, field_transform
 from regnet.images.volumes import Grid, resample
 from regnet.learning.inference import MAX_MEMORY_GIB, DenseNetwork
-from regnet.learning.network import OUTPUT_STRIDE, RegNet
+from regnet.learning.network import RegNet
 from regnet.learning.tiles import output_lattice
+from regnet.synthesis.samples import OUTPUT_STRIDE
 
 log = logging.getLogger(__name__)
 

@@ -2,20 +2,18 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 import torch
-from numpy.lib import format as npy
 
 from regnet.conventions import AIR_HU
 from regnet.errors import InputError
+from regnet.images.boxes import Box, bounding_box
 from regnet.images.volumes import Grid
 from regnet.synthesis.random_fields import (
-    Box,
     RandomField,
     displacement_in_voxels,
     draw_field,
@@ -38,34 +36,19 @@ class SyntheticDVF:
 
     Attributes
     ----------
-    points
-        Shape ``(p, 3)``: where the random vectors are, in mm along the axes x, y, z of `grid` from its first voxel.
-    vectors
-        Shape ``(p, 3)``: the random vectors before smoothing, components x, y, z along the axes of `grid`, in mm.
-    sigma
-        Standard deviation of the Gaussian, in mm.
-    scale
-        Shape ``(3, 2)``: for each component the factors on its positive and on its negative part after smoothing.
+    field
+        The field, on the CPU, along the axes x, y, z of `grid` from its first voxel instead of physical ones, in mm.
     grid
         The grid of the images that the field belongs to. The field maps points of the fixed image to the moving image.
     """
 
-    points: np.ndarray
-    vectors: np.ndarray
-    sigma: float
-    scale: np.ndarray
+    field: RandomField
     grid: Grid
-
-    @cached_property
-    def field(self) -> RandomField:
-        """The field as tensors on the CPU, along the axes of the grid instead of physical ones."""
-        points, vectors, scale = (torch.from_numpy(array) for array in (self.points, self.vectors, self.scale))
-        return RandomField(points, vectors, self.sigma, scale)
 
     @property
     def farthest(self) -> int:
         """A number of voxels that no component of the field exceeds."""
-        return int(np.ceil(np.abs(self.vectors).max() / min(self.grid.spacing))) + 1
+        return int(np.ceil(float(self.field.vectors.abs().max()) / min(self.grid.spacing))) + 1
 
     def on_grid(self) -> np.ndarray:
         """The displacements on every voxel of `grid`: shape ``(z, y, x, 3)``, physical components x, y, z in mm, float32."""
@@ -98,10 +81,10 @@ class SyntheticDVF:
         with whole_file(path) as partial:
             np.savez(
                 partial,
-                points=self.points,
-                vectors=self.vectors,
-                sigma=self.sigma,
-                scale=self.scale,
+                points=self.field.points.numpy(),
+                vectors=self.field.vectors.numpy(),
+                sigma=self.field.sigma,
+                scale=self.field.scale.numpy(),
                 size=self.grid.size,
                 spacing=self.grid.spacing,
                 origin=self.grid.origin,
@@ -120,7 +103,8 @@ class SyntheticDVF:
         try:
             with open(path, "rb") as file, np.load(file) as stored:
                 grid = Grid(*(tuple(stored[name].tolist()) for name in ("size", "spacing", "origin", "direction")))
-                return cls(stored["points"], stored["vectors"], float(stored["sigma"]), stored["scale"], grid)
+                points, vectors, scale = (torch.from_numpy(stored[name]) for name in ("points", "vectors", "scale"))
+                return cls(RandomField(points, vectors, float(stored["sigma"]), scale), grid)
         except NPZ_ERRORS as error:
             raise InputError(f"{path}: cannot be read as a synthetic displacement field ({error})") from error
 
@@ -141,7 +125,7 @@ def random_dvf(grid: Grid, *, sigma: float, points: int, theta: float, border: f
         If no field without folding is found, because theta is too large for sigma.
     """
     field = draw_field(grid.size, grid.spacing, sigma=sigma, points=points, theta=theta, border=border, rng=rng)
-    return SyntheticDVF(field.points.numpy(), field.vectors.numpy(), sigma, field.scale.numpy(), grid)
+    return SyntheticDVF(field, grid)
 
 
 def require_room(image: sitk.Image, name: str, smallest: int) -> None:
@@ -237,21 +221,6 @@ def deform(
     return dvf.grid.image(values)
 
 
-def save_volume(image: sitk.Image, path: str | Path) -> None:
-    """Write the voxels of an image as an ``.npy`` file; never leaves half a file.
-
-    Raises
-    ------
-    OutputError
-        If it cannot be written, for example because the disk is full.
-    """
-    voxels = sitk.GetArrayViewFromImage(image)
-    with whole_file(path) as partial, open(partial, "wb") as file:
-        # Not np.save, which does not say that a disk is full if only the last kilobytes find no room.
-        npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(voxels))
-        file.write(voxels.data)
-
-
 def deform_mask(mask: sitk.Image, dvf: SyntheticDVF) -> sitk.Image:
     """The lung mask of the fixed image of a synthetic pair, from that of its moving image: nearest neighbour, uint8.
 
@@ -273,13 +242,10 @@ def deform_mask(mask: sitk.Image, dvf: SyntheticDVF) -> sitk.Image:
 
 def _around(inside: np.ndarray, reach: int) -> Box:
     """The part of a volume that is at most `reach` voxels from the bounding box of a mask."""
-    if not inside.any():
+    box = bounding_box(inside, reach)
+    if box is None:
         raise InputError("the lung mask is empty, expected voxels to sample patches from")
-    ranges = []
-    for axis, count in enumerate(inside.shape):
-        along = np.flatnonzero(inside.any(axis=tuple({0, 1, 2} - {axis})))
-        ranges.append(slice(max(0, int(along[0]) - reach), min(count, int(along[-1]) + reach + 1)))
-    return tuple(ranges)
+    return box
 
 
 def draw_samples(

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from regnet.errors import RegNetError
+from regnet.images.boxes import Box
 
 log = logging.getLogger(__name__)
 
@@ -33,10 +34,6 @@ be lower, by some hundredths. The chapter's fields stay above 0.3."""
 
 SLAB = 2**22
 """About how many voxels are worked on at once, which bounds the memory beyond inputs and results."""
-
-
-Box = tuple[slice, slice, slice]
-"""A part of a volume ``(z, y, x)``."""
 
 
 @dataclass(frozen=True)

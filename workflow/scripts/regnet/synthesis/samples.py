@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from numpy.lib.format import open_memmap
+from numpy.lib import format as npy
 from numpy.lib.stride_tricks import sliding_window_view
 
 from regnet.errors import InputError
@@ -25,6 +25,14 @@ Array = TypeVar("Array")
 
 WINDOW_BEFORE = 26
 """Voxels from the first voxel of a window to the centre of its block, less k."""
+
+OUTPUT_STRIDE = 2
+"""Distance of neighbouring outputs, in voxels."""
+
+
+def window_size(block: int) -> int:
+    """Side, in voxels, of the window that gives a block of `block` outputs per axis."""
+    return 2 * WINDOW_BEFORE + OUTPUT_STRIDE * block
 
 
 def output_points(centres: np.ndarray, block: int) -> np.ndarray:
@@ -161,6 +169,20 @@ def normalize(intensity: Array, window: tuple[float, float]) -> Array:
     return (intensity.clip(lower, upper) - lower) / HU_PER_UNIT
 
 
+def save_volume(volume: np.ndarray, path: str | Path) -> None:
+    """Write a volume ``(z, y, x)`` as an ``.npy`` file, for `MappedVolumes`; never leaves half a file.
+
+    Raises
+    ------
+    OutputError
+        If it cannot be written, for example because the disk is full.
+    """
+    with whole_file(path) as partial, open(partial, "wb") as file:
+        # Not np.save, which does not say that a disk is full if only the last kilobytes find no room.
+        npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(volume))
+        file.write(np.ascontiguousarray(volume).data)
+
+
 class MappedVolumes:
     """Volumes in memory-mapped files, from which windows are cut.
 
@@ -209,7 +231,7 @@ class MappedVolumes:
         numpy.ndarray
             HU, int16, shape ``(n, z, y, x)``, ``52 + 2 k`` voxels a side; outside the volumes their border values continue.
         """
-        side = 2 * (WINDOW_BEFORE + block)
+        side = window_size(block)
         first = np.asarray(centres, np.int64)[:, ::-1] - side // 2
         windows = np.empty((len(centres), side, side, side), np.int16)
         for number in np.unique(numbers):
@@ -236,7 +258,7 @@ def _release(volume: np.memmap) -> None:
 def _open_volume(path: str | Path) -> np.memmap:
     try:
         # Copy on write is as good as read-only, and torch takes no arrays that are read-only.
-        volume = open_memmap(path, mode="c")
+        volume = npy.open_memmap(path, mode="c")
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as a volume ({error})") from error
     if volume.dtype != np.int16 or volume.ndim != 3:

@@ -22,7 +22,8 @@ from matplotlib.ticker import NullFormatter
 
 from regnet.conventions import job_seed
 from regnet.errors import InputError
-from regnet.evaluation.long_tables import METHOD_NAMES
+from regnet.evaluation.long_tables import method_name
+from regnet.images.boxes import bounding_box
 from regnet.system.files import whole_file
 
 # It says at INFO, once per font and file, which tables it leaves out.
@@ -140,11 +141,6 @@ def method_looks(methods: Iterable[str]) -> dict[str, Look]:
     return looks
 
 
-def method_name(method: str) -> str:
-    """How figures write a method."""
-    return METHOD_NAMES.get(method, method)
-
-
 def new_figure(width: float, height: float) -> Figure:
     """An empty figure of `width` x `height` inches that makes room for its labels."""
     figure = Figure(figsize=(width, height), layout="constrained")
@@ -213,12 +209,7 @@ def grid_of(count: int) -> tuple[int, int]:
 
 def around(mask: np.ndarray, spacing: np.ndarray) -> tuple[slice, slice]:
     """The part of a slice ``(rows, columns)`` that holds the mask and `MARGIN` around it."""
-    ranges = []
-    for along, step in zip((1, 0), spacing, strict=True):
-        inside = np.flatnonzero(mask.any(axis=along))
-        margin = round(MARGIN / step)
-        ranges.append(slice(max(0, inside[0] - margin), inside[-1] + margin + 1))
-    return tuple(ranges)
+    return bounding_box(mask, [round(MARGIN / step) for step in spacing])
 
 
 def scale_bar(axes: Axes, rows: float, columns: float, length: float = 50.0) -> None:

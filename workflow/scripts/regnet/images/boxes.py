@@ -1,0 +1,32 @@
+"""Boxes in volumes. Only numpy."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+Box = tuple[slice, slice, slice]
+"""A part of a volume, along z, y, x."""
+
+
+def bounding_box(inside: np.ndarray, margin: int | Sequence[int] = 0) -> tuple[slice, ...] | None:
+    """The smallest box around a mask, with a margin as far as the array goes.
+
+    Parameters
+    ----------
+    inside
+        An array of any number of axes, not 0 inside.
+    margin
+        Voxels to add on both sides of each axis, or a number for each axis.
+
+    Returns
+    -------
+    tuple of slice or None
+        A slice for each axis; None if the mask is empty.
+    """
+    box = []
+    for axis, (count, reach) in enumerate(zip(inside.shape, np.broadcast_to(margin, inside.ndim).tolist(), strict=True)):
+        along = np.flatnonzero(inside.any(axis=tuple(other for other in range(inside.ndim) if other != axis)))
+        if not len(along):
+            return None
+        box.append(slice(max(0, int(along[0]) - reach), min(count, int(along[-1]) + reach + 1)))
+    return tuple(box)
