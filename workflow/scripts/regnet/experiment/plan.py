@@ -1,7 +1,7 @@
 """What a run will take before it is started: jobs, hours of processor and GPU, disk; from costs measured per voxel.
 
 The costs are those of the default run on an AMD EPYC, found in its benchmark files and on its disk; hours hold within a factor
-of about two. docs/cluster.md shows a plan beside a run.
+of about two. docs/benchmarks.md shows a plan beside a run.
 """
 
 import math
