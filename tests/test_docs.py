@@ -1,7 +1,8 @@
-"""What README and docs say to type is run, in a copy of the repository; what needs data or hours is parsed.
+"""What README and docs say to type is run, in a copy of the repository; what they name exists; what they draw is so.
 
-A block of commands is run unless ``<!-- not run: reason -->`` stands before it; ``<!-- file: path -->`` makes a file of the
-next block. Blocks are indented or fenced; those in Python are run too.
+A block of commands is run unless ``<!-- not run: reason -->`` stands before it: what needs data or hours is parsed.
+``<!-- file: path -->`` makes a file of the next block, ``<!-- made: path -->`` compares the next block with a YAML file that a
+command before it made. Blocks are indented or fenced; those in Python are run too.
 """
 
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
+import yaml
 from snakemake.cli import get_argument_parser
 
 from regnet import cli
@@ -25,9 +27,14 @@ from regnet.images.volumes import Grid
 
 ROOT = Path(__file__).parents[1]
 
+CARDS = sorted(ROOT.glob("resources/weights/*.md"))
+
 PAGES = sorted(
     path.relative_to(ROOT).as_posix() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("config/*.md"))
 )
+
+LINKING = [*PAGES, "results/README.md", "workflow/viewer/README.md", *(f"resources/weights/{path.name}" for path in CARDS)]
+"""The pages whose links are followed."""
 
 COMMANDS = ("make", "pip", "python", "regnet", "snakemake", ".venv/bin/snakemake", ".venv/bin/python")
 
@@ -42,7 +49,7 @@ def blocks(page):
         line = lines[number]
         indent = re.match(" *", line).group()
         fence = re.match(r" *```(\w*)$", line)
-        marked = re.match(r" *<!-- (not run|file): (.+) -->$", line)
+        marked = re.match(r" *<!-- (not run|file|made): (.+) -->$", line)
         if fence:
             end = lines.index(f"{indent}```", number + 1)
             body, after, language = lines[number + 1 : end], end + 1, fence.group(1) or "text"
@@ -90,6 +97,10 @@ def sandbox(tmp_path_factory):
     write_landmarks(points, folder / "fixed.txt")
     write_landmarks(points + 2.5, folder / "moving.txt")
     write_landmarks(points, folder / "points.csv", "table")
+    for name in ("dirlab_4dct", "lung_followup"):
+        (folder / "data" / name).mkdir(parents=True)
+        overlay = {"experiment": name, "cohort": f"data/{name}", "data_root": f"data/{name}", "phantom": None}
+        (folder / "data" / name / "config.yaml").write_text(yaml.safe_dump(overlay), encoding="utf-8")
     (folder / "numbers.txt").write_text("index\n1\n1 2 3\n", encoding="utf-8")
     (folder / "out").mkdir()
     shift = sitk.TranslationTransform(3, (2.5, 2.5, 2.5))
@@ -135,7 +146,7 @@ def understand(words):
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert {word for word in arguments if "=" not in word} <= set(targets)
     elif program == "pip":
-        assert arguments == ["install", "."]
+        assert arguments in (["install", "."], ["install", "--editable", "."])
     else:
         scripts = [word for word in arguments if word.endswith(".py")]
         assert scripts, words
@@ -151,6 +162,8 @@ def test_what_a_page_says_to_type(page, sandbox, monkeypatch):
             path = sandbox / value
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(text, encoding="utf-8")
+        elif kind == "made":
+            assert yaml.safe_load(text) == yaml.safe_load((sandbox / value).read_text(encoding="utf-8")), value
         elif is_shell(language, text) and kind:
             for words in commands(text):
                 understand(words)
@@ -169,10 +182,78 @@ def test_no_block_of_commands_is_overlooked():
                 assert line.strip() in taken, f"{page}: {line.strip()}"
 
 
-def test_pages_lead_to_files_that_are_there():
-    for page in PAGES:
-        for target in re.findall(r"\]\((?!https?:|#)([^)#]+)(?:#[^)]*)?\)", (ROOT / page).read_text(encoding="utf-8")):
-            assert (ROOT / page).parent.joinpath(target).exists(), f"{page}: {target}"
+def anchors(page):
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^```.*?^```$", "", (ROOT / page).read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", LINKING)
+def test_links_lead_to_files_and_headings(page):
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", (ROOT / page).read_text(encoding="utf-8")):
+        path = (ROOT / page).parent.joinpath(target).resolve() if target else ROOT / page
+        assert path.exists(), f"{page}: {target}"
+        assert not anchor or anchor in anchors(path), f"{page}: {target}#{anchor}"
+
+
+@pytest.mark.parametrize("page", LINKING)
+def test_pages_name_files_that_exist(page):
+    for name in re.findall(r"`((?:tests|benchmarks|workflow|profiles)/[\w./-]+)`", (ROOT / page).read_text(encoding="utf-8")):
+        assert (ROOT / name).exists(), f"{page}: {name}"
+
+
+def test_code_and_configs_name_pages_and_headings_that_exist():
+    folders = ("workflow", "config", "profiles", "benchmarks", "tests")
+    for path in (path for folder in folders for path in (ROOT / folder).rglob("*")):
+        if path.suffix in (".py", ".smk", ".yaml", ".rst", ".js", ".html"):
+            for page, anchor in re.findall(r"\b(docs/[\w-]+\.md)(?:#([\w-]+))?", path.read_text(encoding="utf-8")):
+                assert (ROOT / page).exists(), f"{path}: {page}"
+                assert not anchor or anchor in anchors(page), f"{path}: {page}#{anchor}"
+
+
+def test_the_list_of_pages_has_each_page_once():
+    listed = re.findall(r"\]\(([\w-]+\.md)\)", (ROOT / "docs" / "README.md").read_text(encoding="utf-8"))
+    assert sorted([*listed, "README.md"]) == sorted(path.name for path in (ROOT / "docs").glob("*.md"))
+
+
+def test_the_readme_is_read_in_a_minute():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 100
+
+
+def test_the_folders_of_the_readme_are_those_of_the_repository():
+    table = (ROOT / "README.md").read_text(encoding="utf-8").partition("| folder |")[2]
+    rows = re.findall(r"^\| ((?:— )?`.+?) \|", table, re.MULTILINE)
+    rooms = {row.removeprefix("— ").strip("`/") for row in rows if row.startswith("— ")}
+    assert rooms == {path.parent.name for path in (ROOT / "workflow/scripts/regnet").glob("*/__init__.py")}
+    named = [name for row in rows if not row.startswith("— ") for name in re.findall("`(.+?)`", row)]
+    assert len(named) > 5
+    assert [name for name in named if not (ROOT / name.removesuffix("<experiment>/")).exists()] == []
+
+
+def test_the_graph_of_the_readme_is_that_of_the_rules(sandbox):
+    """Its boxes are files of rules, its arrows follow from `snakemake --rulegraph`, and it leaves out only what they imply."""
+    graph = next(text for language, text, _ in blocks("README.md") if language == "mermaid")
+    drawn = set(re.findall(r"(\w+)(?:\[.*?\])? --> (\w+)", graph))
+    boxes = {box for arrow in drawn for box in arrow}
+    files = list((ROOT / "workflow" / "rules").glob("*.smk"))
+    stage = {
+        name: path.stem
+        for path in files
+        for name in re.findall(r"^ *(?:use )?rule (?:\w+ as )?(\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert boxes == {path.stem for path in files} - {"common"}
+    assert len(boxes) <= 8
+    command = ["snakemake", "--quiet", "--rulegraph", "mermaid-js"]
+    process = subprocess.run([sys.executable, "-m", *command], cwd=sandbox, capture_output=True, encoding="utf-8", check=True)
+    rules = dict(re.findall(r"(id\d+)\[(\w+)\]", process.stdout))
+    arrows = [(rules[source], rules[target]) for source, target in re.findall(r"(id\d+) --> (id\d+)", process.stdout)]
+    real = {(stage[source], stage[target]) for source, target in arrows if target != "all" and stage[source] != stage[target]}
+    assert drawn <= real
+    implied = set(drawn)
+    for _ in boxes:
+        implied |= {(source, target) for source, middle in implied for start, target in drawn if start == middle}
+    assert real <= implied
 
 
 def test_vectors_stay_in_lps_on_disk(tmp_path):
