@@ -17,12 +17,14 @@ import pandas as pd
 import SimpleITK as sitk
 import torch
 from harness import compare, save, timed
+from with_network import register_with
 
 from regnet.images.landmarks import read_landmark_pair
 from regnet.images.transforms import compose, field_transform, read_transform, transform_points, write_transform
-from regnet.images.volumes import IDENTITY, Grid, read_ct, read_mask, resample, resample_ct, resample_mask, write_image
+from regnet.images.volumes import Grid, read_ct, read_mask, resample, resample_ct, resample_mask, write_image
 from regnet.learning import inference
 from regnet.learning.inference import DenseNetwork
+from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.network import RegNet
 from regnet.learning.tiles import near_mask, output_lattice
 from regnet.learning.weight_files import load_network
@@ -57,7 +59,7 @@ def dense(precision: str, stride: int, side: int) -> float:
     """Seconds per output of the dense pass over a whole volume, everything included."""
     torch.set_num_threads(THREADS)
     pair = random_pair(side, side, side)
-    network = DenseNetwork(RegNet(), window=WINDOW, stride=stride, precision=precision)
+    network = DenseNetwork(RegNet(), window=WINDOW, settings=InferenceSettings(stride=stride, precision=precision))
     counts, _ = output_lattice(pair[0].shape, stride)
     return timed(lambda: network.predict(*pair)) / float(np.prod(counts))
 
@@ -78,7 +80,7 @@ def large_volume() -> float:
     """Seconds of a registration of 512 x 512 x 400 voxels, from images in memory to the composed transform."""
     torch.set_num_threads(THREADS)
     fixed, moving = (sitk.GetImageFromArray(volume) for volume in random_pair(400, 512, 512))
-    return timed(lambda: regnet.register(RegNet(), fixed, moving, IDENTITY, window=WINDOW, passes=1, device=CPU))
+    return timed(lambda: register_with(RegNet(), fixed, moving, None))
 
 
 def prepare(pair: Path, weights: Path, folder: Path) -> None:
@@ -125,8 +127,8 @@ def register_with_regnet(precision: str, stride: int) -> float:
     folder = Path(os.environ[PREPARED])
     fixed, moving, mask = prepared(folder, 1.0)
     network, facts = load_network(os.environ["REGNET_WEIGHTS"])
-    settings = {"mask": mask, "stride": stride, "precision": precision, "window": facts["window"], "passes": 1, "device": CPU}
-    return timed(lambda: regnet.register(network, fixed, moving, read_transform(folder / "affine.h5"), **settings))
+    how = {"mask": mask, "window": facts["window"], "stride": stride, "precision": precision}
+    return timed(lambda: register_with(network, fixed, moving, read_transform(folder / "affine.h5"), **how))
 
 
 def registration() -> None:
@@ -148,7 +150,7 @@ def accuracy(folder: Path, weights: Path, pair: Path) -> None:
     landmarks = read_landmark_pair(pair / "fixed_landmarks.txt", pair / "moving_landmarks.txt")
 
     def predict(stride: int, precision: str) -> tuple[np.ndarray, Grid]:
-        ready = DenseNetwork(network, window=facts["window"], stride=stride, precision=precision)
+        ready = DenseNetwork(network, window=facts["window"], settings=InferenceSettings(stride=stride, precision=precision))
         return regnet.predict_field(ready, fixed, warped, mask)
 
     exact, lattice = predict(1, "float32")
@@ -186,7 +188,8 @@ def gpu() -> None:
     for stride in (1, 2):
         fields = {}
         for precision in precisions:
-            ready = DenseNetwork(network, window=WINDOW, stride=stride, device="cuda", precision=precision, max_memory_gib=32.0)
+            settings = InferenceSettings(stride=stride, precision=precision, max_memory_gib=32.0)
+            ready = DenseNetwork(network, window=WINDOW, settings=settings, device="cuda")
             fields[precision] = ready.predict(*pair)
             torch.cuda.reset_peak_memory_stats()
             seconds = np.median([timed(partial(ready.predict, *pair)) for _ in range(5)])

@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
-import torch
 from harness import save
+from with_network import register_with
 
 from regnet.evaluation.field_errors import pair_regularity
 from regnet.images.lungs import segment_lungs
@@ -21,7 +21,7 @@ from regnet.images.transforms import transform_points
 from regnet.images.volumes import IDENTITY, Grid, read_ct, resample_ct, resample_mask
 from regnet.learning.released import find_weights
 from regnet.learning.weight_files import load_network
-from regnet.registration.regnet import Stage, register_stages
+from regnet.registration.regnet import Stage
 from regnet.synthesis.pairs import deform, deform_mask, random_dvf
 
 WAYS = (
@@ -65,6 +65,13 @@ def stage(spacing: int, fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image)
     )
 
 
+def registered(stages: list[Stage], how: dict[str, float]) -> sitk.Transform:
+    """The transform that networks find from nothing, coarse to fine."""
+    *coarser, last = stages
+    pair = last.fixed, last.moving, None
+    return register_with(last.network, *pair, mask=last.mask, window=last.window, coarser=coarser, **how)
+
+
 def measured(path: str) -> Iterator[dict[str, object]]:
     """The errors that each way leaves on a volume, and how much of the lungs it folds."""
     for field, settings in FIELDS.items():
@@ -73,7 +80,7 @@ def measured(path: str) -> Iterator[dict[str, object]]:
         for spacings, passes, mirrors, smoothing in ((), 1, 1, 0), *WAYS:
             chosen = [stages[spacing] for spacing in spacings]
             how = {"passes": passes, "mirrors": mirrors, "smoothing": smoothing}
-            transform = register_stages(chosen, IDENTITY, device=torch.device("cpu"), **how)
+            transform = registered(chosen, how) if chosen else IDENTITY
             errors = np.linalg.norm(transform_points(transform, points) - points - true, axis=1)
             folded = pair_regularity("", {"": transform}, mask)["folded"].item()
             way = {"stages": " ".join(map(str, spacings)), **how}

@@ -14,12 +14,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import torch
+from with_network import register_with
 
 from regnet.images.transforms import compose, field_transform, read_transform, transform_points, warp, write_transform
 from regnet.images.volumes import Grid, read_image, resample_ct, write_image
 from regnet.learning.weight_files import load_network
-from regnet.registration import regnet
 from regnet.registration.methods import PACKAGES
 from regnet.registration.run import register_pair
 
@@ -264,8 +263,8 @@ def register_with_regnet(fixed: sitk.Image, moving: sitk.Image, initial: sitk.Tr
     grid = Grid.of(pair[0])
     mask = np.zeros(grid.shape, np.uint8)
     mask[tuple(slice(side // 5, side - side // 5) for side in grid.shape)] = 1
-    options = {"window": facts["window"], "passes": passes, "device": torch.device("cpu"), "precision": "float32"}
-    return regnet.register(network, *pair, initial, mask=grid.image(mask), **options)
+    how = {"window": facts["window"], "passes": passes, "precision": "float32"}
+    return register_with(network, *pair, initial, mask=grid.image(mask), **how)
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)

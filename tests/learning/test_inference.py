@@ -12,6 +12,7 @@ from torch import nn
 from regnet.errors import ConfigError, InputError
 from regnet.learning.devices import has_right_bfloat16
 from regnet.learning.inference import MIRRORINGS, DenseNetwork, continued, folded
+from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.network import VARIANTS, RegNet
 from regnet.learning.tiles import MASK_MARGIN, near_mask, output_lattice, tiles
 from regnet.synthesis.samples import normalize
@@ -60,7 +61,9 @@ def patch_by_patch(network, fixed, moving, points):
 
 
 def dense(network, pair, mask=None, **settings):
-    return DenseNetwork(network, window=WINDOW, precision="float32", **settings).predict(*pair, mask=mask)
+    tile = settings.pop("tile", None)
+    how = InferenceSettings(precision="float32", **settings)
+    return DenseNetwork(network, window=WINDOW, settings=how, tile=tile).predict(*pair, mask=mask)
 
 
 @pytest.mark.parametrize(
@@ -213,7 +216,7 @@ def test_bfloat16_is_refused_with_versions_of_cudnn_that_get_it_wrong(version, r
     assert has_right_bfloat16(torch.device("cpu"))
     if not right:
         with pytest.raises(ConfigError, match=rf"regnet\.precision: found bfloat16, which cuDNN {version}"):
-            DenseNetwork(RegNet(), window=WINDOW, device="cuda", precision="bfloat16")
+            DenseNetwork(RegNet(), window=WINDOW, settings=InferenceSettings(precision="bfloat16"), device="cuda")
 
 
 def test_memory_stays_below_what_is_allowed():
@@ -221,12 +224,14 @@ def test_memory_stays_below_what_is_allowed():
     code = r"""
 import re, sys, numpy as np, torch
 from regnet.learning.inference import DenseNetwork
+from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.network import RegNet
 import SimpleITK
 torch.set_num_threads(1)
 rng = np.random.default_rng(0)
 pair = [rng.integers(-1000, 400, (80, 80, 80)).astype(np.int16) for _ in range(2)]
-DenseNetwork(RegNet().eval(), window=(-1000, 400), precision="float32", max_memory_gib=float(sys.argv[1])).predict(*pair)
+settings = InferenceSettings(precision="float32", max_memory_gib=float(sys.argv[1]))
+DenseNetwork(RegNet().eval(), window=(-1000, 400), settings=settings).predict(*pair)
 print(int(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status", encoding="utf-8").read())[1]) / 2**20)
 """
     peaks = {}

@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 import torch
+from with_network import register_with
 
 from regnet.datasets.phantom import make_subject
 from regnet.images.transforms import transform_points
-from regnet.images.volumes import IDENTITY, Grid, resample_ct, resample_mask
+from regnet.images.volumes import Grid, resample_ct, resample_mask
 from regnet.learning.released import DEFAULT, find_weights
 from regnet.learning.weight_files import load_network
-from regnet.registration.regnet import register
 from regnet.synthesis.pairs import deform, deform_mask, random_dvf
 from regnet.synthesis.samples import HU_PER_UNIT, window_size
 from regnet.system.resources import shipped
@@ -60,8 +60,7 @@ def test_released_weights_register_a_phantom(path, subject):
     theta = THETA * facts["spacing"]
     dvf = random_dvf(Grid.of(moving), sigma=2.5 * theta, points=20, theta=theta, border=10, rng=rng)
     fixed, mask = deform(moving, dvf, noise_sd=5, rng=rng), deform_mask(lungs, dvf)
-    options = {"window": facts["window"], "passes": 1, "device": torch.device("cpu"), "mask": mask}
-    transform = register(network, fixed, moving, IDENTITY, **options)
+    transform = register_with(network, fixed, moving, None, mask=mask, window=facts["window"])
     index = np.argwhere(sitk.GetArrayViewFromImage(mask) != 0)[::97, ::-1]
     points, true = Grid.of(fixed).points(index), dvf.at(index)
     error = np.linalg.norm(transform_points(transform, points) - points - true, axis=1).mean()

@@ -5,16 +5,15 @@ import pytest
 import SimpleITK as sitk
 import torch
 from torch import nn
+from with_network import WINDOW, register_with
 
-from regnet.images.transforms import compose, transform_points
+from regnet.images.transforms import transform_points
 from regnet.images.volumes import Grid, resample_ct
 from regnet.learning.inference import DenseNetwork
+from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.network import FIRST_OUTPUT
-from regnet.registration.regnet import Stage, predict_field, register, register_stages
+from regnet.registration.regnet import Stage, predict_field
 from regnet.synthesis.samples import OUTPUT_STRIDE
-
-WINDOW = (-1000, 400)
-CPU = torch.device("cpu")
 
 
 class Constant(nn.Module):
@@ -55,8 +54,7 @@ def test_a_known_shift_comes_out_in_mm_along_the_physical_axis(axis, oblique_gri
     fixed, moving = shifted(oblique_grid, shift, rng)
     network = Constant(oblique_grid.to_voxels(shift))
     # Smoothing leaves a constant field as it is, and does not mix its components.
-    options = {"window": WINDOW, "passes": 1, "smoothing": 6.0, "device": CPU}
-    transform = register(network, fixed, moving, sitk.Transform(3, sitk.sitkIdentity), **options)
+    transform = register_with(network, fixed, moving, None, smoothing=6.0)
     points = oblique_grid.points(rng.uniform(0, np.array(oblique_grid.size) - 1, (50, 3)))
     error = np.linalg.norm(transform_points(transform, points) - (points + shift), axis=1)
     assert error.max() < 0.01
@@ -69,7 +67,7 @@ def test_a_known_shift_comes_out_in_mm_along_the_physical_axis(axis, oblique_gri
 def test_an_output_is_placed_at_the_point_it_belongs_to(stride, oblique_grid):
     x, y, z = np.meshgrid(*[np.arange(size) for size in oblique_grid.size], indexing="ij")
     ramp = oblique_grid.image((3 * x - 2 * y + 4 * z - 500).transpose(2, 1, 0).astype(np.int16))
-    network = DenseNetwork(Intensity(), window=WINDOW, stride=stride, precision="float32")
+    network = DenseNetwork(Intensity(), window=WINDOW, settings=InferenceSettings(stride=stride, precision="float32"))
     field, lattice = predict_field(network, ramp, ramp)
     index = np.stack(np.meshgrid(*[np.arange(size) for size in lattice.size], indexing="ij"), axis=-1)
     points = lattice.points(index[1:-1, 1:-1, 1:-1])
@@ -85,10 +83,9 @@ def test_fields_are_smoothed_with_a_gaussian_in_mm(axis, oblique_grid, rng):
     phase = 2 * np.pi / length * oblique_grid.spacing[axis] * np.indices(oblique_grid.shape)[2 - axis]
     wave = oblique_grid.image((400 * np.cos(phase) - 500).astype(np.int16))
     points = oblique_grid.points(rng.uniform(0.3, 0.7, (500, 3)) * oblique_grid.size)
-    options = {"window": WINDOW, "passes": 1, "precision": "float32", "device": CPU}
     heights = []
     for smoothing in (0.0, sigma):
-        transform = register(Intensity(), wave, wave, compose(sitk.TranslationTransform(3)), smoothing=smoothing, **options)
+        transform = register_with(Intensity(), wave, wave, None, smoothing=smoothing, precision="float32")
         heights.append(oblique_grid.to_voxels(transform_points(transform, points) - points).std(axis=0))
     np.testing.assert_allclose(heights[1] / heights[0], np.exp(-2 * (np.pi * sigma / length) ** 2), rtol=0.02)
 
@@ -100,7 +97,7 @@ def test_the_field_is_composed_with_the_initial_transform_and_not_added(oblique_
     initial.SetTranslation((4.0, -3.0, 2.0))
     shift = np.array([5.0, 0.0, 0.0])
     network = Constant(oblique_grid.to_voxels(shift))
-    transform = register(network, fixed, moving, initial, window=WINDOW, passes=1, device=CPU)
+    transform = register_with(network, fixed, moving, initial)
     points = oblique_grid.points(rng.uniform(0, np.array(oblique_grid.size) - 1, (20, 3)))
     np.testing.assert_allclose(transform_points(transform, points), transform_points(initial, points + shift), atol=1e-4)
     added = transform_points(initial, points) + shift
@@ -118,8 +115,7 @@ def test_a_further_pass_sees_the_image_warped_so_far(oblique_grid, rng):
             return super().forward(fixed, moving)
 
     network = Recording([1.0, 0.0, 0.0])
-    settings = {"window": WINDOW, "passes": 2, "precision": "float32", "device": CPU}
-    transform = register(network, fixed, moving, compose(sitk.TranslationTransform(3)), **settings)
+    transform = register_with(network, fixed, moving, None, passes=2, precision="float32")
     centre = oblique_grid.points(np.array([[25.0, 25.0, 25.0]]))
     expected = centre + 2 * oblique_grid.to_physical(np.array([2.0, 0.0, 0.0]))
     np.testing.assert_allclose(transform_points(transform, centre), expected, atol=1e-4)
@@ -155,9 +151,9 @@ def test_stages_are_composed_coarse_to_fine_each_on_its_own_grid(rng):
             seen.append(moving.clone())
             return super().forward(fixed, moving)
 
-    stages = [Stage(Stretch(0.1), WINDOW, *coarse), Stage(Recording([3.0, 0.0, 0.0]), WINDOW, fixed, moving)]
-    options = {"passes": 1, "device": CPU, "precision": "float32"}
-    transform = register_stages(stages, initial, **options)
+    coarser = [Stage(Stretch(0.1), WINDOW, *coarse)]
+    network = Recording([3.0, 0.0, 0.0])
+    transform = register_with(network, fixed, moving, initial, coarser=coarser, precision="float32")
     points = grid.points(rng.uniform(10, 40, (20, 3)))
     moved = points + np.array([6.0, 0.0, 0.0])
     # The first output of the coarse stage lies between its first two voxels.
@@ -165,7 +161,7 @@ def test_stages_are_composed_coarse_to_fine_each_on_its_own_grid(rng):
     stretched = moved + np.outer(0.1 * (moved[:, 0] - start), [1.0, 0.0, 0.0])
     np.testing.assert_allclose(transform_points(transform, points), stretched + np.array([1.0, 0.0, 0.0]), atol=1e-3)
     # The fine stage saw the moving image under the affine and the coarse field.
-    alone = register_stages(stages[:1], initial, **options)
+    alone = register_with(Stretch(0.1), *coarse, initial, precision="float32")
     warped = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, alone, sitk.sitkBSpline, -1024, sitk.sitkFloat32))
     inner = (slice(10, 40),) * 3
     expected = (warped[inner].clip(*WINDOW) - WINDOW[0]) / 500

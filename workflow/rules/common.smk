@@ -15,6 +15,7 @@ from regnet.system.jobs import STARTED_BY
 from regnet.system.source_files import code_of, scripts
 from regnet.registration.methods import configured, memory_mb, method_files
 from regnet.system.resources import shipped
+from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.released import find_weights
 
 try:
@@ -33,6 +34,9 @@ SPACING = f"{config['resampling']['spacing']:g}"
 NETWORK_SPACING = f"{config['regnet']['spacing'] or config['resampling']['spacing']:g}"
 
 STAGES = [f"{spacing:g}" for spacing in config["regnet"]["stages"] or []] or [NETWORK_SPACING]
+
+# How the network is applied to a pair: the keys of the config that say so.
+INFERENCE = list(InferenceSettings.__dataclass_fields__)
 
 VARIANTS = config["training"]["variants"]
 TRAINED = config["training"]["mode"] != "released"

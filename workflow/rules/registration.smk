@@ -83,11 +83,6 @@ rule register_regnet:
         runtime=growing(60),
     params:
         spacings=[float(spacing) for spacing in STAGES],
-        passes=config["regnet"]["passes"],
-        mirrors=config["regnet"]["mirrors"],
-        smoothing=config["regnet"]["smoothing"],
-        stride=config["regnet"]["stride"],
-        precision=config["regnet"]["precision"],
-        max_memory_gib=config["regnet"]["max_memory_gib"],
+        inference={name: config["regnet"][name] for name in INFERENCE},
     script:
         "../scripts/register_regnet.py"

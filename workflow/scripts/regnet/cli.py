@@ -10,13 +10,14 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, NoReturn
 
 from regnet import __version__
 from regnet.datasets.public_sets import DATASETS
 from regnet.errors import ConfigError, RegNetError
 from regnet.images.landmark_formats import KINDS, SLICER_KINDS, SUFFIXES, VOXEL_KINDS
-from regnet.learning.released import DEFAULT, DEFAULT_MIRRORS, DEFAULT_PASSES, DEFAULT_SMOOTHING, find_weights
+from regnet.learning.released import DEFAULT, DEFAULT_SETTINGS, find_weights
 from regnet.system.jobs import output_to
 
 if TYPE_CHECKING:
@@ -220,24 +221,32 @@ def _add_register(commands: argparse._SubParsersAction) -> None:
         f"of a registration from coarse to fine (default: {', '.join(DEFAULT)})",
     )
     parser.add_argument(
-        "--passes", type=_positive, default=DEFAULT_PASSES, metavar="N", help="how often each is applied (default: %(default)s)"
+        "--passes",
+        type=_positive,
+        default=DEFAULT_SETTINGS.passes,
+        metavar="N",
+        help="how often each is applied (default: %(default)s)",
     )
     parser.add_argument(
         "--mirrors",
         type=int,
         choices=(1, 2, 4, 8),
-        default=DEFAULT_MIRRORS,
+        default=DEFAULT_SETTINGS.mirrors,
         help="mirror images of the pair to average over (default: %(default)s)",
     )
     parser.add_argument(
         "--smoothing",
         type=_length,
-        default=DEFAULT_SMOOTHING,
+        default=DEFAULT_SETTINGS.smoothing,
         metavar="MM",
         help="standard deviation of a Gaussian that smooths each field (default: %(default)g)",
     )
     parser.add_argument(
-        "--stride", type=int, choices=(1, 2), default=2, help="a displacement at each voxel, or at every second (default: 2)"
+        "--stride",
+        type=int,
+        choices=(1, 2),
+        default=DEFAULT_SETTINGS.stride,
+        help="a displacement at each voxel, or at every second (default: %(default)s)",
     )
     parser.add_argument("--no-affine", action="store_true", help="no affine registration first: the scans lie on each other")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where RegNet runs (default: auto)")
@@ -380,10 +389,13 @@ def _register(arguments: argparse.Namespace) -> str:
         moving_mask=arguments.moving_mask,
         landmarks=landmarks if all(landmarks) else None,
         affine=not arguments.no_affine,
-        passes=arguments.passes,
-        mirrors=arguments.mirrors,
-        smoothing=arguments.smoothing,
-        stride=arguments.stride,
+        inference=replace(
+            DEFAULT_SETTINGS,
+            passes=arguments.passes,
+            mirrors=arguments.mirrors,
+            smoothing=arguments.smoothing,
+            stride=arguments.stride,
+        ),
         device=arguments.device,
         threads=arguments.threads,
         seed=arguments.seed,

@@ -26,13 +26,14 @@ from regnet.images.lungs import segment_lungs
 from regnet.images.transforms import compose, displacement_image, jacobian_determinant, warp, write_transform
 from regnet.images.volumes import IDENTITY, Grid, mask_litres, read_ct, read_mask, resample_ct, resample_mask, write_image
 from regnet.learning.devices import pick_device
+from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.network import RegNet
 from regnet.learning.weight_files import load_network
 from regnet.presentation.figures.overview import overview
 from regnet.presentation.figures.style import save_figure
 from regnet.presentation.slices import overview_slices
-from regnet.registration.regnet import Stage, register_stages
-from regnet.synthesis.samples import OUTPUT_STRIDE
+from regnet.registration.regnet import Stage
+from regnet.registration.run import register_pair
 from regnet.system.files import checksum, whole_file, whole_folder
 from regnet.system.resources import shipped
 
@@ -87,10 +88,7 @@ def register_scans(
     moving_mask: str | Path | None = None,
     landmarks: tuple[str | Path, str | Path] | None = None,
     affine: bool = True,
-    passes: int = 1,
-    mirrors: int = 1,
-    smoothing: float = 0.0,
-    stride: int = OUTPUT_STRIDE,
+    inference: InferenceSettings,
     device: str = "auto",
     threads: int = 1,
     seed: int = 2017,
@@ -116,14 +114,8 @@ def register_scans(
         Corresponding points of both images in mm (LPS), to be measured.
     affine
         Whether an affine registration comes first. Without it the scans have to lie on each other.
-    passes
-        How often each network is applied; 1 is the chapter's one shot.
-    mirrors
-        Over how many mirror images of the pair each field is averaged: 1, 2, 4 or 8.
-    smoothing
-        Standard deviation of a Gaussian that smooths each field, in mm.
-    stride
-        Distance of neighbouring displacements in voxels of the working grid, 1 or 2.
+    inference
+        How each network is applied.
     device
         ``auto`` (CUDA where it is there), ``cpu`` or ``cuda``.
     threads
@@ -185,8 +177,10 @@ def register_scans(
                 initial = _register_affine(finest.fixed, finest.moving, finest.mask, threads=threads, seed=elastix_seed)
         _refuse_little_overlap(fixed_scan, moving_scan, finest.mask, initial, affine)
         with _step("regnet", seconds):
-            how = {"passes": passes, "mirrors": mirrors, "smoothing": smoothing, "stride": stride}
-            transform = register_stages(stages, initial, device=where, **how)
+            *coarser, last = stages
+            settings = {"module": "regnet", "network": last.network, "window": last.window, "coarser": coarser}
+            settings |= {"inference": inference, "device": where}
+            transform = register_pair(last.fixed, last.moving, settings, fixed_mask=last.mask, initial=initial, threads=threads)
         transforms = {"before": IDENTITY, **({"affine": initial} if affine else {}), "regnet": transform}
         with _step("writing", seconds):
             dvf = displacement_image(transform, fixed_scan.grid)
@@ -204,7 +198,7 @@ def register_scans(
             "device": torch.cuda.get_device_name() if where.type == "cuda" else f"CPU ({platform.machine()})",
             "threads": threads,
             "seeds": {"seed": seed, **({"affine": elastix_seed} if affine else {})},
-            **how,
+            **{name: getattr(inference, name) for name in ("passes", "mirrors", "smoothing", "stride")},
             "seconds": seconds,
             "lungs": {
                 "fixed_litres": round(fixed_scan.lung_litres, 4),

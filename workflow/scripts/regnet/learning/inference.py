@@ -14,14 +14,12 @@ from regnet.errors import ConfigError, InputError
 from regnet.images.boxes import Box
 from regnet.learning.batches import Feed
 from regnet.learning.devices import has_fast_bfloat16, has_right_bfloat16
+from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.network import FIRST_OUTPUT, RegNet
 from regnet.learning.tiles import TILE_SIDES, near_mask, output_lattice, tile_gib, tile_seconds, tiles
 from regnet.synthesis.samples import OUTPUT_STRIDE, SamplePool, normalize, window_size
 
 log = logging.getLogger(__name__)
-
-PRECISIONS = ("auto", "float32", "bfloat16")
-"""What convolutions of the dense pass may run in; `auto` is bfloat16 where it is fast, right, and changes nearly nothing."""
 
 BFLOAT16_LIMIT_MM = 0.05
 """How much bfloat16 may change a displacement anywhere in the mask before `auto` falls back to float32."""
@@ -31,11 +29,10 @@ SPOTS, SPOT_OUTPUTS, SPOT_SHARE = 16, 8, 0.78
 change anywhere is larger (0.041 to 0.045 mm where the spots showed 0.030 to 0.038): no more than this share of the limit is
 allowed there."""
 
+ONE_SHOT = InferenceSettings()
+
 PROGRAM_GIB = 0.5
 """Memory of the process without images: Python, torch, SimpleITK and the weights."""
-
-MAX_MEMORY_GIB = 4.0
-"""Memory that a prediction may take where nobody says otherwise."""
 
 MIRRORINGS: dict[int, tuple[tuple[int, ...], ...]] = {
     1: ((),),
@@ -127,19 +124,13 @@ class DenseNetwork:
         A trained network; it stays as it is.
     window
         Lowest and highest HU that the network sees.
-    stride
-        2 for every second voxel per axis, in one pass of the network; 1 for every voxel, in eight.
-    mirrors
-        Over how many mirror images of the pair displacements are averaged, one of `MIRRORINGS`; 1 is the network's own answer.
-    device
-        Where to compute.
-    precision
-        One of `PRECISIONS`. With `auto`, the first volume decides: both precisions are tried at `SPOTS` spots of it, once, and
+    settings
+        ``stride``, ``mirrors`` (one of `MIRRORINGS`), ``precision`` and ``max_memory_gib`` are used. Memory bounds the tiles.
+        With the precision ``auto`` the first volume decides: both precisions are tried at `SPOTS` spots of it, once, and
         bfloat16 is taken if no displacement changes by more than `SPOT_SHARE` of `BFLOAT16_LIMIT_MM`. That is done here and not
         by a test, since the error depends on the weights, which may be anybody's, and on the images.
-    max_memory_gib
-        Memory that a prediction may take, in GiB: on a CPU that of the whole process with the program, both images and the
-        field, on a GPU that of the feature maps. It bounds the tiles.
+    device
+        Where to compute.
     tile
         Outputs per axis that are computed at once, at most; None for the size that is fastest within the memory.
 
@@ -154,25 +145,22 @@ class DenseNetwork:
         network: nn.Module,
         *,
         window: tuple[float, float],
-        stride: int = OUTPUT_STRIDE,
-        mirrors: int = 1,
+        settings: InferenceSettings = ONE_SHOT,
         device: torch.device | str = "cpu",
-        precision: str = "auto",
-        max_memory_gib: float = MAX_MEMORY_GIB,
         tile: int | None = None,
     ) -> None:
         self.device = torch.device(device)
-        if precision == "bfloat16" and not has_right_bfloat16(self.device):
+        if settings.precision == "bfloat16" and not has_right_bfloat16(self.device):
             raise ConfigError(
                 f"regnet.precision: found bfloat16, which cuDNN {torch.backends.cudnn.version()} computes wrongly; "
                 "expected auto or float32"
             )
         self.network = folded(network).to(self.device, memory_format=torch.channels_last_3d)
         self.window = window
-        self.stride = stride
-        self.mirrors = mirrors
-        self.precision = precision
-        self.max_memory_gib = max_memory_gib
+        self.settings = settings
+        self.stride = settings.stride
+        # Of ``auto``, the first volume makes one of the other two.
+        self.precision = settings.precision
         self.tile = tile
 
     def predict(
@@ -227,14 +215,15 @@ class DenseNetwork:
         """The tiles for the wanted outputs; `held` bytes of memory are taken by the images and the field."""
         if self.tile is not None:
             return tiles(wanted, self.tile)
-        room = self.max_memory_gib
+        room = self.settings.max_memory_gib
         if self.device.type == "cpu":
             room -= PROGRAM_GIB + held / 2**30
         sides = [side for side in TILE_SIDES if tile_gib((side, side, side), self.precision) <= room]
         if not sides:
-            needed = self.max_memory_gib - room + tile_gib((TILE_SIDES[0],) * 3, self.precision)
+            needed = self.settings.max_memory_gib - room + tile_gib((TILE_SIDES[0],) * 3, self.precision)
             raise ConfigError(
-                f"regnet.max_memory_gib: found {self.max_memory_gib:g}, expected at least {needed:.1f} for images of this size"
+                f"regnet.max_memory_gib: found {self.settings.max_memory_gib:g}, expected at least {needed:.1f} for images of "
+                "this size"
             )
         plans = [tiles(wanted, side * OUTPUT_STRIDE // self.stride) for side in sides]
         return min(plans, key=lambda boxes: sum(tile_seconds(self._pairs(box), self.stride) for box in boxes))
@@ -251,13 +240,13 @@ class DenseNetwork:
         windows = [self._window(volume, starts, sides) for volume in (fixed, moving)]
         answer = self.network if self.stride == OUTPUT_STRIDE else self.network.every_voxel
         outputs = 0
-        for axes in MIRRORINGS[self.mirrors]:
+        for axes in MIRRORINGS[self.settings.mirrors]:
             # Outputs lie symmetrically in their window: those of a mirrored window are at the same points.
             dims = [4 - axis for axis in axes]
             with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
                 mirrored = answer(*(window.flip(dims) for window in windows)).float().flip(dims)
             mirrored[:, list(axes)] *= -1
-            outputs = outputs + mirrored / self.mirrors
+            outputs = outputs + mirrored / self.settings.mirrors
         counts = (slice(extent.stop - extent.start) for extent in box)
         return outputs[(0, slice(None), *counts)].cpu()
 

@@ -3,14 +3,14 @@
 from pathlib import Path
 
 from regnet.errors import InputError
+from regnet.learning.inference_settings import InferenceSettings
 from regnet.system.resources import shipped
 
 DEFAULT = ("regnet_4mm", "regnet_2mm")
 """The released weights that are used if nobody says otherwise: the stages of a registration, coarse to fine."""
 
-DEFAULT_PASSES, DEFAULT_MIRRORS, DEFAULT_SMOOTHING = 2, 4, 6.0
-"""How often each is applied, over how many mirror images it averages, and the standard deviation in mm of the Gaussian that
-smooths its fields: what was best on validation volumes (docs/inference.md)."""
+DEFAULT_SETTINGS = InferenceSettings(passes=2, mirrors=4, smoothing=6.0)
+"""How each of them is applied: what was best on validation volumes (docs/inference.md#passes-mirror-images-and-smoothing)."""
 
 
 def find_weights(name: str | Path) -> Path:

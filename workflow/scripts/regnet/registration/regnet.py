@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,11 +12,11 @@ import torch
 from scipy import ndimage
 
 from regnet.images.transforms import compose, field_transform
-from regnet.images.volumes import Grid, resample
-from regnet.learning.inference import MAX_MEMORY_GIB, DenseNetwork
+from regnet.images.volumes import IDENTITY, Grid, resample
+from regnet.learning.inference import DenseNetwork
+from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.network import RegNet
 from regnet.learning.tiles import output_lattice
-from regnet.synthesis.samples import OUTPUT_STRIDE
 
 log = logging.getLogger(__name__)
 
@@ -76,50 +76,26 @@ def predict_field(
 
 
 def register(
-    network: RegNet,
     fixed: sitk.Image,
     moving: sitk.Image,
-    initial: sitk.Transform,
-    *,
-    window: tuple[float, float],
-    passes: int,
-    device: torch.device,
-    mask: sitk.Image | None = None,
-    smoothing: float = 0.0,
-    stride: int = OUTPUT_STRIDE,
-    mirrors: int = 1,
-    precision: str = "auto",
-    max_memory_gib: float = MAX_MEMORY_GIB,
+    fixed_mask: sitk.Image | None,
+    moving_mask: sitk.Image | None,
+    initial: sitk.Transform | None,
+    settings: Mapping[str, Any],
 ) -> sitk.CompositeTransform:
-    """Register a pair with the network.
+    """Register a pair with a trained network, or coarse to fine with several (docs/adding-a-method.md has the arguments).
 
-    Each pass sees the moving image under the transform found so far and adds its field by composition, never by addition.
+    `fixed` is isotropic, at the working spacing of the network. The field is wanted in `fixed_mask`, the lungs, in which
+    networks are trained; outside, it continues smoothly. `moving_mask` is not used. `settings` holds
 
-    Parameters
-    ----------
-    network
-        A trained network.
-    fixed, moving
-        CT images, int16 HU; `fixed` isotropic at the network's working spacing.
-    initial
-        The affine registration, fixed -> moving.
-    window
-        Lowest and highest HU that the network sees.
-    passes
-        How often the network is applied; the chapter's registration is one pass.
-    device
-        Where to compute.
-    mask
-        Where the field is wanted, as in `predict_field`: the lungs, in which the network was trained.
-    smoothing
-        Standard deviation of a Gaussian that smooths each field, in mm; 0 for fields as the network gives them.
-    stride, mirrors, precision, max_memory_gib
-        As in `regnet.learning.inference.DenseNetwork`.
+    - ``network`` and ``window``, the network and the lowest and highest HU that it sees;
+    - ``coarser``, a `Stage` for each network that is applied before, coarse to fine, with the pair at its spacing: coarse
+      voxels bring large displacements into the reach of a network (the chapter names such a scheme as future work);
+    - ``inference``, the `InferenceSettings` of all stages, and ``device``.
 
-    Returns
-    -------
-    SimpleITK.CompositeTransform
-        Maps points from fixed to moving, in mm: ``x -> A(x + u(x))`` with one pass.
+    Each pass of each stage sees the moving image under the transform found so far and adds its field by composition, never by
+    addition: with one pass ``x -> A(x + u(x))``; with a coarser stage, whose field is u, ``x -> A(y + u(y))`` and
+    ``y = x + v(x)``.
 
     Raises
     ------
@@ -128,55 +104,25 @@ def register(
     ConfigError
         If the memory or the precision cannot work.
     """
-    options = {"precision": precision, "max_memory_gib": max_memory_gib}
-    dense = DenseNetwork(network, window=window, stride=stride, mirrors=mirrors, device=device, **options)
-    total = compose(initial)
-    for number in range(passes):
-        started = time.monotonic()
-        warped = resample(moving, total, Grid.of(fixed), sitk.sitkBSpline)
-        field, lattice = predict_field(dense, fixed, warped, mask)
-        field = ndimage.gaussian_filter(field, smoothing / lattice.spacing[0], mode="nearest", axes=(0, 1, 2))
-        total = compose(total, field_transform(field, lattice))
-        magnitude = np.linalg.norm(field, axis=-1)
-        log.info("pass %d: mean |u| %.2f mm, %.1f s", number + 1, magnitude.mean(), time.monotonic() - started)
+    stages = [*settings["coarser"], Stage(settings["network"], settings["window"], fixed, moving, fixed_mask)]
+    total = compose(initial or IDENTITY)
+    for number, stage in enumerate(stages, 1):
+        log.info("stage %d of %d: %g mm", number, len(stages), stage.fixed.GetSpacing()[0])
+        total = _register_stage(stage, total, settings["inference"], settings["device"])
     return total
 
 
-def register_stages(
-    stages: Sequence[Stage], initial: sitk.Transform, *, passes: int, device: torch.device, **options: Any
+def _register_stage(
+    stage: Stage, total: sitk.CompositeTransform, inference: InferenceSettings, device: torch.device
 ) -> sitk.CompositeTransform:
-    """Register a pair coarse to fine, with one network after the other.
-
-    Coarse voxels bring large displacements into the reach of a network; the chapter names such a scheme as future work. Each
-    stage sees its moving image under the composed transform so far. With one stage this is `register`.
-
-    Parameters
-    ----------
-    stages
-        In the order in which they are applied, coarse to fine.
-    initial
-        The affine registration, fixed -> moving.
-    passes
-        How often the network of each stage is applied.
-    device
-        Where to compute.
-    options
-        ``smoothing``, ``stride``, ``mirrors``, ``precision`` and ``max_memory_gib`` of `register`.
-
-    Returns
-    -------
-    SimpleITK.CompositeTransform
-        Maps points from fixed to moving, in mm: with two stages ``x -> A(y + u(y))`` with ``y = x + v(x)``, where u is the
-        field of the first stage.
-
-    Raises
-    ------
-    InputError, ConfigError
-        As `register` does.
-    """
-    total = compose(initial)
-    for number, stage in enumerate(stages, 1):
-        log.info("stage %d of %d: %g mm", number, len(stages), stage.fixed.GetSpacing()[0])
-        images = {"fixed": stage.fixed, "moving": stage.moving, "mask": stage.mask}
-        total = register(stage.network, **images, initial=total, window=stage.window, passes=passes, device=device, **options)
+    """The transform found so far, followed by the fields of all passes of a stage."""
+    dense = DenseNetwork(stage.network, window=stage.window, settings=inference, device=device)
+    for number in range(inference.passes):
+        started = time.monotonic()
+        warped = resample(stage.moving, total, Grid.of(stage.fixed), sitk.sitkBSpline)
+        field, lattice = predict_field(dense, stage.fixed, warped, stage.mask)
+        field = ndimage.gaussian_filter(field, inference.smoothing / lattice.spacing[0], mode="nearest", axes=(0, 1, 2))
+        total = compose(total, field_transform(field, lattice))
+        magnitude = np.linalg.norm(field, axis=-1)
+        log.info("pass %d: mean |u| %.2f mm, %.1f s", number + 1, magnitude.mean(), time.monotonic() - started)
     return total

@@ -5,7 +5,8 @@ included. What is the same for all is here: cropping, one line for what fails, a
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ def register_pair(
     moving: sitk.Image,
     settings: Mapping[str, Any],
     *,
-    tool_log: str | Path,
+    tool_log: str | Path | None = None,
     fixed_mask: sitk.Image | None = None,
     moving_mask: sitk.Image | None = None,
     initial: sitk.Transform | None = None,
@@ -43,7 +44,8 @@ def register_pair(
     settings
         The method's entry in the config: its ``module``, and what that module wants to know.
     tool_log
-        Where goes what the method's program has to say, its log or what it prints; replaced if it is there.
+        Where the method's own output goes, its log or what it prints; an existing file is replaced. None for a method that has
+        no output but what it logs through Python.
     fixed_mask, moving_mask
         Lungs, not 0 inside, each on the grid of its image.
     initial
@@ -72,14 +74,14 @@ def register_pair(
         _refuse_no_overlap(parts[0], parts[2], moving, initial)
     given = {name: value for name, value in settings.items() if name != "module"}
     register = load(settings["module"])
-    Path(tool_log).parent.mkdir(parents=True, exist_ok=True)
-    with open(tool_log, "w", buffering=1, encoding="utf-8") as file, output_to(file):
+    with _own_output_to(tool_log):
         try:
             transform = register(*parts, initial, {**given, "seed": seed, "threads": threads, "log": str(tool_log)})
         except (RuntimeError, ValueError) as error:
             # What compiled code raises; all of it goes to the log, its last line to the user.
             log.exception("the method gave up")
-            raise RegistrationError(f"{str(error).strip().splitlines()[-1]} (more in {tool_log})") from error
+            where = f" (more in {tool_log})" if tool_log else ""
+            raise RegistrationError(f"{str(error).strip().splitlines()[-1]}{where}") from error
     if not isinstance(transform, sitk.Transform) or transform.GetDimension() != 3:
         raise RegistrationError(
             f"found {type(transform).__name__}, expected a SimpleITK transform in 3D, fixed to moving, in mm"
@@ -89,6 +91,17 @@ def register_pair(
     if not np.isfinite(transform_points(transform, grid.corners())).all():
         raise RegistrationError("found a transform with numbers that are not finite")
     return transform
+
+
+@contextmanager
+def _own_output_to(tool_log: str | Path | None) -> Iterator[None]:
+    """Send what the method's program prints while the block runs to a file, if there is one."""
+    if tool_log is None:
+        yield
+        return
+    Path(tool_log).parent.mkdir(parents=True, exist_ok=True)
+    with open(tool_log, "w", buffering=1, encoding="utf-8") as file, output_to(file):
+        yield
 
 
 def _around_the_lungs(
