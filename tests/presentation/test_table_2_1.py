@@ -50,7 +50,7 @@ def synthetic(*keys):
 @pytest.fixture
 def table():
     everything = synthetic(("regnet", "validation"), ("regnet", "test"))
-    return table_2_1.table_2_1(landmarks(), everything, {"regnet": {"patches": 1_500_000, "blocks": 1_000}})
+    return table_2_1.table_2_1(landmarks(), everything, {"regnet": {"patches_seen": 1_500_000, "blocks_seen": 1_000}})
 
 
 def row(table, evaluation_name, method, data="test"):

@@ -224,9 +224,10 @@ def test_balanced_samples_have_small_and_large_displacements_alike(oblique_grid,
 def test_an_image_without_lung_voxels_is_named(oblique_grid, rng, tmp_path, capfd):
     dvf = random_dvf(oblique_grid, **SETTINGS["low"], border=33, rng=rng)
     dvf.save(tmp_path / "dvf.npz")
-    sitk.WriteImage(oblique_grid.image(np.zeros(oblique_grid.shape, np.uint8)), tmp_path / "mask.nii.gz")
+    mask = tmp_path / "mask.nii.gz"
+    sitk.WriteImage(oblique_grid.image(np.zeros(oblique_grid.shape, np.uint8)), mask)
     job = SimpleNamespace(
-        input=SimpleNamespace(mask=tmp_path / "mask.nii.gz", deformation=tmp_path / "dvf.npz", dvf=[tmp_path / "dvf.npz"]),
+        input=SimpleNamespace(mask=mask, deformed_mask=mask, dvf=[tmp_path / "dvf.npz"]),
         output=SimpleNamespace(samples=[tmp_path / "samples.npz"]),
         log=[tmp_path / "job.log"],
         params=SimpleNamespace(

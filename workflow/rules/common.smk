@@ -14,6 +14,7 @@ from regnet.errors import RegNetError
 from regnet.system.jobs import STARTED_BY
 from regnet.system.source_files import code_of, scripts
 from regnet.registration.methods import configured, memory_mb, method_files
+from regnet.synthesis.pair_names import MOVING, PairName, pair_names
 from regnet.system.resources import shipped
 from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.released import find_weights
@@ -45,7 +46,7 @@ FREQUENCIES = list(config["synthesis"]["frequencies"])
 SETTINGS = configured(config["methods"])
 METHODS = list(SETTINGS)
 
-SYNTHETIC_PAIRS = [f"{moving}_{frequency}" for moving in ("original", "deformed") for frequency in FREQUENCIES]
+SYNTHETIC_PAIRS = pair_names(FREQUENCIES)
 
 
 # Methods that draw random numbers, and how often each pair is registered again with the next seed: five seeds in all.
@@ -64,8 +65,6 @@ wildcard_constraints:
     variant="|".join(VARIANTS),
     method="|".join(METHODS),
     spacing="|".join(map(re.escape, dict.fromkeys([SPACING, NETWORK_SPACING, *STAGES]))),
-    moving="original|deformed",
-    frequency="|".join(FREQUENCIES),
 
 
 def growing(amount):
@@ -87,12 +86,11 @@ def of_cohort(table, name, column):
 
 
 def synthetic_pairs(split, pattern):
-    """One path per synthetic pair of a split, from a pattern below the results with {image}, {moving} and {frequency}."""
+    """One path per synthetic pair of a split, from a pattern below the results with {image}, {pair} and {moving}."""
     return [
-        f"{RESULTS}/{pattern.format(image=image, moving=moving, frequency=frequency)}"
+        f"{RESULTS}/{pattern.format(image=image, pair=pair, moving=pair.moving)}"
         for image in cohort.images_of(split)
-        for moving in ("original", "deformed")
-        for frequency in FREQUENCIES
+        for pair in SYNTHETIC_PAIRS
     ]
 
 

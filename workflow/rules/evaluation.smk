@@ -2,9 +2,9 @@
 
 TRAINING_FIELDS = {
     frequency: [
-        f"{RESULTS}/synthetic/{image}/{moving}_{frequency}/dvf.npz"
+        f"{RESULTS}/synthetic/{image}/{PairName(moving, frequency)}/dvf.npz"
         for image in cohort.images_of("train")
-        for moving in ("original", "deformed")
+        for moving in MOVING
     ]
     for frequency in FREQUENCIES
 } | {"moving": [f"{RESULTS}/synthetic/{image}/deformed_dvf.npz" for image in cohort.images_of("train")]}
@@ -21,10 +21,10 @@ rule evaluate_synthetic:
     """Measure a network on the samples of the synthetic pairs of a split."""
     input:
         weights="results/{experiment}/models/{variant}/model.safetensors",
-        samples=synthetic_of_split("patches/{image}/{moving}_{frequency}.npz"),
-        fixed=synthetic_of_split("synthetic/{image}/{moving}_{frequency}/fixed.npy"),
+        samples=synthetic_of_split("patches/{image}/{pair}.npz"),
+        fixed=synthetic_of_split("synthetic/{image}/{pair}/fixed.npy"),
         moving=synthetic_of_split("synthetic/{image}/{moving}.npy"),
-        dvf=synthetic_of_split("synthetic/{image}/{moving}_{frequency}/dvf.npz"),
+        dvf=synthetic_of_split("synthetic/{image}/{pair}/dvf.npz"),
         code=code_of("evaluate_synthetic"),
     output:
         errors="results/{experiment}/evaluation/synthetic/{variant}_{split}.csv",
@@ -39,9 +39,7 @@ rule evaluate_synthetic:
         mem_mb=growing(6000),
         runtime=growing(60),
     params:
-        names=lambda wildcards: [
-            (image, *pair.split("_")) for image in cohort.images_of(wildcards.split) for pair in SYNTHETIC_PAIRS
-        ],
+        names=lambda wildcards: [(image, *pair) for image in cohort.images_of(wildcards.split) for pair in SYNTHETIC_PAIRS],
     script:
         "../scripts/evaluate_synthetic.py"
 
@@ -274,9 +272,9 @@ rule slice_fields:
         image=f"{RESULTS}/images/{NETWORK_SPACING}mm/{SHOWN}.nii.gz",
         mask=f"{RESULTS}/images/{NETWORK_SPACING}mm/{SHOWN}_mask.nii.gz",
         dvf=expand(
-            "results/{experiment}/synthetic/{image}/original_{frequency}/dvf.npz",
+            "results/{experiment}/synthetic/{image}/{pair}/dvf.npz",
             image=SHOWN,
-            frequency=FREQUENCIES,
+            pair=[PairName("original", frequency) for frequency in FREQUENCIES],
             allow_missing=True,
         ),
         code=code_of("slice_fields"),

@@ -28,7 +28,7 @@ rule table_2_1:
     input:
         landmarks="results/{experiment}/evaluation/landmarks.csv",
         synthetic="results/{experiment}/evaluation/synthetic.csv",
-        weights=expand("results/{experiment}/models/{variant}/model.safetensors", variant=VARIANTS, allow_missing=True),
+        facts=expand("results/{experiment}/models/{variant}/facts.json", variant=VARIANTS, allow_missing=True),
         code=code_of("table_2_1"),
     output:
         csv="results/{experiment}/tables/table_2_1.csv",

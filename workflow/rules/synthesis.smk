@@ -13,6 +13,7 @@ rule synthesize:
         original=temp("results/{experiment}/synthetic/{image}/original.npy"),
         deformed=temp("results/{experiment}/synthetic/{image}/deformed.npy"),
         deformation="results/{experiment}/synthetic/{image}/deformed_dvf.npz",
+        deformed_mask="results/{experiment}/synthetic/{image}/deformed_mask.nii.gz",
         fixed=temp(expand("results/{experiment}/synthetic/{image}/{pair}/fixed.npy", pair=SYNTHETIC_PAIRS, allow_missing=True)),
         dvf=expand("results/{experiment}/synthetic/{image}/{pair}/dvf.npz", pair=SYNTHETIC_PAIRS, allow_missing=True),
     log:
@@ -27,7 +28,7 @@ rule synthesize:
     params:
         synthesis=config["synthesis"],
         block=max(config["patches"]["block"], config["patches"]["evaluation_block"]),
-        pairs=SYNTHETIC_PAIRS,
+        pairs=[str(pair) for pair in SYNTHETIC_PAIRS],
         seed=config["seed"],
     script:
         "../scripts/synthesize.py"
@@ -38,6 +39,7 @@ use rule synthesize as synthesize_to_train with:
         original="results/{experiment}/synthetic/{image}/original.npy",
         deformed="results/{experiment}/synthetic/{image}/deformed.npy",
         deformation="results/{experiment}/synthetic/{image}/deformed_dvf.npz",
+        deformed_mask="results/{experiment}/synthetic/{image}/deformed_mask.nii.gz",
         fixed=expand("results/{experiment}/synthetic/{image}/{pair}/fixed.npy", pair=SYNTHETIC_PAIRS, allow_missing=True),
         dvf=expand("results/{experiment}/synthetic/{image}/{pair}/dvf.npz", pair=SYNTHETIC_PAIRS, allow_missing=True),
     wildcard_constraints:
@@ -52,7 +54,7 @@ rule sample_patches:
     """Draw patch centres in the lungs, and the true displacements there, for the synthetic pairs of an image."""
     input:
         dvf=rules.synthesize.output.dvf,
-        deformation=rules.synthesize.output.deformation,
+        deformed_mask=rules.synthesize.output.deformed_mask,
         mask=f"results/{{experiment}}/images/{NETWORK_SPACING}mm/{{image}}_mask.nii.gz",
         code=code_of("sample_patches"),
     output:
@@ -67,7 +69,7 @@ rule sample_patches:
     params:
         patches=config["patches"],
         split=lambda wildcards: cohort.images.loc[wildcards.image, "split"],
-        pairs=SYNTHETIC_PAIRS,
+        pairs=[str(pair) for pair in SYNTHETIC_PAIRS],
         seed=config["seed"],
     script:
         "../scripts/sample_patches.py"

@@ -6,11 +6,11 @@ if TRAINED:
     rule train:
         """Train RegNet or one of its variants; a training that was killed goes on from its last checkpoint."""
         input:
-            training=synthetic_pairs("train", "patches/{image}/{moving}_{frequency}.npz"),
-            training_fixed=synthetic_pairs("train", "synthetic/{image}/{moving}_{frequency}/fixed.npy"),
+            training=synthetic_pairs("train", "patches/{image}/{pair}.npz"),
+            training_fixed=synthetic_pairs("train", "synthetic/{image}/{pair}/fixed.npy"),
             training_moving=synthetic_pairs("train", "synthetic/{image}/{moving}.npy"),
-            validation=synthetic_pairs("validation", "patches/{image}/{moving}_{frequency}.npz"),
-            validation_fixed=synthetic_pairs("validation", "synthetic/{image}/{moving}_{frequency}/fixed.npy"),
+            validation=synthetic_pairs("validation", "patches/{image}/{pair}.npz"),
+            validation_fixed=synthetic_pairs("validation", "synthetic/{image}/{pair}/fixed.npy"),
             validation_moving=synthetic_pairs("validation", "synthetic/{image}/{moving}.npy"),
             start=lambda wildcards: given_weights(wildcards.variant) if config["training"]["mode"] == "finetune" else [],
             code=code_of("train"),
@@ -18,6 +18,7 @@ if TRAINED:
             best="results/{experiment}/models/{variant}/model.safetensors",
             last="results/{experiment}/models/{variant}/last.safetensors",
             curves="results/{experiment}/models/{variant}/training.csv",
+            facts="results/{experiment}/models/{variant}/facts.json",
             machine="results/{experiment}/models/{variant}/machine.json",
         log:
             "results/{experiment}/logs/train/{variant}.log",
@@ -50,6 +51,7 @@ else:
             code=code_of("released"),
         output:
             weights="results/{experiment}/models/{variant}/model.safetensors",
+            facts="results/{experiment}/models/{variant}/facts.json",
         log:
             "results/{experiment}/logs/released/{variant}.log",
         conda:

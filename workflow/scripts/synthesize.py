@@ -5,7 +5,8 @@ import SimpleITK as sitk
 import torch
 
 from regnet.conventions import job_seed
-from regnet.images.volumes import Grid, read_ct, read_mask
+from regnet.images.volumes import Grid, read_ct, read_mask, write_image
+from regnet.synthesis.pair_names import PairName
 from regnet.synthesis.pairs import bspline_coefficients, deform, deform_mask, random_dvf, require_room, seen
 from regnet.synthesis.samples import save_volume
 from regnet.system.jobs import log_to
@@ -28,11 +29,12 @@ with log_to(snakemake.log[0]):
     masks = {"original": original_mask, "deformed": deform_mask(original_mask, dvf)}
     coefficients = {kind: bspline_coefficients(image) for kind, image in moving.items()}
     dvf.save(snakemake.output.deformation)
+    write_image(masks["deformed"], snakemake.output.deformed_mask)
     save_volume(sitk.GetArrayViewFromImage(moving["original"]), snakemake.output.original)
     save_volume(sitk.GetArrayViewFromImage(moving["deformed"]), snakemake.output.deformed)
 
     for pair, fixed_path, dvf_path in zip(snakemake.params.pairs, snakemake.output.fixed, snakemake.output.dvf, strict=True):
-        kind, frequency = pair.split("_")
+        kind, frequency = PairName.of(pair)
         dvf = random_dvf(grid, **settings["frequencies"][frequency], border=border, rng=rng)
         options = {"boxes": seen(masks[kind], dvf, snakemake.params.block), "coefficients": coefficients[kind]}
         fixed = deform(moving[kind], dvf, noise_sd=settings["noise_sd"], rng=rng, **options)

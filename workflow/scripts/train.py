@@ -5,6 +5,8 @@ import torch
 from regnet.conventions import job_seed
 from regnet.learning.devices import device_name
 from regnet.learning.training_job import PairFiles, TrainingJob
+from regnet.learning.weight_files import load_network
+from regnet.system.files import write_json
 from regnet.system.jobs import log_to
 from regnet.system.machine import write_machine
 
@@ -34,4 +36,5 @@ if __name__ == "__main__":
             start=inputs.start or None,
         )
         job.run(processes=max(1, min(gpus, torch.cuda.device_count())))
+        write_json(outputs.facts, load_network(outputs.best)[1])
         write_machine(outputs.machine, device_name(gpus, snakemake.threads))

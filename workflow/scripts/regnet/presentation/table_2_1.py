@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -56,7 +57,7 @@ _CAPTION = (
 )
 
 
-def table_2_1(landmarks: pd.DataFrame, synthetic: pd.DataFrame, seen: Mapping[str, Mapping[str, int]]) -> pd.DataFrame:
+def table_2_1(landmarks: pd.DataFrame, synthetic: pd.DataFrame, facts: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Make the chapter's table from the errors at landmarks and at points of synthetic pairs.
 
     Parameters
@@ -65,9 +66,10 @@ def table_2_1(landmarks: pd.DataFrame, synthetic: pd.DataFrame, seen: Mapping[st
         Errors at the landmarks of the test pairs, columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`.
     synthetic
         Errors at points of synthetic pairs, columns as in `regnet.evaluation.long_tables.POINT_COLUMNS`.
-    seen
-        For each network variant, the number of ``blocks`` and of ``patches`` it saw in training, warm-up included. A block of
-        k^3 outputs is k^3 overlapping patches.
+    facts
+        For each network variant what its training wrote down (``models/<variant>/facts.json``), of which ``blocks_seen`` and
+        ``patches_seen`` are used: how many the network saw, warm-up included. A block of k^3 outputs is k^3 overlapping
+        patches.
 
     Returns
     -------
@@ -81,8 +83,8 @@ def table_2_1(landmarks: pd.DataFrame, synthetic: pd.DataFrame, seen: Mapping[st
     for key in [*chapter, *(key for key in results if key not in chapter)]:
         evaluation, method, data = key
         row = {"evaluation": evaluation, "method": method, "data": data, "n": 0, "n_cases": 0}
-        if method in seen:
-            row |= {f"{kind}_seen": seen[method][kind] for kind in ("patches", "blocks")}
+        if method in facts:
+            row |= {name: facts[method][name] for name in ("patches_seen", "blocks_seen")}
         if key in results:
             row |= _statistics(evaluation, results[key])
         if key in chapter:

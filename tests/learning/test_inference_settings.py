@@ -1,0 +1,24 @@
+"""Defaults of the inference against the configs that show them."""
+
+from dataclasses import asdict
+from pathlib import Path
+
+from regnet.experiment.checking import read_config
+from regnet.learning.inference_settings import InferenceSettings
+from regnet.learning.released import DEFAULT_SETTINGS
+
+CONFIG = Path(__file__).parents[2] / "config"
+
+
+def inference_of(*configs):
+    """What the keys of ``regnet`` say of the inference when these configs are stacked on the default."""
+    keys = read_config([CONFIG / config for config in configs])["regnet"]
+    return {name: keys[name] for name in asdict(InferenceSettings())}
+
+
+def test_the_defaults_are_those_of_config_yaml():
+    assert inference_of() == asdict(InferenceSettings())
+
+
+def test_the_real_pair_is_registered_as_the_command_does_by_default():
+    assert inference_of("lung_followup.yaml") == asdict(DEFAULT_SETTINGS)
