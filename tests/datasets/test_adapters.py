@@ -2,9 +2,11 @@
 
 import functools
 import re
+import shlex
 import subprocess
 import sys
 import threading
+from contextlib import chdir
 from dataclasses import replace
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -12,14 +14,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import SimpleITK as sitk
-import yaml
 
 from regnet.cli import main
-from regnet.datasets.adapters import check_cohort, fetch, make_cohort
+from regnet.datasets.adapters import check_cohort, fetch, make_cohort, workflow_command
 from regnet.datasets.public_sets import DATASETS, Download
 from regnet.errors import InputError, OutputError
 from regnet.evaluation.landmark_errors import transform_errors
+from regnet.experiment.checking import read_config
 from regnet.experiment.cohort import read_cohort
+from regnet.experiment.schemas import check_config
 from regnet.images.landmarks import read_landmark_pair
 from regnet.images.volumes import Grid, read_image
 
@@ -297,29 +300,65 @@ def test_any_list_of_two_columns_will_do(name, separator, tmp_path, training):
     assert cohort.pairs_with_landmarks() == []
 
 
-@pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"folder", "lung_followup"}))
-def test_each_set_has_an_overlay(name):
-    overlay = yaml.safe_load((ROOT / "config" / f"{name}.yaml").read_text(encoding="utf-8"))
-    assert (overlay["experiment"], overlay["cohort"], overlay["data_root"]) == (name, f"data/{name}", f"data/{name}")
-    assert overlay["phantom"] is None
+def checked_config(*configfiles):
+    """Config files of the repository or elsewhere, merged onto the default as Snakemake merges them, and checked."""
+    with chdir(ROOT):
+        config = read_config(configfiles)
+    check_config(config)
+    return config
 
 
-def test_the_workflow_takes_a_cohort_with_its_overlay(tmp_path):
+@pytest.mark.parametrize("name", SETS)
+def test_a_cohort_comes_with_its_config(name, tmp_path, training, monkeypatch):
+    source, folder = source_of(name, tmp_path), f"data/{name}"
+    monkeypatch.chdir(tmp_path)
+    make_cohort(name, source, f"{folder}/", dataset=small(name), training=training)
+    path = tmp_path / folder / "config.yaml"
+    config = checked_config(path)
+    assert (config["experiment"], config["cohort"], config["data_root"], config["phantom"]) == (name, folder, folder, None)
+    spacing, per_pair, passes = {
+        "dirlab_copd": (1.0, 800, 3),
+        "learn2reg_lungct": (1.0, 800, 3),
+        "learn2reg_lungct_2020": (1.0, 800, 3),
+        "learn2reg_nlst": (1.5, 100, 1),
+    }.get(name, (1.0, 800, 1))
+    assert (config["resampling"]["spacing"], config["patches"]["per_pair"]) == (spacing, per_pair)
+    assert (config["regnet"]["spacing"], config["regnet"]["passes"]) == (2.0, passes)
+    # Real scans are trained on alike.
+    assert config["training"] == checked_config("config/lung_followup.yaml", "config/lung_followup_scratch.yaml")["training"]
+    # Released weights in the place of the training: one more file before it.
+    assert checked_config("config/lung_followup.yaml", path)["training"]["mode"] == "released"
+
+
+@pytest.mark.parametrize(
+    ("folder", "experiment"), [("lungs: 2nd try", "lungs__2nd_try"), (".hidden", "_hidden"), ("-", "_"), ("Größe", "Gr__e")]
+)
+def test_the_config_names_any_folder(folder, experiment, tmp_path, capsys):
+    output = tmp_path / folder
+    command = ["dataset", "folder", "--source", str(source_of("folder", tmp_path)), f"--output={output}"]
+    assert main(command) == 0
+    config = checked_config(output / "config.yaml")
+    assert (config["experiment"], config["cohort"], config["data_root"]) == (experiment, str(output), str(output))
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last == f"next, in the folder of the workflow: {workflow_command(output)}"
+    words = shlex.split(last.partition("workflow: ")[2])
+    assert words == ["snakemake", "--cores", "all", "--configfile", str(output / "config.yaml")]
+
+
+def test_the_workflow_takes_a_cohort_with_its_config(tmp_path):
     """The jobs are planned, the affine registration of the test pair and its evaluation among them."""
     large = dict.fromkeys(DATASETS["dirlab_4dct"].raw, (SIZE, (5.0, 6.0, 7.0)))
-    dataset, folder = replace(DATASETS["dirlab_4dct"], raw=large), tmp_path / "cohort"
+    dataset, folder = replace(DATASETS["dirlab_4dct"], raw=large), tmp_path / "lungs"
     source = source_of("dirlab_4dct", tmp_path)
     for number, path in enumerate(path for path in source.rglob("*") if path.suffix.lower() == ".img"):
         # No two images are the same.
         path.write_bytes(path.read_bytes()[:-2] + number.to_bytes(2, "little"))
     make_cohort("dirlab_4dct", source, folder, dataset=dataset)
-    command = [sys.executable, "-m", "snakemake", "-n", "--configfile", "config/dirlab_4dct.yaml", "--config"]
-    process = subprocess.run(
-        [*command, f"cohort={folder}", f"data_root={folder}"], cwd=ROOT, capture_output=True, encoding="utf-8"
-    )
+    command = [sys.executable, "-m", "snakemake", "-n", "--configfile", folder / "config.yaml"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, encoding="utf-8")
     assert process.returncode == 0, process.stderr[-3000:]
-    assert "results/dirlab_4dct/registrations/affine/dirlab_4dct_08/transform.h5" in process.stdout
-    assert "results/dirlab_4dct/evaluation/landmarks/dirlab_4dct_08.csv" in process.stdout
+    assert "results/lungs/registrations/affine/dirlab_4dct_08/transform.h5" in process.stdout
+    assert "results/lungs/evaluation/landmarks/dirlab_4dct_08.csv" in process.stdout
 
 
 def test_check_compares_with_what_is_published(tmp_path, training, capsys):
@@ -415,5 +454,9 @@ def test_the_downloaded_pair_becomes_a_cohort(server, tmp_path, training):
     pair = cohort.pairs.loc["lung_followup_01"]
     points = read_landmark_pair(pair["fixed_landmarks"], pair["moving_landmarks"])
     assert transform_errors({"known": TRANSFORM}, *points)["error"].max() < 1e-3
+    made, shipped = checked_config(tmp_path / "cohort" / "config.yaml"), checked_config("config/lung_followup.yaml")
+    assert [made[key] for key in ("resampling", "regnet", "training")] == [
+        shipped[key] for key in ("resampling", "regnet", "training")
+    ]
     with pytest.raises(OutputError, match="is there already"):
         make_cohort("lung_followup", remote, tmp_path / "cohort", dataset=dataset, training=training)

@@ -72,8 +72,8 @@ Landmarks are elastix point files, CSV tables with the columns x, y, z, or point
 DATASET_EXAMPLES = """\
 examples:
   regnet dataset dirlab_4dct --source Downloads/DIRLAB --output data/dirlab_4dct
-      a folder with images in HU, landmarks in mm, images.tsv, pairs.tsv and a card; then
-      snakemake --cores all --configfile config/dirlab_4dct.yaml
+      a folder with images in HU, landmarks in mm, images.tsv, pairs.tsv, a config and a card; then
+      snakemake --cores all --configfile data/dirlab_4dct/config.yaml
 
   regnet dataset lung_followup --output data/lung_followup --training first.nii.gz second.nii.gz
       downloads a public pair; one patient cannot be trained on and be the test, so that other CT images train
@@ -442,8 +442,8 @@ def _evaluate(arguments: argparse.Namespace) -> str:
 
 
 def _dataset(arguments: argparse.Namespace) -> str:
-    """Make a cohort; gives the distances of its landmarks."""
-    from regnet.datasets.adapters import make_cohort
+    """Make a cohort; gives the distances of its landmarks and the command to run next."""
+    from regnet.datasets.adapters import make_cohort, workflow_command
 
     distances = make_cohort(
         arguments.name,
@@ -453,7 +453,7 @@ def _dataset(arguments: argparse.Namespace) -> str:
         training=arguments.training,
         replace=arguments.force,
     )
-    return _table(distances)
+    return f"{_table(distances)}next, in the folder of the workflow: {workflow_command(arguments.output)}\n"
 
 
 def _check_dataset(arguments: argparse.Namespace) -> str:

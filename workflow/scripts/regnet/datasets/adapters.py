@@ -1,9 +1,11 @@
-"""From a public data set as it was downloaded to a cohort: images in HU, landmarks in mm, the two tables and a card."""
+"""Turn a public data set as it was downloaded into a cohort: images in HU, landmarks in mm, two tables, a config and a card."""
 
 import hashlib
 import logging
 import re
+import shlex
 import shutil
+import textwrap
 import urllib.request
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,9 +16,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 import pandas as pd
 import SimpleITK as sitk
+import yaml
 
 from regnet.conventions import AIR_HU
-from regnet.datasets.public_sets import DATASETS, DataSet, Download, Files
+from regnet.datasets.public_sets import DATASETS, SETTINGS, DataSet, Download, Files
 from regnet.errors import InputError
 from regnet.experiment.cohort import read_cohort
 from regnet.images.landmarks import read_landmark_pair, read_landmarks, read_numbers, write_landmarks
@@ -25,7 +28,7 @@ from regnet.system.files import whole_folder
 
 log = logging.getLogger(__name__)
 
-CONTENTS = ("images", "masks", "landmarks", "images.tsv", "pairs.tsv", "README.md")
+CONTENTS = ("images", "masks", "landmarks", "images.tsv", "pairs.tsv", "config.yaml", "README.md")
 """What the folder of a cohort holds."""
 
 LIST = "pairs.csv"
@@ -63,7 +66,7 @@ def make_cohort(
     training: Sequence[str | Path] = (),
     replace: bool = False,
 ) -> pd.DataFrame:
-    """Turn a data set into a folder that is a cohort: the tables, and beside them all the files they name.
+    """Turn a data set into a folder that is a cohort: the tables, all the files they name, and a config to run it with.
 
     Parameters
     ----------
@@ -72,7 +75,8 @@ def make_cohort(
     source
         The folder of the set as it was downloaded; None for a set that is fetched.
     output
-        The folder to make. It appears as a whole or not at all.
+        The folder to make. It appears as a whole or not at all. The config names it as it is given here, absolute or relative
+        to the folder of the workflow, and calls the experiment by its name.
     dataset
         Another description of the set than that of `DATASETS`, for example with images of another size.
     test
@@ -119,8 +123,14 @@ def make_cohort(
         columns = ["pair", "fixed", "moving", "fixed_landmarks", "moving_landmarks"]
         pd.DataFrame(pairs, columns=columns).to_csv(folder / "pairs.tsv", sep="\t", index=False, lineterminator="\n")
         distances = initial_distances(folder)
+        (folder / "config.yaml").write_text(_config(name, dataset, output), encoding="utf-8")
         (folder / "README.md").write_text(_card(name, dataset, distances, pd.DataFrame(images)), encoding="utf-8")
     return distances
+
+
+def workflow_command(folder: str | Path) -> str:
+    """The command line that runs the workflow on the cohort that `make_cohort` made in a folder."""
+    return f"snakemake --cores all --configfile {shlex.quote((Path(folder) / 'config.yaml').as_posix())}"
 
 
 def initial_distances(folder: str | Path) -> pd.DataFrame:
@@ -412,6 +422,18 @@ def _landmarks(path: Path, side: str, grid: Grid) -> np.ndarray:
             both = read_numbers(path)
             return grid.points(both[:, :3] if side == "fixed" else both[:, 3:])
     return read_landmarks(path, grid)
+
+
+def _config(name: str, dataset: DataSet, output: str | Path) -> str:
+    """The config of a cohort, in YAML, to be merged onto the default: where the cohort is, and how it is run."""
+    path = Path(output).as_posix()
+    experiment = re.sub(r"[^A-Za-z0-9_.-]|^[.-]", "_", Path(output).resolve().name)
+    config = {"experiment": experiment, "data_root": path, "cohort": path, "phantom": None, **SETTINGS, **dataset.settings}
+    about = textwrap.fill(f"{dataset.title}. {dataset.notes}", 120, initial_indent="# ", subsequent_indent="# ")
+    return (
+        f"{about}\n# Made by regnet dataset {name}. To run it, in the folder of the workflow:\n# {workflow_command(output)}\n\n"
+        f"{yaml.safe_dump(config, sort_keys=False, default_flow_style=None, allow_unicode=True)}"
+    )
 
 
 def _card(name: str, dataset: DataSet, distances: pd.DataFrame, images: pd.DataFrame) -> str:

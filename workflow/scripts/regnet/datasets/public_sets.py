@@ -5,6 +5,22 @@ Nothing here reads a file: `regnet.datasets.adapters` turns a folder into a coho
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
+
+SETTINGS = {
+    "resampling": {"spacing": 1.0},
+    "patches": {"per_pair": 800},
+    "regnet": {"spacing": 2.0},
+    "training": {
+        "variants": ["regnet"],
+        "epochs": 15,
+        "steps_per_epoch": 200,
+        "freeze_after": 600,
+        "warmup": {"steps": 150},
+    },
+    "evaluation": {"capture_range": 8},
+}
+"""The config of a set, but for what its description replaces: baselines at 1 mm, a network that two CPU cores can train."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +73,8 @@ class DataSet:
         What a user has to know about the set: which scan is which, what the landmarks are.
     download
         The files of a set that is fetched if no folder is given.
+    settings
+        Sections of the config that replace those of `SETTINGS`.
     """
 
     title: str
@@ -68,6 +86,7 @@ class DataSet:
     expected: Mapping[str, float] = field(default_factory=dict)
     test: tuple[str, ...] = ()
     download: Download | None = None
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 def _raw(size: int, slices: str, spacing: str) -> dict[str, tuple[tuple[int, int, int], tuple[float, float, float]]]:
@@ -109,6 +128,8 @@ def _empire10(side: str) -> Files:
     return Files(image=rf"scans(?:_v2)?/(?P<case>\d+)_{side}\.mhd", mask=rf"lungMasks(?:_v2)?/(?P<case>\d+)_{side}\.mhd")
 
 
+_THREE_PASSES = {"regnet": {"spacing": 2.0, "passes": 3}}
+
 DATASETS = {
     "dirlab_4dct": DataSet(
         title="DIR-Lab 4DCT",
@@ -129,13 +150,15 @@ DATASETS = {
         access="On request from https://med.emory.edu (Deformable Image Registration Laboratory); no redistribution.",
         fixed=_dirlab_copd("i"),
         moving=_dirlab_copd("e"),
-        notes="Fixed is inhale, moving exhale. 300 landmarks per pair, placed by experts. Case 9 has 0.664 mm, not 0.644.",
+        notes="Fixed is inhale, moving exhale. 300 landmarks per pair, placed by experts. Case 9 has 0.664 mm, not 0.644. "
+        "Displacements are several times the capture range: RegNet takes three passes.",
         raw=_raw(
             512,
             "121 102 126 126 131 119 112 115 116 135",
             "0.625 0.644531 0.652344 0.589844 0.646484 0.632812 0.625 0.585938 0.664062 0.742188",
         ),
         expected=_expected("26.33 21.79 12.64 29.58 30.08 28.46 21.60 26.46 14.86 21.81"),
+        settings=_THREE_PASSES,
     ),
     "learn2reg_lungct": DataSet(
         title="Learn2Reg LungCT",
@@ -145,6 +168,7 @@ DATASETS = {
         notes="Fixed is exhale, moving inhale. Landmarks of the first three cases are public, and those are the test.",
         expected=_expected("20.18 15.60 8.14"),
         test=("01", "02", "03"),
+        settings=_THREE_PASSES,
     ),
     "learn2reg_lungct_2020": DataSet(
         title="Learn2Reg LungCT, layout of 2020",
@@ -152,6 +176,7 @@ DATASETS = {
         fixed=_learn2reg_2020("exp"),
         moving=_learn2reg_2020("insp"),
         notes="Fixed is exhale, moving inhale. The points are keypoints that a program found: no manual landmarks.",
+        settings=_THREE_PASSES,
     ),
     "learn2reg_nlst": DataSet(
         title="Learn2Reg NLST",
@@ -159,16 +184,17 @@ DATASETS = {
         fixed=_learn2reg("NLST", "0000", "keypoints"),
         moving=_learn2reg("NLST", "0001", "keypoints"),
         notes="Fixed is the baseline scan, moving the follow-up scan, already affinely aligned. The points are keypoints "
-        "that a program found: no manual landmarks.",
+        "that a program found: no manual landmarks. The images have 1.5 mm.",
         test=tuple(str(case) for case in range(101, 111)),
+        settings={"resampling": {"spacing": 1.5}, "patches": {"per_pair": 100}},
     ),
     "popi": DataSet(
         title="POPI-model",
         access="http://tux.creatis.insa-lyon.fr/~srit/POPI; free for research, cite Vandemeulebroucke et al. (2007).",
         fixed=Files(r"10-P\.mhd", r"10-Landmarks\.pts"),
         moving=Files(r"60-P\.mhd", r"60-Landmarks\.pts"),
-        notes="One patient. Fixed is phase 10, end inhale; moving is phase 60. The landmarks are in mm in the frame of the "
-        "MetaImage files, not of the DICOM files.",
+        notes="One patient: needs --training. Fixed is phase 10, end inhale; moving is phase 60. The landmarks are in mm in "
+        "the frame of the MetaImage files, not of the DICOM files.",
     ),
     "popi_extended": DataSet(
         title="Extended POPI-model",
@@ -182,7 +208,7 @@ DATASETS = {
         access="https://empire10.grand-challenge.org, after accepting its rules; no redistribution.",
         fixed=_empire10("Fixed"),
         moving=_empire10("Moving"),
-        notes="No public landmarks: the organisers measure submitted fields.",
+        notes="No public landmarks: the pairs are registered, and the organisers measure submitted fields.",
     ),
     "spread": DataSet(
         title="SPREAD",
@@ -190,15 +216,16 @@ DATASETS = {
         fixed=Files(r"(?P<case>[^/]{4})[^/]*/baseline_1\.mhd", r"(?P<case>[^/]{4})[^/]*_baseline_1_Cropped_point\.txt"),
         moving=Files(r"(?P<case>[^/]{4})[^/]*/followup_1\.mhd", r"Consensus/(?P<case>[^/]{4})[^/]*_b1f1_point\.txt"),
         notes="Fixed is the baseline scan, moving the follow-up scan; 100 landmarks per pair. A case is the first four "
-        "characters of a patient's name.",
+        "characters of a patient's name. config/chapter.yaml and config/spread.yaml have the chapter's settings, for a GPU.",
     ),
     "lung_followup": DataSet(
         title="Lung follow-up pair",
         access="https://github.com/InsightSoftwareConsortium/ITKElastix, examples/data; Apache-2.0.",
         fixed=Files(r"CT_3D_lung_fixed\.mha", r"CT_3D_lung_fixed_point_set_corrected\.txt"),
         moving=Files(r"CT_3D_lung_moving\.mha", r"CT_3D_lung_moving_point_set_corrected\.txt"),
-        notes="One patient, the right lung. Fixed is the baseline scan, moving the follow-up scan; 51 landmarks. The fields of "
-        "view differ by about 32 mm along z, hence the distance before registration.",
+        notes="One patient, the right lung: needs --training. Fixed is the baseline scan, moving the follow-up scan; 51 "
+        "landmarks. The fields of view differ by about 32 mm along z, hence the distance before registration. Registered with "
+        "released weights.",
         expected=_expected("35.27"),
         download=Download(
             "https://raw.githubusercontent.com/InsightSoftwareConsortium/ITKElastix/2f5987fe79dd9d76359eab1479b383a3bb7b8a8f/"
@@ -210,6 +237,10 @@ DATASETS = {
                 "CT_3D_lung_moving_point_set_corrected.txt": "d20992204e0c52122c3e11f91082224a7b955ebe",
             },
         ),
+        settings={
+            "regnet": {"spacing": 2.0, "stages": [4, 2], "passes": 2, "mirrors": 4, "smoothing": 6},
+            "training": {"mode": "released", "weights": "{variant}_2mm", "variants": ["regnet"]},
+        },
     ),
     "folder": DataSet(
         title="A list of files",
