@@ -12,7 +12,7 @@ from jsonschema import Draft202012Validator
 from snakemake.utils import update_config
 
 from regnet.errors import ConfigError
-from regnet.experiment.schemas import CONFIG_SCHEMA, FOLDER, check_config, problems, validator
+from regnet.experiment.schemas import CONFIG_SCHEMA, FOLDER, REMOVED, check_config, problems, validator
 
 CONFIG = Path(__file__).parents[2] / "config"
 BASE = yaml.safe_load((CONFIG / "config.yaml").read_text(encoding="utf-8"))
@@ -208,8 +208,6 @@ def test_wrong_settings_of_a_module_are_one_line(method, key, value, expected):
         ("regnet.region", "lungs", "the text 'lungs'", "one of image, mask"),
         ("regnet.max_memory_gib", 0, "the number 0", "a number above 0"),
         ("patches.block", 0, "the number 0", "an integer of at least 1"),
-        ("patches.balance", [], "the list []", "a list of numbers above 0, the smallest first, or null"),
-        ("patches.balance", [4, 1.5], "[4, 1.5]", "the smallest limit first"),
         ("synthesis.frequencies.low.points", 2, "the number 2", "an integer of at least 3"),
         ("training.learning_rate", "1e-4", "the text '1e-4'", "a number above 0 and of at most 1 (YAML reads 1e-4 as text: "),
         ("training.learning_rate", "1.5E5", "the text '1.5E5'", "write 1.5e+5)"),
@@ -280,11 +278,16 @@ def test_number_hint_is_what_yaml_reads_as_a_number():
         ("methods.Affine", "did you mean 'methods.affine'?"),
         ("methods.1r", "expected one of affine, regnet"),
         ("methods.regnet.passes", "expected one of module"),
-        ("patches.zzz", "expected one of per_pair, block, balance, evaluation_per_pair, evaluation_block"),
+        ("patches.zzz", "expected one of per_pair, block, evaluation_per_pair, evaluation_block"),
     ],
 )
 def test_unknown_keys(path, advice):
     assert message(config_with(path, 1)) == f"config: unknown key '{path}', {advice}"
+
+
+@pytest.mark.parametrize(("path", "advice"), REMOVED.items())
+def test_removed_keys_say_what_to_do(path, advice):
+    assert message(config_with(path, 1)) == f"config: {path}: gone since 0.2.0, remove it: {advice}"
 
 
 def test_keys_that_yaml_does_not_read_as_text():

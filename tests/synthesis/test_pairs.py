@@ -211,16 +211,6 @@ def test_samples_are_in_the_lungs_and_hold_the_true_displacement(oblique_grid, r
     assert error.max() < 0.06
 
 
-def test_balanced_samples_have_small_and_large_displacements_alike(oblique_grid, rng):
-    dvf = random_dvf(oblique_grid, **SETTINGS["low"], border=33, rng=rng)
-    mask = oblique_grid.image(np.ones(oblique_grid.shape, np.uint8))
-    samples = draw_samples(dvf, mask, 60, 1, rng, limits=[1.5, 4, 8])
-    largest = np.abs(samples.displacements * oblique_grid.spacing).reshape(60, 3).max(axis=1)
-    assert np.histogram(largest, [0, 1.5, 4, 8])[0].tolist() == [20, 20, 20]
-    alike = draw_samples(dvf, mask, 60, 1, rng)
-    assert np.histogram(np.abs(alike.displacements * 2).reshape(60, 3).max(axis=1), [0, 1.5, 4, 8])[0].tolist() != [20, 20, 20]
-
-
 def test_an_image_without_lung_voxels_is_named(oblique_grid, rng, tmp_path, capfd):
     dvf = random_dvf(oblique_grid, **SETTINGS["low"], border=33, rng=rng)
     dvf.save(tmp_path / "dvf.npz")
@@ -230,9 +220,7 @@ def test_an_image_without_lung_voxels_is_named(oblique_grid, rng, tmp_path, capf
         input=SimpleNamespace(mask=mask, deformed_mask=mask, dvf=[tmp_path / "dvf.npz"]),
         output=SimpleNamespace(samples=[tmp_path / "samples.npz"]),
         log=[tmp_path / "job.log"],
-        params=SimpleNamespace(
-            patches={"per_pair": 5, "block": 1, "balance": None}, split="train", pairs=["original_low"], seed=1
-        ),
+        params=SimpleNamespace(patches={"per_pair": 5, "block": 1}, split="train", pairs=["original_low"], seed=1),
         threads=1,
         wildcards=SimpleNamespace(image="case7_baseline"),
     )

@@ -8,7 +8,7 @@ from regnet.errors import InputError
 from regnet.learning.batches import Feed
 from regnet.learning.inference import predict_samples
 from regnet.learning.network import RegNet
-from regnet.synthesis.samples import SamplePool, Samples, balance, output_points, sample_centres
+from regnet.synthesis.samples import SamplePool, Samples, output_points, sample_centres
 
 WINDOW = (-1000, 400)
 
@@ -81,24 +81,6 @@ def test_centres_are_in_the_mask_and_reproducible():
 def test_an_empty_mask_is_refused(rng):
     with pytest.raises(InputError, match="empty"):
         sample_centres(np.zeros((3, 3, 3)), 5, rng)
-
-
-def test_balanced_samples_are_equally_many_of_each_class(rng):
-    displacements = rng.uniform(-10, 10, (3000, 3)) * rng.random((3000, 1))
-    chosen = balance(displacements, [1.5, 4, 8], 90, rng)
-    largest = np.abs(displacements[chosen]).max(axis=1)
-    assert [((largest >= low) & (largest < high)).sum() for low, high in [(0, 1.5), (1.5, 4), (4, 8)]] == [30, 30, 30]
-    assert len(np.unique(chosen)) == 90
-
-
-def test_classes_with_few_candidates_are_filled_up_by_the_others(rng):
-    displacements = np.repeat([[1.0, 0, 0], [0, -2, 0], [0, 0, 5], [9, 0, 0]], [4, 0, 100, 50], axis=0)
-    chosen = balance(displacements, [1.5, 4, 8], 30, rng)
-    assert np.array_equal(np.sort(chosen)[:4], np.arange(4))
-    assert ((chosen[np.argsort(chosen)[4:]] >= 4) & (chosen[np.argsort(chosen)[4:]] < 104)).all()
-    assert len(np.unique(chosen)) == 30
-    with pytest.raises(InputError, match="no displacement is below 8 mm"):
-        balance(displacements[104:], [1.5, 4, 8], 30, rng)
 
 
 @pytest.mark.parametrize("content", [b"", b"not a table", "cut short"])

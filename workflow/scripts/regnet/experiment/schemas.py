@@ -36,6 +36,11 @@ TYPES = {
 OWN_FIELDS = ("demons", "syn", "greedy", "convexadam")
 """Modules of methods that see a window of HU."""
 
+REMOVED = {
+    "patches.balance": "training samples are drawn evenly from the lungs",
+}
+"""Keys that were removed in 0.2.0, and what holds instead."""
+
 BOUNDS = {"exclusiveMinimum": "above", "minimum": "of at least", "exclusiveMaximum": "below", "maximum": "of at most"}
 
 
@@ -122,9 +127,6 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
         yield f"training.weights: found {training['weights']!r}, expected null, as training.mode is scratch"
     if training["mode"] != "scratch" and training["weights"] is None:
         yield f"training.weights: found null, expected a released name or a path, as training.mode is {training['mode']}"
-    limits = config["patches"]["balance"]
-    if limits is not None and any(one >= next_one for one, next_one in pairwise(limits)):
-        yield f"patches.balance: found {limits}, expected the smallest limit first, none of them twice"
     bins = config["evaluation"]["distance_bins"]
     if any(one >= next_one for one, next_one in pairwise(bins)):
         yield f"evaluation.distance_bins: found {bins}, expected the smallest distance first, none of them twice"
@@ -172,6 +174,9 @@ def _lines(error: ValidationError, root: Mapping[str, Any]) -> Iterator[str]:
         patterns = schema.get("patternProperties", {})
         for key in value:
             if key in known or any(re.search(pattern, key) for pattern in patterns):
+                continue
+            if prefix + key in REMOVED:
+                yield f"{prefix + key}: gone since 0.2.0, remove it: {REMOVED[prefix + key]}"
                 continue
             close = get_close_matches(key, known, n=1)
             advice = f"did you mean {prefix + close[0]!r}?" if close else f"expected one of {', '.join(known)}"

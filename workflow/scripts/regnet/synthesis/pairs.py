@@ -21,7 +21,7 @@ from regnet.synthesis.random_fields import (
     spline_coefficients,
     voxel_axes,
 )
-from regnet.synthesis.samples import CANDIDATES, WINDOW_BEFORE, Samples, balance, output_points, sample_centres
+from regnet.synthesis.samples import WINDOW_BEFORE, Samples, output_points, sample_centres
 from regnet.system.files import NPZ_ERRORS, whole_file
 
 PLANES = 24
@@ -254,8 +254,6 @@ def draw_samples(
     count: int,
     block: int,
     rng: np.random.Generator,
-    *,
-    limits: Sequence[float] | None = None,
 ) -> Samples:
     """Draw samples of a synthetic pair: block centres in the lungs of its fixed image, and the true displacements there.
 
@@ -271,20 +269,12 @@ def draw_samples(
         Outputs per axis of a sample.
     rng
         Source of the random numbers.
-    limits
-        Classes of displacement, in mm, to which the samples belong equally (`regnet.synthesis.samples.balance`); none for all
-        alike.
 
     Raises
     ------
     InputError
-        If the mask is empty, or no displacement is in any class.
+        If the mask is empty.
     """
-    candidates = count if limits is None else CANDIDATES * count
-    centres = sample_centres(sitk.GetArrayViewFromImage(mask), candidates, rng)
-    if limits is not None:
-        # The middle of a block is half a voxel before its centre.
-        middle = dvf.grid.to_voxels(dvf.at(centres - 0.5)) * dvf.grid.spacing
-        centres = centres[balance(middle, limits, count, rng)]
+    centres = sample_centres(sitk.GetArrayViewFromImage(mask), count, rng)
     displacements = dvf.at(output_points(centres, block))
     return Samples(centres, dvf.grid.to_voxels(displacements).astype(np.float32))

@@ -4,7 +4,6 @@ A sample is a *block*: k neighbouring outputs per axis that share one window (k 
 as centres and target displacements; windows are cut from memory-mapped int16 volumes when a batch needs them. Only numpy.
 """
 
-import logging
 import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,8 +16,6 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from regnet.errors import InputError
 from regnet.system.files import NPZ_ERRORS, whole_file
-
-log = logging.getLogger(__name__)
 
 Array = TypeVar("Array")
 """A numpy array or a torch tensor."""
@@ -70,53 +67,6 @@ def sample_centres(mask: np.ndarray, count: int, rng: np.random.Generator) -> np
         raise InputError("the lung mask is empty, expected voxels to sample patches from")
     chosen = np.unravel_index(rng.choice(inside, count, replace=count > len(inside)), mask.shape)
     return np.stack(chosen[::-1], axis=-1).astype(np.int32)
-
-
-CANDIDATES = 20
-"""How many voxels are looked at for each balanced sample."""
-
-
-def balance(displacements: np.ndarray, limits: Sequence[float], count: int, rng: np.random.Generator) -> np.ndarray:
-    """Choose among candidates so that small and large displacements are equally frequent.
-
-    What counts is the largest of ``|dx|, |dy|, |dz|``: theta bounds the components, and the author's implementation classifies
-    by them too. If a class has fewer candidates than its share, it gives all and the others fill up; the log has the numbers.
-
-    Parameters
-    ----------
-    displacements
-        Of the candidates, shape ``(n, 3)``, mm.
-    limits
-        Upper ends of the classes, ascending, in mm; the first class begins at 0. Beyond the last nothing is chosen.
-    count
-        How many to choose.
-    rng
-        Source of the random numbers.
-
-    Returns
-    -------
-    numpy.ndarray
-        Numbers of candidates, shape ``(count,)``; they repeat only if there are fewer than `count`.
-
-    Raises
-    ------
-    InputError
-        If no candidate is in any class.
-    """
-    classes = np.digitize(np.abs(displacements).max(axis=1), limits)
-    members = sorted((np.flatnonzero(classes == number) for number in range(len(limits))), key=len)
-    if not len(members[-1]):
-        raise InputError(f"no displacement is below {limits[-1]:g} mm, expected some in the classes of patches.balance")
-    chosen: list[np.ndarray] = []
-    for waiting, candidates in zip(range(len(members), 0, -1), members, strict=True):
-        share = (count - sum(map(len, chosen))) // waiting
-        if waiting > 1:
-            share = min(share, len(candidates))
-        chosen.append(rng.choice(candidates, share, replace=share > len(candidates)))
-    result = np.concatenate(chosen)
-    drawn = np.bincount(classes[result], minlength=len(limits))
-    log.info("displacements up to %s mm: %s samples", ", ".join(f"{limit:g}" for limit in limits), ", ".join(map(str, drawn)))
-    return result
 
 
 @dataclass(frozen=True)
