@@ -13,6 +13,8 @@ from snakemake.utils import update_config
 
 from regnet.errors import ConfigError
 from regnet.experiment.schemas import CONFIG_SCHEMA, FOLDER, REMOVED, check_config, problems, validator
+from regnet.learning.textures import TEXTURES
+from regnet.learning.training import WARMUP
 
 CONFIG = Path(__file__).parents[2] / "config"
 BASE = yaml.safe_load((CONFIG / "config.yaml").read_text(encoding="utf-8"))
@@ -237,7 +239,6 @@ def test_wrong_settings_of_a_module_are_one_line(method, key, value, expected):
         ("regnet.stages", [4, 0], "the number 0", "a number above 0"),
         ("regnet.stage_weights", "regnet_4mm", "the text 'regnet_4mm'", "with {spacing} where that of the stage belongs"),
         ("training.warmup.size", 59, "59", "at least 60, the window of a sample with training.warmup.block = 4"),
-        ("training.warmup.field_sigma", [36, 18], "[36, 18]", "the smallest first"),
         ("registration.margin", -1, "the number -1", "a number of at least 0 or null"),
         ("methods.bspline_1r.iterations", 0, "the number 0", "an integer of at least 1"),
         ("methods.affine", None, "null", "the keys of a method, module among them"),
@@ -288,6 +289,14 @@ def test_unknown_keys(path, advice):
 @pytest.mark.parametrize(("path", "advice"), REMOVED.items())
 def test_removed_keys_say_what_to_do(path, advice):
     assert message(config_with(path, 1)) == f"config: {path}: gone since 0.2.0, remove it: {advice}"
+
+
+def test_removed_keys_of_the_warm_up_have_the_values_of_the_code():
+    for key, value in {**WARMUP, **TEXTURES}.items():
+        numbers = value if isinstance(value, tuple) else (value,)
+        if key not in ("schedule", "decay", "freeze_after"):
+            assert all(re.search(rf"\b{number}\b", REMOVED[f"training.warmup.{key}"]) for number in numbers), key
+    assert len({**WARMUP, **TEXTURES}) == sum(key.startswith("training.warmup.") for key in REMOVED)
 
 
 def test_keys_that_yaml_does_not_read_as_text():

@@ -20,11 +20,8 @@ from regnet.learning.weight_files import load_network
 from regnet.presentation.figures.training import CURVES
 from regnet.synthesis.samples import Samples
 
-WARMUP = {
-    **{"steps": 3, "batch": 2, "block": 1, "optimizer": "muon", "learning_rate": 0.003, "schedule": "cosine", "decay": 1.25},
-    **{"rise": 2, "freeze_after": None, "size": 56, "volumes": 2, "renew_every": 1, "texture_sigma": 1.5},
-    **{"field_sigma": [20, 40], "maximum": 2},
-}
+# A pair of textures is replaced before each step.
+WARMUP = {"steps": 3, "batch": 2, "block": 1, "size": 56, "volumes": 2, "maximum": 2, "renew_every": 1}
 SETTINGS = {
     **{"batch": 2, "epochs": 3, "steps_per_epoch": 3, "optimizer": "muon", "learning_rate": 0.003, "schedule": "cosine"},
     **{"decay": 1.25, "rise": 2, "freeze_after": 7, "flips": True, "noise_sd": 5, "precision": "auto"},

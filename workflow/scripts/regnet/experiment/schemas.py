@@ -38,6 +38,15 @@ OWN_FIELDS = ("demons", "syn", "greedy", "convexadam")
 
 REMOVED = {
     "patches.balance": "training samples are drawn evenly from the lungs",
+    "training.warmup.optimizer": "the optimizer of the warm-up is muon",
+    "training.warmup.learning_rate": "the learning rate of the warm-up is 0.003",
+    "training.warmup.schedule": "the learning rate of the warm-up does not fall",
+    "training.warmup.decay": "the learning rate of the warm-up does not fall",
+    "training.warmup.rise": "the learning rate of the warm-up rises over 30 steps",
+    "training.warmup.freeze_after": "the warm-up never freezes batch normalization",
+    "training.warmup.renew_every": "the warm-up replaces a texture pair every 10 steps",
+    "training.warmup.texture_sigma": "a Gaussian of 1.5 voxels smooths the textures",
+    "training.warmup.field_sigma": "the smoothness of the fields is between 30 and 60 voxels",
 }
 """Keys that were removed in 0.2.0, and what holds instead."""
 
@@ -139,9 +148,6 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
                 f"training.warmup.size: found {warmup['size']}, expected an integer of at least {side}, "
                 f"the window of a sample with training.warmup.block = {warmup['block']}"
             )
-        low, high = warmup["field_sigma"]
-        if low > high:
-            yield f"training.warmup.field_sigma: found {[low, high]}, expected the smallest first, then the largest"
     for name, method in config["methods"].items():
         if method is None or method["module"] not in OWN_FIELDS:
             continue

@@ -10,6 +10,10 @@ from torch.nn import functional
 from regnet.learning.batches import Batch
 from regnet.synthesis.samples import OUTPUT_STRIDE, WINDOW_BEFORE, window_size
 
+TEXTURES = {"texture_sigma": 1.5, "field_sigma": (30, 60), "renew_every": 10}
+"""The settings of `TexturePairs` that the config does not have: standard deviation of the Gaussian that smooths a texture, and
+the range from which the smoothness of a field is drawn, in voxels; batches after which one of the pairs is replaced."""
+
 
 def smooth(volume: Tensor, sigma: float) -> Tensor:
     """Smooth ``(n, c, z, y, x)`` with a Gaussian of standard deviation `sigma` voxels, border values continued."""
@@ -66,7 +70,7 @@ class TexturePairs:
     Parameters
     ----------
     settings
-        The config's ``training.warmup``; lengths in voxels.
+        The config's ``training.warmup``, lengths in voxels, and `TEXTURES`.
     generator
         Source of the random numbers, on the CPU.
     """

@@ -25,7 +25,7 @@ from regnet.learning.monitoring import EventFiles, Progress
 from regnet.learning.network import RegNet, parameter_count
 from regnet.learning.optimizers import StageOptimizer
 from regnet.learning.processes import parallel, process_count, process_number, same_buffers, share, summed
-from regnet.learning.textures import TexturePairs
+from regnet.learning.textures import TEXTURES, TexturePairs
 from regnet.learning.weight_files import load_network
 from regnet.synthesis.samples import SamplePool
 
@@ -38,6 +38,10 @@ COLUMNS = (
 """Columns of the curves. Loss and errors are in mm, summed over x, y and z, and for each axis. Blocks are counted over all
 stages, those that given weights had seen before included, and patches as the outputs in them: a block of k^3 outputs is k^3
 overlapping patches."""
+
+# A stage of one epoch does not come to the decay: its rate stays.
+WARMUP = {"optimizer": "muon", "learning_rate": 0.003, "schedule": "decay", "decay": 1.25, "rise": 30, "freeze_after": None}
+"""How the warm-up trains, in the keys of the config's ``training``."""
 
 
 def mean_absolute_errors(predicted: Tensor, target: Tensor) -> Tensor:
@@ -393,8 +397,8 @@ def train(
     if events and process_number() == 0:
         trainer.events = EventFiles(events, trainer.patches)
 
-    warmup = settings["warmup"]
-    if warmup and "warmup" not in trainer.finished:
+    if settings["warmup"] and "warmup" not in trainer.finished:
+        warmup = {**WARMUP, **TEXTURES, **settings["warmup"]}
         textures = TexturePairs(warmup, torch.Generator().manual_seed(seed))
         trainer.run_stage("warmup", textures, warmup, 1, warmup["steps"], None)
     steps = settings["steps_per_epoch"] or -(-len(training) // settings["batch"])
