@@ -32,7 +32,7 @@ def field_errors():
 
 
 def held(table):
-    return held_ranges(capture_curve(table, [2, 4, 8], **DRAWS), 2.5)
+    return held_ranges(capture_curve(table, [2, 4, 8], **DRAWS))
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def write(table, folder):
     compared = comparison(accuracy(table, [8, 4], **DRAWS), costs(runs(), regularity(), field_errors(), held(table)))
     names = {"csv": "comparison.csv", "tests_csv": "comparison_tests.csv", "md": "comparison.md", "tex": "comparison.tex"}
     paths = {kind: folder / name for kind, name in names.items()}
-    write_comparison(compared, paired_tests(table, [8, 4]), capture_range=8, accurate=2.5, **paths)
+    write_comparison(compared, paired_tests(table, [8, 4]), capture_range=8, **paths)
     return compared, {kind: path.read_text(encoding="utf-8") for kind, path in paths.items()}
 
 
@@ -137,7 +137,7 @@ def test_latex_is_well_formed(table, tmp_path):
 
 def test_the_capture_curve_is_written(table, tmp_path):
     curve = capture_curve(table, [2, 4, 8], **DRAWS)
-    write_capture_curve(curve, 2.5, csv=tmp_path / "capture_range.csv", md=tmp_path / "capture_range.md")
+    write_capture_curve(curve, csv=tmp_path / "capture_range.csv", md=tmp_path / "capture_range.md")
     found = read_table(tmp_path / "capture_range.csv", curve.columns)
     pd.testing.assert_frame_equal(found, curve, check_dtype=False)
     text = (tmp_path / "capture_range.md").read_text(encoding="utf-8")
@@ -151,5 +151,5 @@ def test_the_capture_curve_is_written(table, tmp_path):
 
 def test_no_landmarks_make_a_curve_without_rows(tmp_path):
     curve = capture_curve(landmarks([1.0], 1.0)[:0], [2, 4], **DRAWS)
-    write_capture_curve(curve, 2.5, csv=tmp_path / "capture_range.csv", md=tmp_path / "capture_range.md")
+    write_capture_curve(curve, csv=tmp_path / "capture_range.csv", md=tmp_path / "capture_range.md")
     assert len(cells((tmp_path / "capture_range.md").read_text(encoding="utf-8"))) == 2

@@ -241,7 +241,7 @@ def comparison_of(table, methods=METHODS):
     rows = [(method, "p1", 10.0 + rank, 500.0) for rank, method in enumerate(methods)]
     runs = pd.DataFrame(rows, columns=["method", "pair", "seconds", "memory_mb"])
     draws = {"samples": 100, "seed": 1}
-    held = held_ranges(capture_curve(table, [4, 8], **draws), 2.5)
+    held = held_ranges(capture_curve(table, [4, 8], **draws))
     return comparison(accuracy(table, [8.0, 4.0], **draws), costs(runs, regularity(methods), None, held))
 
 
@@ -291,7 +291,7 @@ def test_a_method_has_one_colour_in_all_figures(tmp_path):
         chapter.figure_2_4(table, 8.0),
         methods_beside.figure_comparison(table, compared, 8.0),
         methods_beside.figure_accuracy_time(compared, 8.0),
-        methods_beside.figure_capture_range(curve, 8.0, 2.5),
+        methods_beside.figure_capture_range(curve, 8.0),
         fields.figure_jacobian(regularity(), map_slices(tmp_path, values)),
         fields.figure_field_error(field_errors(), map_slices(tmp_path, values)),
     ):
@@ -307,10 +307,10 @@ def test_the_capture_range_figure_counts_and_marks_what_rests_on_few():
     affine = curve[curve["method"] == "affine"]
     assert affine["few"].any()
     assert not affine["few"].all()
-    text = words(methods_beside.figure_capture_range(curve, 8.0, 2.5)).splitlines()
+    text = words(methods_beside.figure_capture_range(curve, 8.0)).splitlines()
     for _, row in affine.iterrows():
         assert f"{row['n']}†" in text if row["few"] else f"{row['n']}" in text
-    held = held_ranges(curve, 2.5)
+    held = held_ranges(curve)
     assert any(line.startswith(f"B-spline 1R: {held.loc['bspline_1r', 'held_to']:g} mm") for line in text)
     assert "RegNet: ≥ 6 mm" in text or "RegNet: ≥ 8 mm" in text
 
@@ -322,7 +322,7 @@ def test_axes_of_the_comparison_have_units():
     axes = [
         *methods_beside.figure_comparison(table, compared, 8.0).axes,
         *methods_beside.figure_accuracy_time(compared, 8.0).axes,
-        *methods_beside.figure_capture_range(curve, 8.0, 2.5).axes,
+        *methods_beside.figure_capture_range(curve, 8.0).axes,
     ]
     for one in axes:
         assert not one.get_xlabel() or re.search(r"\((mm|s)\)", one.get_xlabel())
@@ -336,7 +336,7 @@ def test_no_landmarks_are_said_in_the_comparison(tmp_path):
     drawn = [
         methods_beside.figure_comparison(nothing, compared, 8.0),
         methods_beside.figure_accuracy_time(compared, 8.0),
-        methods_beside.figure_capture_range(capture_curve(nothing, [2], samples=100, seed=1), 8.0, 2.5),
+        methods_beside.figure_capture_range(capture_curve(nothing, [2], samples=100, seed=1), 8.0),
     ]
     for number, figure in enumerate(drawn):
         style.save_figure(figure, tmp_path / f"{number}.png", tmp_path / f"{number}.pdf")
@@ -351,7 +351,7 @@ def test_one_landmark_has_no_interval_to_draw(count, tmp_path):
         (
             methods_beside.figure_comparison(table, compared, 8.0),
             methods_beside.figure_accuracy_time(compared, 8.0),
-            methods_beside.figure_capture_range(curve, 8.0, 2.5),
+            methods_beside.figure_capture_range(curve, 8.0),
         )
     ):
         style.save_figure(figure, tmp_path / f"{number}.png")

@@ -193,7 +193,7 @@ rule comparison:
         mem_mb=growing(2000),
         runtime=growing(10),
     params:
-        evaluation=config["evaluation"],
+        capture_range=config["evaluation"]["capture_range"],
         seed=config["seed"],
     script:
         "../scripts/comparison.py"
@@ -215,7 +215,6 @@ rule capture_range:
         mem_mb=growing(2000),
         runtime=growing(10),
     params:
-        evaluation=config["evaluation"],
         seed=config["seed"],
     script:
         "../scripts/capture_range.py"
@@ -296,7 +295,6 @@ rule figure_capture_range:
         runtime=growing(10),
     params:
         capture_range=config["evaluation"]["capture_range"],
-        accurate=config["evaluation"]["accurate_within"],
     script:
         "../scripts/figure_capture_range.py"
 

@@ -7,6 +7,6 @@ from regnet.presentation.figures.style import save_figure
 from regnet.system.jobs import log_to
 
 with log_to(snakemake.log[0]):
-    curve, params = read_table(snakemake.input.curve, CURVE_COLUMNS), snakemake.params
-    figure = figure_capture_range(curve, params.capture_range, params.accurate)
+    curve = read_table(snakemake.input.curve, CURVE_COLUMNS)
+    figure = figure_capture_range(curve, snakemake.params.capture_range)
     save_figure(figure, snakemake.output.png, snakemake.output.pdf)

@@ -21,6 +21,18 @@ FEW = 10
 COVERAGE = 0.95
 """Of all intervals."""
 
+BOOTSTRAP_SAMPLES = 2000
+"""Draws of the bootstrap."""
+
+FURTHER_CAPTURE_RANGES = (4, 12)
+"""Distances in mm for which TRE' is given beside that of the config's ``evaluation.capture_range``."""
+
+DISTANCE_BINS = (2, 4, 6, 8, 10, 12, 16, 20)
+"""Where the bins of the distance after the affine registration end, in mm; the first begins at 0, the last is open."""
+
+ACCURATE_WITHIN = 2.5
+"""A method holds up to the distance after the affine registration up to which its median error is at most this, in mm."""
+
 ACCURACY_COLUMNS = [
     *("evaluation", "capture_range", "method", "n", "n_pairs", "few"),
     *("mean", "sd", "mean_low", "mean_high"),
@@ -113,7 +125,9 @@ def initial_distances(landmarks: pd.DataFrame) -> pd.Series:
     return pd.Series(found.to_numpy(float), index=landmarks.index)
 
 
-def accuracy(landmarks: pd.DataFrame, capture_ranges: Sequence[float], *, samples: int, seed: int) -> pd.DataFrame:
+def accuracy(
+    landmarks: pd.DataFrame, capture_ranges: Sequence[float], *, samples: int = BOOTSTRAP_SAMPLES, seed: int
+) -> pd.DataFrame:
     """TRE of every method, and TRE' for every capture range, with intervals.
 
     Parameters
@@ -215,7 +229,9 @@ def drawn_counts(pairs: np.ndarray, samples: int, rng: np.random.Generator) -> n
     return counts
 
 
-def capture_curve(landmarks: pd.DataFrame, edges: Sequence[float], *, samples: int, seed: int) -> pd.DataFrame:
+def capture_curve(
+    landmarks: pd.DataFrame, edges: Sequence[float] = DISTANCE_BINS, *, samples: int = BOOTSTRAP_SAMPLES, seed: int
+) -> pd.DataFrame:
     """Error of every method against the distance that the affine registration left, in bins.
 
     Parameters
@@ -251,27 +267,26 @@ def capture_curve(landmarks: pd.DataFrame, edges: Sequence[float], *, samples: i
     return curve.sort_values(["method", "lower"], key=lambda column: column.replace(order), ignore_index=True)
 
 
-def held_ranges(curve: pd.DataFrame, accurate: float) -> pd.DataFrame:
+def held_ranges(curve: pd.DataFrame) -> pd.DataFrame:
     """How far each method holds: the distance up to which its median error stays small.
 
     Parameters
     ----------
     curve
         Of `capture_curve`. Bins with fewer than `FEW` landmarks do not count.
-    accurate
-        What is small, in mm.
 
     Returns
     -------
     pandas.DataFrame
-        Indexed by method: ``held_to``, in mm, the end of the last bin before the first whose median is above `accurate`; 0 if
-        that is the first bin, and of an open bin the beginning; ``held_to_low``, the same for the upper limits of the
-        intervals of the median; ``is_least``, whether there is no such bin, so that the method holds at least that far.
+        Indexed by method: ``held_to``, in mm, the end of the last bin before the first whose median is above
+        `ACCURATE_WITHIN`; 0 if that is the first bin, and of an open bin the beginning; ``held_to_low``, the same for the upper
+        limits of the intervals of the median; ``is_least``, whether there is no such bin, so that the method holds at least
+        that far.
     """
     rows = {}
     for method, bins in curve[~curve["few"].astype(bool)].groupby("method", sort=False):
         ends = [0.0, *np.where(np.isfinite(bins["upper"]), bins["upper"], bins["lower"])]
-        kept = [int(np.append(bins[name].to_numpy() > accurate, True).argmax()) for name in ("median", "median_high")]
+        kept = [int(np.append(bins[name].to_numpy() > ACCURATE_WITHIN, True).argmax()) for name in ("median", "median_high")]
         rows[method] = {"held_to": ends[kept[0]], "held_to_low": ends[kept[1]], "is_least": kept[0] == len(bins)}
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=["held_to", "held_to_low", "is_least"])
     return frame.rename_axis("method")

@@ -11,7 +11,7 @@ import pandas as pd
 
 from regnet.conventions import AXES
 from regnet.evaluation.long_tables import method_name
-from regnet.evaluation.summaries import ACCURACY_COLUMNS, FEW, held_ranges
+from regnet.evaluation.summaries import ACCURACY_COLUMNS, ACCURATE_WITHIN, FEW, held_ranges
 from regnet.presentation.markup import latex, latex_table, markdown, markdown_table, mean_and_sd, number
 from regnet.system.files import whole_file
 
@@ -99,7 +99,6 @@ def write_comparison(
     md: str | Path,
     tex: str | Path,
     capture_range: float,
-    accurate: float,
 ) -> None:
     """Write the comparison for programs (two CSV files, all digits), for GitHub (Markdown) and for a paper (LaTeX).
 
@@ -114,15 +113,13 @@ def write_comparison(
         Files to write.
     capture_range
         The chapter's, in mm.
-    accurate
-        Of `regnet.evaluation.summaries.held_ranges`, in mm.
     """
     for path, frame in ((csv, table), (tests_csv, tests)):
         with whole_file(path) as partial:
             frame.to_csv(partial, index=False, lineterminator="\n")
     text = "% Needs \\usepackage{booktabs}, and a page of 16 cm or more between its margins.\n"
     parts = []
-    for name, header, rows, left, caption, notes in _sections(table, tests, capture_range, accurate):
+    for name, header, rows, left, caption, notes in _sections(table, tests, capture_range):
         label, note = f"tab:comparison_{name}", " ".join(notes)
         text += latex_table(_each(latex, [header])[0], _each(latex, rows), left, caption=caption, label=label, notes=note)
         body = markdown_table(_each(markdown, [header])[0], _each(markdown, filter(None, rows)), left)
@@ -133,15 +130,13 @@ def write_comparison(
             partial.write_text(content, encoding="utf-8")
 
 
-def write_capture_curve(curve: pd.DataFrame, accurate: float, *, csv: str | Path, md: str | Path) -> None:
+def write_capture_curve(curve: pd.DataFrame, *, csv: str | Path, md: str | Path) -> None:
     """Write the errors against the distance after the affine registration as CSV, all digits, and as Markdown.
 
     Parameters
     ----------
     curve
         Of `regnet.evaluation.summaries.capture_curve`.
-    accurate
-        Of `regnet.evaluation.summaries.held_ranges`, in mm.
     csv, md
         Files to write.
     """
@@ -158,15 +153,15 @@ def write_capture_curve(curve: pd.DataFrame, accurate: float, *, csv: str | Path
         where = f"{lower:g} to {upper:g}" if np.isfinite(upper) else f"{lower:g} and more"
         counts = [_mark(f"{first['n']:,}", first["few"]), f"{first['n_pairs']}"]
         rows.append([where, *counts, *(cells.get(method, "–") for method in methods)])
-    held = held_ranges(curve, accurate)
+    held = held_ranges(curve)
     if methods:
-        rows.append([f"holds to ({accurate:g} mm)", "", "", *(_held(held, method) for method in methods)])
+        rows.append([f"holds to ({ACCURATE_WITHIN:g} mm)", "", "", *(_held(held, method) for method in methods)])
     header = ["after affine", "landmarks", "pairs", *map(method_name, methods)]
     notes = [
         "Rows: distance of landmarks after the affine registration, in mm. Cells: median residual distance in mm and its 95 % "
         "interval, from a bootstrap that draws pairs, then landmarks within them.",
-        f"holds to: distance up to which the median is at most {accurate:g} mm in every bin with at least {FEW} landmarks; in "
-        "brackets the same for the upper limit of its interval; ≥ where no bin is above.",
+        f"holds to: distance up to which the median is at most {ACCURATE_WITHIN:g} mm in every bin with at least {FEW} "
+        "landmarks; in brackets the same for the upper limit of its interval; ≥ where no bin is above.",
         *([f"† rests on fewer than {FEW} landmarks."] if curve["few"].astype(bool).any() else []),
     ]
     text = markdown_table(_each(markdown, [header])[0], _each(markdown, rows), 1)
@@ -176,7 +171,7 @@ def write_capture_curve(curve: pd.DataFrame, accurate: float, *, csv: str | Path
 
 
 def _sections(
-    table: pd.DataFrame, tests: pd.DataFrame, capture_range: float, accurate: float
+    table: pd.DataFrame, tests: pd.DataFrame, capture_range: float
 ) -> Iterator[tuple[str, list[str], list[list[str]], int, str, list[str]]]:
     """Name, header, rows, columns to the left, caption and notes of each table in the texts."""
     marked = [f"† rests on fewer than {FEW} landmarks."] if (table["few"].astype(bool) & (table["n"] > 0)).any() else []
@@ -209,9 +204,9 @@ def _sections(
             "of the logarithm of the others, mean over pairs.",
             "field error: mean over all lung voxels of the distance to the true DVF in mm, where that is known, and its 95th "
             "percentile.",
-            f"holds to: distance after affine registration, in mm, up to which the median error is at most {accurate:g} mm in "
-            f"every bin with at least {FEW} landmarks; in brackets the same for the upper limit of its interval; ≥ where no "
-            "bin is above.",
+            "holds to: distance after affine registration, in mm, up to which the median error is at most "
+            f"{ACCURATE_WITHIN:g} mm in every bin with at least {FEW} landmarks; in brackets the same for the upper limit of "
+            "its interval; ≥ where no bin is above.",
         ],
     )
     shown = [("TRE", np.nan), ("TRE'", float(capture_range))]

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from regnet.evaluation.summaries import FEW, held_ranges
+from regnet.evaluation.summaries import ACCURATE_WITHIN, FEW, held_ranges
 from regnet.presentation.figures.style import (
     DOUBLE_COLUMN,
     Look,
@@ -73,7 +73,7 @@ def figure_comparison(landmarks: pd.DataFrame, comparison: pd.DataFrame, capture
 
 
 @styled
-def figure_capture_range(curve: pd.DataFrame, capture_range: float, accurate: float) -> Figure:
+def figure_capture_range(curve: pd.DataFrame, capture_range: float) -> Figure:
     """Median residual distance against the distance after affine registration, in bins, with intervals and counts.
 
     Parameters
@@ -82,8 +82,6 @@ def figure_capture_range(curve: pd.DataFrame, capture_range: float, accurate: fl
         Columns as in `regnet.evaluation.summaries.CURVE_COLUMNS`; it may have no rows.
     capture_range
         The chapter's, in mm.
-    accurate
-        Of `regnet.evaluation.summaries.held_ranges`, in mm.
     """
     figure = new_figure(DOUBLE_COLUMN, 4.2)
     axes, counts = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
@@ -99,7 +97,7 @@ def figure_capture_range(curve: pd.DataFrame, capture_range: float, accurate: fl
     widths = np.minimum(bins["upper"], last) - bins.index
     looks = method_looks(curve["method"])
     affine = looks.pop("affine")
-    held = held_ranges(curve, accurate)
+    held = held_ranges(curve)
     drawn = curve[curve["method"] != "affine"]
     lowest = max(SHORTEST, curve[["median", "median_low"]].min().min())
     line = np.geomspace(lowest / 2, 2 * last)
@@ -119,8 +117,8 @@ def figure_capture_range(curve: pd.DataFrame, capture_range: float, accurate: fl
     top = np.nanmax(curve[["median", "median_high"]].to_numpy())
     axes.set(yscale="log", ylim=(lowest / 1.15, top * 1.15), xlim=(0, max(last, 1.3 * capture_range)))
     log_axis(axes.yaxis, *axes.get_ylim())
-    axes.axhline(accurate, color="black", lw=0.6, ls=(0, (1, 2)))
-    axes.text(axes.get_xlim()[1], accurate * 1.03, f"accurate: {accurate:g} mm", ha="right", va="bottom")
+    axes.axhline(ACCURATE_WITHIN, color="black", lw=0.6, ls=(0, (1, 2)))
+    axes.text(axes.get_xlim()[1], ACCURATE_WITHIN * 1.03, f"accurate: {ACCURATE_WITHIN:g} mm", ha="right", va="bottom")
     axes.axvline(capture_range, color="black", lw=0.6)
     axes.text(capture_range, top * 1.12, f" capture range, {capture_range:g} mm", ha="left", va="top")
     for edge in bins.index[1:]:
@@ -136,7 +134,7 @@ def figure_capture_range(curve: pd.DataFrame, capture_range: float, accurate: fl
         counts.text(1, 1, f"†, open marks: fewer than {FEW}", transform=counts.transAxes, ha="right", va="top")
     handles = [Line2D([], [], color=affine.colour, ls=affine.line, label="Affine: residual = distance")]
     handles += [_handle(look, f"{method_name(method)}: {_held(held, method)}") for method, look in looks.items()]
-    title = f"method, and distance up to which its median is at most {accurate:g} mm"
+    title = f"method, and distance up to which its median is at most {ACCURATE_WITHIN:g} mm"
     figure.legend(handles=handles, loc="outside lower center", ncols=4, title=title, handlelength=3.2)
     return figure
 
