@@ -191,24 +191,16 @@ VOXELS = np.array([1.5, -4.0, 2.6])
 
 VOXEL_TOLERANCE = 0.2
 
-WINDOW = [-1000, 400]
-
 SETTINGS = {
     "affine": {"module": "elastix", "parameters": "affine.txt", "resolutions": 2, "iterations": 100},
     "bspline_1r": {"module": "elastix", "parameters": "bspline_1r.txt", "iterations": 200},
     "bspline_3r": {"module": "elastix", "parameters": "bspline_3r.txt", "iterations": 80},
     "bspline_best": {"module": "elastix", "parameters": "bspline_best.txt", "iterations": 40},
     "regnet": {"module": "regnet", "passes": 3},
-    "demons": {"module": "demons", "window": WINDOW, "shrink": [4, 2, 1], "iterations": [60, 40, 20], "smoothing": 1.0},
-    "syn": {"module": "syn", "window": WINDOW, "iterations": [40, 8, 0], "radius": 2, "gradient_step": 0.2},
-    "greedy": {
-        **{"module": "greedy", "window": WINDOW, "iterations": [60, 40, 20], "radius": 2},
-        **{"update_smoothing": 1.5, "smoothing": 0.5},
-    },
-    "convexadam": {
-        **{"module": "convexadam", "window": WINDOW, "grid": 4, "search": 3, "adam_grid": 2, "iterations": 40},
-        **{"smoothness": 1.25, "mind_radius": 1, "mind_dilation": 2},
-    },
+    "demons": {"module": "demons", "shrink": [4, 2, 1], "iterations": [60, 40, 20], "smoothing": 1.0},
+    "syn": {"module": "syn", "iterations": [40, 8, 0]},
+    "greedy": {"module": "greedy", "iterations": [60, 40, 20], "update_smoothing": 1.5, "smoothing": 0.5},
+    "convexadam": {"module": "convexadam", "grid": 4, "search": 3, "adam_grid": 2, "iterations": 40, "smoothness": 1.25},
 }
 """The methods of config.yaml and peers.yaml, with as many iterations as small images take."""
 

@@ -33,9 +33,6 @@ TYPES = {
 }
 """What the types of JSON schema are called in a message."""
 
-OWN_FIELDS = ("demons", "syn", "greedy", "convexadam")
-"""Modules of methods that see a window of HU."""
-
 REMOVED = {
     "patches.balance": "training samples are drawn evenly from the lungs",
     "training.warmup.optimizer": "the optimizer of the warm-up is muon",
@@ -51,8 +48,14 @@ REMOVED = {
     "evaluation.distance_bins": "the bins end at 2, 4, 6, 8, 10, 12, 16 and 20 mm",
     "evaluation.accurate_within": "a method is accurate while its median error is at most 2.5 mm",
     "evaluation.bootstrap_samples": "the bootstrap draws 2000 samples",
+    **{f"methods.{module}.window": f"{module} sees -1000 to 400 HU" for module in ("demons", "syn", "greedy", "convexadam")},
+    "methods.syn.radius": "syn correlates within a radius of 2 voxels",
+    "methods.syn.gradient_step": "the gradient step of syn is 0.2 voxels",
+    "methods.greedy.radius": "greedy correlates within a radius of 2 voxels",
+    "methods.convexadam.mind_radius": "the radius of the MIND patches is 1 voxel",
+    "methods.convexadam.mind_dilation": "the distance of the MIND patches is 2 voxels",
 }
-"""Keys that were removed in 0.2.0, and what holds instead."""
+"""Keys that were removed in 0.2.0, and what holds instead; those of a method by its module, not by its name."""
 
 BOUNDS = {"exclusiveMinimum": "above", "minimum": "of at least", "exclusiveMaximum": "below", "maximum": "of at most"}
 
@@ -150,12 +153,7 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
                 f"the window of a sample with training.warmup.block = {warmup['block']}"
             )
     for name, method in config["methods"].items():
-        if method is None or method["module"] not in OWN_FIELDS:
-            continue
-        lower, upper = method["window"]
-        if lower >= upper:
-            yield f"methods.{name}.window: found {[lower, upper]}, expected the lowest HU first, then the highest"
-        if "shrink" in method and len(method["shrink"]) != len(method["iterations"]):
+        if method is not None and method["module"] == "demons" and len(method["shrink"]) != len(method["iterations"]):
             count, expected = len(method["iterations"]), len(method["shrink"])
             yield f"methods.{name}.iterations: found a list of {count}, expected one of {expected}, as methods.{name}.shrink is"
     for block_field, block, batch_field, batch in stages:
@@ -179,11 +177,12 @@ def _lines(error: ValidationError, root: Mapping[str, Any]) -> Iterator[str]:
     if error.validator == "additionalProperties":
         known = schema.get("properties", {})
         patterns = schema.get("patternProperties", {})
+        place = f"methods.{value.get('module')}." if field.startswith("methods.") else prefix
         for key in value:
             if key in known or any(re.search(pattern, key) for pattern in patterns):
                 continue
-            if prefix + key in REMOVED:
-                yield f"{prefix + key}: gone since 0.2.0, remove it: {REMOVED[prefix + key]}"
+            if place + key in REMOVED:
+                yield f"{prefix + key}: gone since 0.2.0, remove it: {REMOVED[place + key]}"
                 continue
             close = get_close_matches(key, known, n=1)
             advice = f"did you mean {prefix + close[0]!r}?" if close else f"expected one of {', '.join(known)}"

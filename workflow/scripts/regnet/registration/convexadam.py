@@ -12,6 +12,12 @@ import torch
 from regnet.images.volumes import Grid
 from regnet.registration.field_methods import after, on_one_grid
 
+MIND_RADIUS = 1
+"""Of the patches that the MIND features compare, in voxels."""
+
+MIND_DILATION = 2
+"""Distance of these patches, in voxels."""
+
 
 def register(
     fixed: sitk.Image,
@@ -24,15 +30,15 @@ def register(
     """Register a pair by the self-similarity of its structures, on the CPU (docs/adding-a-method.md has the arguments).
 
     The masks are not used: the package's own masking extrapolates the images from the lungs, and loses accuracy with it.
-    `settings` holds ``window`` (HU), ``grid``, ``search`` and ``adam_grid`` (voxels), ``iterations``, ``smoothness``,
-    ``mind_radius`` and ``mind_dilation`` (voxels), as the config describes them.
+    `settings` holds ``grid``, ``search`` and ``adam_grid`` (voxels), ``iterations`` and ``smoothness``, as the config describes
+    them.
 
     References
     ----------
     H. Siebert, C. Großbröhmer, L. Hansen, M. P. Heinrich, ConvexAdam: self-configuring dual-optimisation-based 3D multitask
     medical image registration, IEEE Trans. Med. Imaging 44, 2025.
     """
-    pair = on_one_grid(fixed, moving, initial, window=settings["window"])
+    pair = on_one_grid(fixed, moving, initial)
     grid = Grid.of(fixed)
     return after(initial, _to_field(_convexadam(*map(sitk.GetArrayFromImage, pair), settings), grid), grid)
 
@@ -51,8 +57,8 @@ def _convexadam(fixed: np.ndarray, moving: np.ndarray, settings: Mapping[str, An
 
         found = convex_adam_pt(
             *(np.pad(volume, missing, mode="edge") for volume in (fixed, moving)),
-            mind_r=settings["mind_radius"],
-            mind_d=settings["mind_dilation"],
+            mind_r=MIND_RADIUS,
+            mind_d=MIND_DILATION,
             lambda_weight=settings["smoothness"],
             grid_sp=settings["grid"],
             disp_hw=settings["search"],

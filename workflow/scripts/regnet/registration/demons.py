@@ -23,14 +23,14 @@ def register(
 ) -> sitk.CompositeTransform:
     """Register a pair by the difference of its HU (docs/adding-a-method.md has the arguments).
 
-    `settings` holds ``window`` (HU), ``shrink``, ``iterations`` and ``smoothing`` (standard deviation of the Gaussian that
+    `settings` holds ``shrink``, ``iterations`` and ``smoothing`` (standard deviation of the Gaussian that
     smooths the field, in voxels of each resolution), as the config describes them.
 
     References
     ----------
     T. Vercauteren et al., Diffeomorphic demons: efficient non-parametric image registration, NeuroImage 45, 2009.
     """
-    pair = on_one_grid(fixed, moving, initial, window=settings["window"], fixed_mask=fixed_mask, moving_mask=moving_mask)
+    pair = on_one_grid(fixed, moving, initial, fixed_mask=fixed_mask, moving_mask=moving_mask)
     return after(initial, _to_field(_demons(*pair, settings)), Grid.of(fixed))
 
 

@@ -10,17 +10,19 @@ import SimpleITK as sitk
 from regnet.images.transforms import compose, field_transform
 from regnet.images.volumes import IDENTITY, Grid, resample
 
+WINDOW = (-1000, 400)
+"""Lowest and highest HU that these methods tell apart: those that the network of the default config sees."""
+
 
 def on_one_grid(
     fixed: sitk.Image,
     moving: sitk.Image,
     initial: sitk.Transform | None,
     *,
-    window: tuple[float, float],
     fixed_mask: sitk.Image | None = None,
     moving_mask: sitk.Image | None = None,
 ) -> tuple[sitk.Image, sitk.Image]:
-    """The pair on the grid of the fixed image, clipped to a window of HU.
+    """The pair on the grid of the fixed image, clipped to `WINDOW`.
 
     Parameters
     ----------
@@ -28,10 +30,8 @@ def on_one_grid(
         HU.
     initial
         The affine registration, fixed to moving; None for none.
-    window
-        Lowest and highest HU that are told apart.
     fixed_mask, moving_mask
-        With both, each image is cut out where its mask is 0: it has the highest HU of `window` there, as the body wall
+        With both, each image is cut out where its mask is 0: it has the highest HU of `WINDOW` there, as the body wall
         around the lungs, which does not move with them.
 
     Returns
@@ -41,11 +41,11 @@ def on_one_grid(
     """
     grid, transform = Grid.of(fixed), initial or IDENTITY
     pair = [sitk.Cast(fixed, sitk.sitkFloat32), resample(moving, transform, grid, sitk.sitkBSpline)]
-    pair = [sitk.Clamp(image, sitk.sitkFloat32, *window) for image in pair]
+    pair = [sitk.Clamp(image, sitk.sitkFloat32, *WINDOW) for image in pair]
     if fixed_mask is None or moving_mask is None:
         return tuple(pair)
     masks = [fixed_mask, resample(moving_mask, transform, grid, sitk.sitkNearestNeighbor)]
-    return tuple(sitk.Mask(image, mask != 0, window[1]) for image, mask in zip(pair, masks, strict=True))
+    return tuple(sitk.Mask(image, mask != 0, WINDOW[1]) for image, mask in zip(pair, masks, strict=True))
 
 
 def after(initial: sitk.Transform | None, field: np.ndarray, grid: Grid) -> sitk.CompositeTransform:

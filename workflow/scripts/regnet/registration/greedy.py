@@ -18,6 +18,9 @@ from regnet.registration.field_methods import after, on_one_grid
 # All that the other process does. Greedy is under the GPL: it shares files with this package, and no address space.
 PROGRAM = "import sys; from picsl_greedy import Greedy3D; Greedy3D().execute(sys.argv[1])"
 
+RADIUS = 2
+"""Of the neighbourhood in which the correlation is taken, in voxels."""
+
 
 def register(
     fixed: sitk.Image,
@@ -29,15 +32,15 @@ def register(
 ) -> sitk.CompositeTransform:
     """Register a pair by local cross-correlation in the lungs (docs/adding-a-method.md has the arguments).
 
-    `settings` holds ``window`` (HU), ``iterations`` (of each resolution; the last is that of the image, each before it is half
-    as fine), ``radius`` (voxels), and ``update_smoothing`` and ``smoothing`` (voxels), as the config describes them.
+    `settings` holds ``iterations`` (of each resolution; the last is that of the image, each before it is half as fine),
+    ``update_smoothing`` and ``smoothing`` (voxels), as the config describes them.
 
     References
     ----------
     P. A. Yushkevich et al., Fast automatic segmentation of hippocampal subfields and medial temporal lobe subregions in 3 Tesla
     and 7 Tesla T2-weighted MRI, Alzheimer's and Dementia 12, 2016 (the software: github.com/pyushkevich/greedy).
     """
-    pair = on_one_grid(fixed, moving, initial, window=settings["window"])
+    pair = on_one_grid(fixed, moving, initial)
     return after(initial, _to_field(_greedy(*pair, fixed_mask, settings)), Grid.of(fixed))
 
 
@@ -48,7 +51,7 @@ def _greedy(fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image | None, sett
         images = {"fixed": fixed, "moving": moving} | ({} if mask is None else {"mask": sitk.Cast(mask != 0, sitk.sitkUInt8)})
         for what, image in images.items():
             sitk.WriteImage(image, str(folder / f"{what}.nii.gz"))
-        radius, iterations = ("x".join(map(str, values)) for values in ([settings["radius"]] * 3, settings["iterations"]))
+        radius, iterations = ("x".join(map(str, values)) for values in ([RADIUS] * 3, settings["iterations"]))
         command = (
             f"-d 3 -threads {settings['threads']} -m NCC {radius} -n {iterations} -i fixed.nii.gz moving.nii.gz -o warp.nii.gz "
             f"-s {settings['update_smoothing']}vox {settings['smoothing']}vox {'' if mask is None else '-gm mask.nii.gz'}"

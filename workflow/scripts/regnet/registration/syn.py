@@ -15,6 +15,12 @@ from regnet.registration.field_methods import after, on_one_grid
 # Read by ITK inside ANTs when its first filter is made.
 THREADS = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
 
+RADIUS = 2
+"""Of the neighbourhood in which the correlation is taken, in voxels."""
+
+GRADIENT_STEP = 0.2
+"""Of the gradient descent, in voxels."""
+
 
 def register(
     fixed: sitk.Image,
@@ -26,14 +32,14 @@ def register(
 ) -> sitk.CompositeTransform:
     """Register a pair by local cross-correlation in the lungs (docs/adding-a-method.md has the arguments).
 
-    `settings` holds ``window`` (HU), ``iterations`` (of each resolution; the last is that of the image, each before it is half
-    as fine), ``radius`` (voxels) and ``gradient_step``, as the config describes them.
+    `settings` holds ``iterations`` (of each resolution; the last is that of the image, each before it is half as fine), as the
+    config describes them.
 
     References
     ----------
     B. B. Avants et al., Symmetric diffeomorphic image registration with cross-correlation, Medical Image Analysis 12, 2008.
     """
-    pair = on_one_grid(fixed, moving, initial, window=settings["window"])
+    pair = on_one_grid(fixed, moving, initial)
     return after(initial, _to_field(_syn(*pair, fixed_mask, settings)), Grid.of(fixed))
 
 
@@ -51,9 +57,9 @@ def _syn(fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image | None, setting
             initial_transform="Identity",
             outprefix=f"{folder}/",
             mask=None if mask is None else _ants_image(sitk.Cast(mask != 0, sitk.sitkFloat32)),
-            grad_step=settings["gradient_step"],
+            grad_step=GRADIENT_STEP,
             syn_metric="CC",
-            syn_sampling=settings["radius"],
+            syn_sampling=RADIUS,
             reg_iterations=tuple(settings["iterations"]),
             random_seed=settings["seed"],
             verbose=True,
