@@ -282,7 +282,7 @@ def test_splits(tmp_path):
     cohort = made("dirlab_4dct", tmp_path / "c", test=["01", "06"])
     assert cohort.test_pairs() == ["dirlab_4dct_01", "dirlab_4dct_06"]
     assert cohort.images_of("validation") == ["dirlab_4dct_08_fixed", "dirlab_4dct_08_moving"]
-    with pytest.raises(InputError, match=r"found 1 cases .*--training"):
+    with pytest.raises(InputError, match=r"found 1 cases.*--training"):
         made("popi", tmp_path / "d")
     assert not (tmp_path / "d" / "cohort").exists()
 
@@ -434,7 +434,7 @@ def test_downloads_are_verified(server, tmp_path):
     with pytest.raises(InputError, match=r"a\.txt: found the git blob .*, expected ce013625"):
         fetch(download, tmp_path, url)
     (remote / "a.txt").unlink()
-    with pytest.raises(InputError, match=r"404.*by hand, and name it with --source"):
+    with pytest.raises(InputError, match=r"404.*by hand into a folder, and name the folder with --source"):
         fetch(download, tmp_path, url)
     with pytest.raises(InputError, match=r"gone/a\.txt: cannot be fetched"):
         fetch(download, tmp_path)

@@ -29,26 +29,26 @@ from regnet.system.files import whole_folder
 log = logging.getLogger(__name__)
 
 CONTENTS = ("images", "masks", "landmarks", "images.tsv", "pairs.tsv", "config.yaml", "README.md")
-"""What the folder of a cohort holds."""
+"""The contents of a cohort's folder."""
 
 LIST = "pairs.csv"
-"""What the list of files of the set ``folder`` is called if only its folder is named."""
+"""The name of the list of files of the set ``folder`` where only its folder is given."""
 
 LIST_COLUMNS = ("fixed", "moving", "fixed_landmarks", "moving_landmarks", "fixed_mask", "moving_mask")
-"""The columns that the list may have."""
+"""The columns of that list; the first two are required."""
 
 RAW_AIR = 1024
-"""What raw DIR-Lab images have to be lowered by to be in HU."""
+"""Offset of raw DIR-Lab images to HU."""
 
 TOLERANCE = 0.03
-"""How far, in mm, the distance of landmarks may be from the published one, which has two decimals and other rounding."""
+"""Tolerance in mm for the mean distance of landmarks: published values have two decimals and other rounding."""
 
 CHAPTER_PAIRS = {"validation": 2, "test": 7, "all": 19}
 """The split of the chapter's pairs (section 2.3.2)."""
 
 
 @dataclass(frozen=True)
-class Scan:
+class ScanFiles:
     """The files of one scan; landmarks and mask are None where there are none."""
 
     image: Path
@@ -71,18 +71,18 @@ def make_cohort(
     Parameters
     ----------
     name
-        The name of the set in `DATASETS`; images and pairs are called by it.
+        The name of the set in `DATASETS`; images and pairs are named after it.
     source
-        The folder of the set as it was downloaded; None for a set that is fetched.
+        The folder of the set as it was downloaded; None to fetch a set that can be fetched.
     output
-        The folder to make. It appears as a whole or not at all. The config names it as it is given here, absolute or relative
-        to the folder of the workflow, and calls the experiment by its name.
+        The folder to make. It appears as a whole or not at all. The config repeats this path as it is given, absolute or
+        relative to the folder of the workflow, and names the experiment after the folder.
     dataset
-        Another description of the set than that of `DATASETS`, for example with images of another size.
+        A description of the set in place of that in `DATASETS`, for example with images of another size.
     test
-        The cases to test on, instead of the set's own choice; the others train, and one or more of them validate.
+        The cases to test on in place of the set's own choice; the others train, and one or more of them validate.
     training
-        CT images of other patients: if there are any, all cases of the set are tests, these train and the last validates.
+        CT images of other patients. If any are given, these train and the last validates, and all cases of the set are tests.
     replace
         Whether an earlier cohort may be replaced.
 
@@ -94,14 +94,14 @@ def make_cohort(
     Raises
     ------
     InputError
-        If files are missing, doubled or not what they have to be, or there are not enough cases to train, validate and test.
+        If files are missing, ambiguous or invalid, or there are too few cases to train, validate and test.
     OutputError
-        If `output` is there already and may not be replaced.
+        If `output` already exists and may not be replaced.
     """
     dataset = dataset or DATASETS[name]
-    with whole_folder(output, CONTENTS, replace=replace) as folder, _source(dataset, source) as found:
-        cases = read_list(found) if dataset.fixed is None else find_cases(dataset, found)
-        splits = _splits(dataset, list(cases), found, test, len(training))
+    with whole_folder(output, CONTENTS, replace=replace) as folder, _source(dataset, source) as files:
+        cases = read_list(files) if dataset.fixed is None else find_cases(dataset, files)
+        splits = _splits(dataset, list(cases), files, test, len(training))
         images, pairs = [], []
         for case, scans in cases.items():
             log.info("case %s of %d", case, len(cases))
@@ -134,12 +134,12 @@ def workflow_command(folder: str | Path) -> str:
 
 
 def initial_distances(folder: str | Path) -> pd.DataFrame:
-    """Distances of corresponding landmarks before any registration, pair by pair.
+    """Measure the distances of corresponding landmarks before any registration, pair by pair.
 
     Parameters
     ----------
     folder
-        A cohort's folder, to which the paths in its tables are relative.
+        The folder of a cohort, to which the paths in its tables are relative.
 
     Returns
     -------
@@ -163,7 +163,7 @@ def initial_distances(folder: str | Path) -> pd.DataFrame:
 
 
 def check_cohort(folder: str | Path) -> pd.DataFrame:
-    """Check a cohort that `make_cohort` made from a public set against what is published of it.
+    """Compare a cohort that `make_cohort` made from a public set with the published distances.
 
     Returns
     -------
@@ -173,7 +173,7 @@ def check_cohort(folder: str | Path) -> pd.DataFrame:
     Raises
     ------
     InputError
-        With a line for each pair whose mean distance is not the published one.
+        With a line for each pair whose mean distance differs from the published one.
     """
     distances = initial_distances(folder)
     wrong = distances[(distances["mean"] - distances["expected"]).abs() > TOLERANCE]
@@ -187,13 +187,13 @@ def check_cohort(folder: str | Path) -> pd.DataFrame:
     return distances
 
 
-def find_cases(dataset: DataSet, source: str | Path) -> dict[str, tuple[Scan, Scan]]:
-    """The fixed and moving scan of every case in a downloaded folder, by the name of the case, in order.
+def find_cases(dataset: DataSet, source: str | Path) -> dict[str, tuple[ScanFiles, ScanFiles]]:
+    """Find the fixed and the moving scan of every case in a downloaded folder, by the name of the case, in order.
 
     Raises
     ------
     InputError
-        If there are none, a scan or the landmarks of one side are missing, or several files could be meant.
+        If there are no cases, if a scan or the landmarks of one side are missing, or if several files match.
     """
     source = Path(source)
     paths = sorted(path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file())
@@ -210,13 +210,13 @@ def find_cases(dataset: DataSet, source: str | Path) -> dict[str, tuple[Scan, Sc
     for case, (fixed, moving) in cases.items():
         if bool(fixed.landmarks) != bool(moving.landmarks):
             lacking, files = ("moving", dataset.moving) if fixed.landmarks else ("fixed", dataset.fixed)
-            wanted = _example(files.landmarks)
-            raise InputError(f"{source}: found no {lacking} landmarks of case {case}, expected a file like {wanted}")
+            example = _example(files.landmarks)
+            raise InputError(f"{source}: found no {lacking} landmarks of case {case}, expected a file like {example}")
     return cases
 
 
-def read_list(source: str | Path) -> dict[str, tuple[Scan, Scan]]:
-    """The scans that a list of files names, a pair in each row: paths relative to its folder, between commas or tabs.
+def read_list(source: str | Path) -> dict[str, tuple[ScanFiles, ScanFiles]]:
+    """Read a list of files with one pair per row: paths relative to the folder of the list, separated by commas or tabs.
 
     Parameters
     ----------
@@ -226,8 +226,8 @@ def read_list(source: str | Path) -> dict[str, tuple[Scan, Scan]]:
     Raises
     ------
     InputError
-        If there is no such list or it is empty, has other columns than `LIST_COLUMNS` or lacks the first two, or files are
-        missing.
+        If the list is missing or empty, has columns that are not in `LIST_COLUMNS` or lacks the first two, or names files
+        that do not exist.
     """
     path = Path(source) if Path(source).is_file() else Path(source) / LIST
     try:
@@ -246,7 +246,7 @@ def read_list(source: str | Path) -> dict[str, tuple[Scan, Scan]]:
         if len(cells) != len(columns):
             raise InputError(f"{path}, row {number}: found {len(cells)} cells, expected {len(columns)}: {', '.join(columns)}")
     if not rows:
-        raise InputError(f"{path}: found no pairs, expected one in each row")
+        raise InputError(f"{path}: found no pairs, expected one per row")
     cases = {}
     for case, cells in enumerate(rows, start=1):
         row, number = dict(zip(columns, map(str.strip, cells), strict=True)), case + first - 1
@@ -255,11 +255,11 @@ def read_list(source: str | Path) -> dict[str, tuple[Scan, Scan]]:
             if not (path.parent / value).exists() or (column in LIST_COLUMNS[:2] and not value):
                 raise InputError(f"{path}, row {number}: {column}: found {value!r}, expected a file")
         if bool(row.get("fixed_landmarks")) != bool(row.get("moving_landmarks")):
-            raise InputError(f"{path}, row {number}: found landmarks of one image, expected those of both or of neither")
+            raise InputError(f"{path}, row {number}: found landmarks of one image, expected landmarks of both or of neither")
         scans = []
         for side in ("fixed", "moving"):
             extra = (row.get(f"{side}_{what}") for what in ("landmarks", "mask"))
-            scans.append(Scan(path.parent / row[side], *(path.parent / value if value else None for value in extra)))
+            scans.append(ScanFiles(path.parent / row[side], *(path.parent / value if value else None for value in extra)))
         cases[f"{case:02d}"] = (scans[0], scans[1])
     return cases
 
@@ -270,16 +270,16 @@ def fetch(download: Download, folder: Path, url: str | None = None) -> None:
     Parameters
     ----------
     download
-        The files, and where they are.
+        The files and their address.
     folder
-        Where they go.
+        The folder to write them to.
     url
         Another address of the same files.
 
     Raises
     ------
     InputError
-        If an address does not answer; as `verify`.
+        If an address does not answer, and as `verify` does.
     """
     for name in download.blobs:
         address = f"{url or download.url}/{name}"
@@ -288,14 +288,14 @@ def fetch(download: Download, folder: Path, url: str | None = None) -> None:
                 shutil.copyfileobj(answer, file)
         except OSError as error:
             raise InputError(
-                f"{address}: cannot be fetched ({error}); put {', '.join(download.blobs)} from that address into a folder "
-                "by hand, and name it with --source"
+                f"{address}: cannot be fetched ({error}); download {', '.join(download.blobs)} from there by hand into "
+                "a folder, and name the folder with --source"
             ) from error
     verify(download, folder)
 
 
 def verify(download: Download, folder: Path) -> None:
-    """Raise `InputError` if a file of a set that is fetched is missing or is not the one that is meant."""
+    """Raise `InputError` if a file of a fetched set is missing or has another checksum than expected."""
     for name, expected in download.blobs.items():
         try:
             content = (folder / name).read_bytes()
@@ -311,12 +311,13 @@ def verify(download: Download, folder: Path) -> None:
 def read_raw(path: str | Path, size: Sequence[int], spacing: Sequence[float]) -> sitk.Image:
     """Read a DIR-Lab image: int16, little-endian, x fastest, the topmost slice first, air 0.
 
-    The slices are turned, so that the image has the directions of LPS and the origin 0; values below air are raised to it.
+    The order of the slices is reversed, so that the image has the directions of LPS and the origin 0; values below air are
+    raised to air.
 
     Raises
     ------
     InputError
-        If the file does not have the bytes of an image of `size` voxels (x, y, z).
+        If the file does not have as many bytes as an image of `size` voxels (x, y, z).
     """
     raw = np.fromfile(path, "<i2")
     found, expected = Path(path).stat().st_size, 2 * int(np.prod(size))
@@ -328,7 +329,7 @@ def read_raw(path: str | Path, size: Sequence[int], spacing: Sequence[float]) ->
 
 @contextmanager
 def _source(dataset: DataSet, source: str | Path | None) -> Iterator[Path]:
-    """The folder with the files of a set, fetched if it has to be, and verified if it can be."""
+    """The folder with the files of a set, fetched if no source is given, and verified where checksums are known."""
     if source is None:
         if dataset.download is None:
             raise InputError(f"--source: found none, expected the folder of {dataset.title} ({dataset.access})")
@@ -343,37 +344,37 @@ def _source(dataset: DataSet, source: str | Path | None) -> Iterator[Path]:
     yield Path(source)
 
 
-def _find_scans(files: Files, source: Path, paths: Sequence[str]) -> dict[str, Scan]:
+def _find_scans(files: Files, source: Path, paths: Sequence[str]) -> dict[str, ScanFiles]:
     """The scans of one side, by case."""
-    found = {what: _match(pattern, source, paths) for what, pattern in vars(files).items()}
-    return {case: Scan(image, found["landmarks"].get(case), found["mask"].get(case)) for case, image in found["image"].items()}
+    images, landmarks, masks = (_match(pattern, source, paths) for pattern in (files.image, files.landmarks, files.mask))
+    return {case: ScanFiles(image, landmarks.get(case), masks.get(case)) for case, image in images.items()}
 
 
 def _match(pattern: str, source: Path, paths: Sequence[str]) -> dict[str, Path]:
-    """The file of each case that a pattern of `Files` finds; none if it is empty."""
-    found: dict[str, Path] = {}
+    """The file of each case that matches a pattern of `Files`; none if the pattern is empty."""
+    matches: dict[str, Path] = {}
     for path in paths if pattern else ():
         match = re.search(rf"(?:^|/){pattern}$", path, re.IGNORECASE)
         if match is None:
             continue
         case = match.groupdict().get("case", "1").lower()
         case = f"{int(case):02d}" if case.isdecimal() else re.sub(r"[^a-z0-9_.-]", "_", case)
-        if found.setdefault(case, source / path) != source / path:
+        if matches.setdefault(case, source / path) != source / path:
             raise InputError(
-                f"{source}: found {path} and {found[case].relative_to(source)} for case {case}, expected one of them"
+                f"{source}: found {path} and {matches[case].relative_to(source)} for case {case}, expected one of them"
             )
-    return found
+    return matches
 
 
 def _example(pattern: str) -> str:
-    """A pattern of `Files` as people write a name: the case in capitals, of several spellings the first."""
+    """A pattern of `Files` as a readable name: the case in capitals, and the first of several spellings."""
     text = re.sub(r"\(\?P<case>[^)]*\)", "CASE", pattern)
     text = re.sub(r"\(\?:([^|)]*)[^)]*\)\??", r"\1", text)
     return text.replace("[^/]*", "*").replace("\\", "")
 
 
 def _splits(dataset: DataSet, cases: Sequence[str], source: Path, test: Sequence[str], training: int) -> dict[str, str]:
-    """The split of each case; `training` is the number of other images to train and validate with."""
+    """The split of each case; `training` is the number of other images that train and validate."""
     if training == 1:
         raise InputError("--training: found 1 image, expected at least 2, to train and to validate with")
     if training:
@@ -386,21 +387,21 @@ def _splits(dataset: DataSet, cases: Sequence[str], source: Path, test: Sequence
     rest = [case for case in cases if case not in tested]
     if len(rest) < 2:
         raise InputError(
-            f"{source}: found {len(cases)} cases of which {len(tested)} are for the test, expected two more to train and to "
-            "validate with; other CT images can be given with --training"
+            f"{source}: found {len(cases)} cases, {len(tested)} of them for the test, expected two more to train and to "
+            "validate with; --training takes other CT images for that"
         )
     validation = rest[-min(parts["validation"], len(rest) - 1) :]
     return {case: "test" if case in tested else "validation" if case in validation else "train" for case in cases}
 
 
 def _convert(
-    scan: Scan,
+    scan: ScanFiles,
     side: str,
     folder: Path,
     name: str,
     geometry: tuple[tuple[int, int, int], tuple[float, float, float]] | None,
 ) -> tuple[str, str, str]:
-    """Write the files of a scan; gives the paths of image, mask and landmarks in the folder, "" for those it has not."""
+    """Write the files of a scan; returns the paths of image, mask and landmarks in the folder, "" for what the scan lacks."""
     image = read_raw(scan.image, *geometry) if geometry else read_ct(scan.image)
     grid, path, mask, landmarks = Grid.of(image), f"images/{name}.nii.gz", "", ""
     write_image(image, folder / path)
@@ -414,7 +415,7 @@ def _convert(
 
 
 def _landmarks(path: Path, side: str, grid: Grid) -> np.ndarray:
-    """Points ``(n, 3)`` in mm of one side; a Learn2Reg file of six columns holds those of both."""
+    """Points ``(n, 3)`` in mm of one side; a Learn2Reg file with six columns holds both sides."""
     if path.suffix.lower() == ".csv":
         with open(path, encoding="utf-8-sig") as file:
             columns = file.readline().count(",") + 1

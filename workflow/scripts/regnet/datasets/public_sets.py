@@ -1,6 +1,6 @@
-"""Public data sets: where their files are, what is in them, and what the landmarks say before any registration.
+"""Public data sets: their files, their landmarks and the distances of these before any registration.
 
-Nothing here reads a file: `regnet.datasets.adapters` turns a folder into a cohort by these descriptions.
+Nothing here reads a file: `regnet.datasets.adapters` turns a folder into a cohort according to these descriptions.
 """
 
 from collections.abc import Mapping
@@ -27,8 +27,8 @@ SETTINGS = {
 class Files:
     """The files of the fixed, or of the moving, scans of a set.
 
-    Regular expressions for the end of a path in the downloaded folder, from the start of a name on; upper and lower case are
-    the same. The group ``case`` is the number or name of the pair; without it there is one pair, 01.
+    Each is a regular expression for the end of a path in the downloaded folder, from the start of a name; upper and lower case
+    are equal. The group ``case`` is the number or name of the pair; without it there is one pair, 01.
     """
 
     image: str
@@ -38,7 +38,7 @@ class Files:
 
 @dataclass(frozen=True)
 class Download:
-    """Files that are fetched from an address, which holds a fixed commit, and verified.
+    """Files that are fetched from an address of a fixed commit and verified.
 
     Attributes
     ----------
@@ -59,20 +59,20 @@ class DataSet:
     Attributes
     ----------
     title, access
-        What the set is, and where it comes from, under which terms.
+        Name of the set; its source and terms of use.
     fixed, moving
-        Its files; both are None for the list of files of anybody's own.
+        Its files; both are None for a list of the user's own files.
     raw
         Size in voxels and spacing in mm, x, y, z, of each case of images without a header: int16, little-endian, x fastest, the
         topmost slice first, air 0 (HU + 1024).
     expected
         Published or recomputed mean distance of the landmarks of each case before registration, in mm.
     test
-        The cases to test on, as far as they are there; if empty, the last of them in the proportions of the chapter.
+        The cases to test on, as far as they exist; if empty, the last cases in the proportions of the chapter.
     notes
-        What a user has to know about the set: which scan is which, what the landmarks are.
+        What a user has to know about the set: which scan is fixed, and what the landmarks are.
     download
-        The files of a set that is fetched if no folder is given.
+        The files to fetch if no folder is given.
     settings
         Sections of the config that replace those of `SETTINGS`.
     """
@@ -250,4 +250,4 @@ DATASETS = {
         notes="The pairs of a list: a file of two columns, or the file pairs.csv in a folder.",
     ),
 }
-"""The sets by the names that the command takes."""
+"""The sets by the names of the command line."""

@@ -1,4 +1,4 @@
-"""The config and the rows of tables against their JSON schemas in ``workflow/schemas``: each problem is one line for people."""
+"""Check the config and the rows of tables against the JSON schemas in ``workflow/schemas``; each problem is one line."""
 
 import math
 import re
@@ -18,7 +18,7 @@ from regnet.synthesis.samples import window_size
 from regnet.system.resources import shipped
 
 FOLDER = shipped("schemas")
-"""Where the schemas are."""
+"""The folder of the schemas."""
 
 CONFIG_SCHEMA = FOLDER / "config.schema.yaml"
 
@@ -31,7 +31,7 @@ TYPES = {
     "array": "a list",
     "object": "keys with values",
 }
-"""What the types of JSON schema are called in a message."""
+"""How messages name the types of JSON schema."""
 
 REMOVED = {
     "patches.balance": "training samples are drawn evenly from the lungs",
@@ -77,20 +77,20 @@ _Validator = extend(Draft202012Validator, type_checker=_types)
 @cache
 def validator(path: str | Path) -> Draft202012Validator:
     """The validator of a schema file, read once."""
-    # libyaml's loader, where PyYAML has it, takes a tenth of the time, and every job of the workflow reads the schemas.
+    # Every job of the workflow reads the schemas; the loader of libyaml, where PyYAML has it, takes a tenth of the time.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return _Validator(yaml.load(Path(path).read_text(encoding="utf-8"), loader))
 
 
 def problems(instance: object, schema_path: str | Path, source: str) -> list[str]:
-    """What is wrong with a config or a row of a table.
+    """List the problems of a config or of a row of a table.
 
     Parameters
     ----------
     instance
         Mappings, lists and scalars as YAML gives them.
     schema_path
-        A JSON schema, draft 2020-12, as YAML; by its ``title`` a part of it can say in words what it expects.
+        A JSON schema, draft 2020-12, as YAML. Messages quote the ``title`` of a part of it as what is expected.
     source
         How messages name the instance, for example ``"config"`` or ``"images.tsv, row 3"``.
 
@@ -107,45 +107,43 @@ def problems(instance: object, schema_path: str | Path, source: str) -> list[str
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Check the whole config, overlays merged: every key, and the keys against each other.
+    """Check the whole config after overlays are merged: each key, and the keys against each other.
 
     Raises
     ------
     ConfigError
         With a line for each problem.
     """
-    found = problems(config, CONFIG_SCHEMA, "config")
-    if not found:
-        found = [f"config: {line}" for line in _conflicts(config)]
-    if found:
-        raise ConfigError("\n".join(found))
+    lines = problems(config, CONFIG_SCHEMA, "config") or [f"config: {line}" for line in _conflicts(config)]
+    if lines:
+        raise ConfigError("\n".join(lines))
 
 
 def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
-    """What is wrong between keys that are right by themselves."""
+    """Problems between keys that are valid by themselves."""
     training, warmup = config["training"], config["training"]["warmup"]
     lower, upper = config["regnet"]["window"]
     if lower >= upper:
         yield f"regnet.window: found {[lower, upper]}, expected the lowest HU first, then the highest"
     if config["phantom"] is not None and PurePath(config["data_root"]).parts[:1] != ("results",):
-        # With a phantom the workflow writes there: never into a folder of somebody's scans.
+        # The workflow writes a phantom there, which must never happen in a folder of scans.
         yield (
             f"data_root: found {config['data_root']!r}, expected a folder in results/, as a phantom is written to it "
-            "(for images of your own set phantom: null)"
+            "(for your own images, set phantom: null)"
         )
     if config["phantom"] is None and config["experiment"] == "phantom":
-        yield "experiment: found 'phantom', expected a name of its own for images that are not the phantom's"
+        yield "experiment: found 'phantom', expected another name, as the images are not the phantom's"
     own = config["regnet"]["spacing"] or config["resampling"]["spacing"]
     stages = config["regnet"]["stages"]
-    if stages is not None and (stages[-1] != own or any(one <= next_one for one, next_one in pairwise(stages))):
+    if stages is not None and (stages[-1] != own or any(coarse <= fine for coarse, fine in pairwise(stages))):
         yield f"regnet.stages: found {stages}, expected the largest spacing first, and last that of the network, {own:g} mm"
     if training["mode"] == "scratch" and training["weights"] is not None:
         yield f"training.weights: found {training['weights']!r}, expected null, as training.mode is scratch"
     if training["mode"] != "scratch" and training["weights"] is None:
         yield f"training.weights: found null, expected a released name or a path, as training.mode is {training['mode']}"
-    stages = [("patches.block", config["patches"]["block"], "training.batch", training["batch"])]
+    samples = [("patches.block", config["patches"]["block"], "training.batch", training["batch"])]
     if warmup is not None:
-        stages.append(("training.warmup.block", warmup["block"], "training.warmup.batch", warmup["batch"]))
+        samples.append(("training.warmup.block", warmup["block"], "training.warmup.batch", warmup["batch"]))
         side = window_size(warmup["block"])
         if warmup["size"] < side:
             yield (
@@ -156,21 +154,21 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
         if method is not None and method["module"] == "demons" and len(method["shrink"]) != len(method["iterations"]):
             count, expected = len(method["iterations"]), len(method["shrink"])
             yield f"methods.{name}.iterations: found a list of {count}, expected one of {expected}, as methods.{name}.shrink is"
-    for block_field, block, batch_field, batch in stages:
+    for block_field, block, batch_field, batch in samples:
         if batch * block == 1:
-            # The joint layers end in one value per sample, of which batch normalization cannot take a deviation.
+            # The joint layers end in one value per sample; batch normalization cannot take the deviation of a single value.
             yield f"{batch_field}: found 1, expected an integer of at least 2, as {block_field} is 1"
 
 
 def _plain(value: object) -> object:
-    """The same value in dicts and lists with text as keys: YAML takes ``no`` and ``1`` for other kinds of keys."""
+    """The same value in dicts and lists, with text as keys: YAML reads ``no`` and ``1`` as other types."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def _lines(error: ValidationError, root: Mapping[str, Any]) -> Iterator[str]:
-    """The messages of one error without their source."""
+    """The messages of one error, without their source."""
     field = _dotted(error.absolute_path)
     prefix = f"{field}." if field else ""
     value, schema = error.instance, error.schema
@@ -188,12 +186,12 @@ def _lines(error: ValidationError, root: Mapping[str, Any]) -> Iterator[str]:
             advice = f"did you mean {prefix + close[0]!r}?" if close else f"expected one of {', '.join(known)}"
             yield f"unknown key {prefix + key!r}, {advice}"
     elif error.validator == "required":
-        # jsonschema gives one error for each missing key and names it in its message only.
+        # jsonschema raises one error per missing key and names the key in its message only.
         missing = next(key for key in error.validator_value if error.message.startswith(repr(key)))
         yield f"missing key {prefix + missing!r}, expected {_expected(schema['properties'][missing], root)}"
     else:
-        # For `contains`, `uniqueItems` and the like the schema is that of the whole list, as is the value.
-        yield f"{field or 'all of it'}: found {_found(value)}, expected {_expected(schema, root)}{_hint(value, schema)}"
+        # For `contains`, `uniqueItems` and the like, schema and value are those of the whole list.
+        yield f"{field or 'the whole'}: found {_found(value)}, expected {_expected(schema, root)}{_hint(value, schema)}"
 
 
 def _dotted(path: Iterable[str | int]) -> str:
@@ -233,7 +231,7 @@ def _expected(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
 
 
 def _hint(value: object, schema: Mapping[str, Any]) -> str:
-    """How to write a number that YAML has read as text."""
+    """How to write a number that YAML read as text."""
     wanted = schema.get("type", ())
     if not isinstance(value, str) or not {"integer", "number"} & {*([wanted] if isinstance(wanted, str) else wanted)}:
         return ""
