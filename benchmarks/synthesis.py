@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from regnet.images.transforms import field_transform
 from regnet.images.volumes import Grid, resample
-from regnet.synthesis.pairs import deform, deform_mask, random_dvf, seen
+from regnet.synthesis.pairs import deform, deform_mask, random_dvf
 
 GRID = Grid((300, 300, 300), (1.0, 1.0, 1.0))
 FIELD = {"sigma": 20, "points": 100, "theta": 8}
@@ -56,7 +56,7 @@ def ours() -> float:
 
     def pair():
         dvf = random_dvf(GRID, **FIELD, border=BORDER, rng=rng)
-        deform(moving, dvf, noise_sd=NOISE_SD, rng=rng, boxes=seen(mask, dvf, block=1))
+        deform(moving, dvf, noise_sd=NOISE_SD, rng=rng, boxes=reachable_boxes(mask, dvf, block=1))
         deform_mask(mask, dvf)
 
     return harness.timed(pair)

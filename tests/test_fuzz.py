@@ -15,7 +15,7 @@ from regnet.datasets.adapters import read_list
 from regnet.errors import InputError, RegNetError
 from regnet.experiment.cohort import read_cohort
 from regnet.experiment.schemas import check_config
-from regnet.images.landmark_formats import KINDS, SLICER_KINDS, SUFFIXES
+from regnet.images.landmark_formats import LANDMARK_FORMATS, SLICER_FORMATS, SUFFIXES
 from regnet.images.landmarks import format_landmarks, read_landmarks, read_point_table
 from regnet.images.volumes import Grid, read_grid, read_image
 
@@ -93,20 +93,20 @@ def test_markups(content, tmp_path):
 
 
 @given(
-    kind=st.sampled_from(list(KINDS)),
+    kind=st.sampled_from(list(LANDMARK_FORMATS)),
     system=st.sampled_from(["LPS", "RAS"]),
     indices=st.lists(st.tuples(*(st.floats(0, side - 1) for side in GRID.size)), min_size=1, max_size=5),
 )
 def test_what_is_written_is_read_again(kind, system, indices, tmp_path):
     points = GRID.points(indices)
-    text = format_landmarks(points, kind, GRID, system if kind in SLICER_KINDS else "LPS")
+    text = format_landmarks(points, kind, GRID, system if kind in SLICER_FORMATS else "LPS")
     path = tmp_path / f"points{SUFFIXES.get(kind, '.txt')}"
     path.write_text(text, encoding="utf-8", newline="")
     np.testing.assert_allclose(read_landmarks(path, GRID), points, atol=2e-4)
 
 
 @given(
-    kind=st.sampled_from(list(KINDS)),
+    kind=st.sampled_from(list(LANDMARK_FORMATS)),
     place=st.integers(0, 200),
     length=st.integers(0, 20),
     inserted=st.text(alphabet=string.printable, max_size=5),

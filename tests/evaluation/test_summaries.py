@@ -75,7 +75,7 @@ def test_no_landmarks_give_no_rows():
     nothing = landmarks([1], 1.0)[:0]
     assert summaries.accuracy(nothing, [8], **DRAWS).empty
     assert summaries.capture_curve(nothing, [2], **DRAWS).empty
-    assert summaries.held_ranges(summaries.capture_curve(nothing, [2], **DRAWS)).empty
+    assert summaries.accurate_ranges(summaries.capture_curve(nothing, [2], **DRAWS)).empty
 
 
 def test_a_draw_takes_pairs_first_and_as_many_landmarks_as_they_have(rng):
@@ -172,16 +172,16 @@ def test_bins_of_the_curve_take_their_lower_edge():
     ],
 )
 def test_a_method_holds_up_to_the_first_bin_that_is_not_accurate(bins, expected):
-    held = summaries.held_ranges(curve_of(*bins)).loc["net"]
+    held = summaries.accurate_ranges(curve_of(*bins)).loc["net"]
     assert (held["held_to"], held["is_least"]) == expected
 
 
 def test_bins_of_few_landmarks_do_not_count():
-    assert summaries.held_ranges(curve_of((1, 9), (3, 1), count=9)).empty
+    assert summaries.accurate_ranges(curve_of((1, 9), (3, 1), count=9)).empty
 
 
 def test_the_lower_end_of_what_holds_is_that_of_the_interval():
     initial = [1] * 12 + [3] * 12
     curve = summaries.capture_curve(landmarks(initial, np.r_[np.ones(12), np.ones(7), np.full(5, 9)]), [2, 4], **DRAWS)
-    held = summaries.held_ranges(curve).loc["net"]
+    held = summaries.accurate_ranges(curve).loc["net"]
     assert (held["held_to"], held["held_to_low"]) == (4, 2)

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 
 from regnet.cli import main
 from regnet.errors import InputError
-from regnet.images.landmark_formats import KINDS, SLICER_KINDS, VOXEL_KINDS
+from regnet.images.landmark_formats import LANDMARK_FORMATS, SLICER_FORMATS, VOXEL_FORMATS
 from regnet.images.landmarks import landmark_kind, read_landmark_pair, read_landmarks, write_landmarks
 from regnet.images.volumes import Grid
 
@@ -36,7 +36,7 @@ def oriented(grid, name):
     return grid if signs is None else Grid(grid.size, (0.8, 0.9, 2.5), grid.origin, tuple(np.diag(signs).ravel().tolist()))
 
 
-FRAMES = [(kind, "LPS") for kind in KINDS] + [(kind, "RAS") for kind in SLICER_KINDS]
+FRAMES = [(kind, "LPS") for kind in LANDMARK_FORMATS] + [(kind, "RAS") for kind in SLICER_FORMATS]
 """The kinds of files, and the axes that 3D Slicer's may have."""
 
 
@@ -56,7 +56,7 @@ def test_every_kind_there_and_back(kind, system, turned, orientation, oblique_gr
     assert again.read_bytes() == path.read_bytes()
 
 
-@pytest.mark.parametrize("kind", SLICER_KINDS)
+@pytest.mark.parametrize("kind", SLICER_FORMATS)
 def test_what_is_written_in_ras(kind, tmp_path):
     """Not only read back by ourselves: the numbers in the file have x and y of the other sign, and it says so."""
     write_landmarks(np.array([[1.5, -2.0, 30.0]]), tmp_path / NAMES[kind], kind, system="RAS")
@@ -130,7 +130,7 @@ def test_moved_points_come_back_as_the_kind_they_came_in(kind, tmp_path):
     np.testing.assert_allclose(read_landmarks(moved), np.add(INDICES, [1, -2, 30]))
 
 
-@pytest.mark.parametrize("kind", VOXEL_KINDS)
+@pytest.mark.parametrize("kind", VOXEL_FORMATS)
 def test_voxels_outside_the_image_and_no_image(kind, oblique_grid, tmp_path):
     path = tmp_path / NAMES[kind]
     write_landmarks(oblique_grid.points([[3, 4, 5], [3, 4, 47]]), path, kind, oblique_grid)

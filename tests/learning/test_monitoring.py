@@ -20,9 +20,9 @@ def test_a_line_tells_step_errors_speed_and_time_left(caplog):
     assert not progress.due()
     progress.told -= 16
     assert progress.due()
-    progress.tell(20, 1280, 1.234, 2.345)
+    progress.log(20, 1280, 1.234, 2.345)
     assert re.search(r"training step 20 / 40, loss 1.23 mm, validation 2.3\d mm, 3\d patches/s, (39|40|41) s left", caplog.text)
-    progress.tell(20, 1280, 1.234, float("nan"))
+    progress.log(20, 1280, 1.234, float("nan"))
     assert "validation" not in caplog.messages[-1]
     assert not progress.due()
 

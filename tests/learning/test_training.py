@@ -206,7 +206,7 @@ def test_a_resolution_without_features_is_told(pool, caplog):
     network = RegNet()
     network.low.merged[-2].bias.data.fill_(-100)
     with caplog.at_level("INFO"):
-        Trainer(network, torch.device("cpu"), 1.0, False).tell_responding_features(Feed(pool, torch.device("cpu")), 1)
+        Trainer(network, torch.device("cpu"), 1.0, False).log_responding_features(Feed(pool, torch.device("cpu")), 1)
     assert "low resolution: 0 of 30 features respond" in caplog.text
     assert [record.args for record in caplog.records if record.levelname == "WARNING"] == [("low",)]
 

@@ -9,7 +9,7 @@ from made_landmarks import DRAWS, landmarks
 
 from regnet.evaluation.long_tables import read_table
 from regnet.evaluation.significance import paired_tests
-from regnet.evaluation.summaries import accuracy, capture_curve, held_ranges
+from regnet.evaluation.summaries import accuracy, accurate_ranges, capture_curve
 from regnet.presentation.comparison import COLUMNS, COST_COLUMNS, comparison, costs, write_capture_curve, write_comparison
 
 
@@ -32,7 +32,7 @@ def field_errors():
 
 
 def held(table):
-    return held_ranges(capture_curve(table, [2, 4, 8], **DRAWS))
+    return accurate_ranges(capture_curve(table, [2, 4, 8], **DRAWS))
 
 
 @pytest.fixture

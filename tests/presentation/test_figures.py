@@ -16,7 +16,7 @@ from regnet.errors import InputError
 from regnet.evaluation import landmark_errors
 from regnet.evaluation.long_tables import FREQUENCIES, collect, read_slices, save_slices
 from regnet.evaluation.long_tables import LANDMARK_COLUMNS as LANDMARKS
-from regnet.evaluation.summaries import accuracy, capture_curve, held_ranges
+from regnet.evaluation.summaries import accuracy, accurate_ranges, capture_curve
 from regnet.images.volumes import Grid
 from regnet.learning.training import COLUMNS
 from regnet.presentation.comparison import comparison, costs
@@ -241,7 +241,7 @@ def comparison_of(table, methods=METHODS):
     rows = [(method, "p1", 10.0 + rank, 500.0) for rank, method in enumerate(methods)]
     runs = pd.DataFrame(rows, columns=["method", "pair", "seconds", "memory_mb"])
     draws = {"samples": 100, "seed": 1}
-    held = held_ranges(capture_curve(table, [4, 8], **draws))
+    held = accurate_ranges(capture_curve(table, [4, 8], **draws))
     return comparison(accuracy(table, [8.0, 4.0], **draws), costs(runs, regularity(methods), None, held))
 
 
@@ -310,7 +310,7 @@ def test_the_capture_range_figure_counts_and_marks_what_rests_on_few():
     text = words(methods_beside.figure_capture_range(curve, 8.0)).splitlines()
     for _, row in affine.iterrows():
         assert f"{row['n']}†" in text if row["few"] else f"{row['n']}" in text
-    held = held_ranges(curve)
+    held = accurate_ranges(curve)
     assert any(line.startswith(f"B-spline 1R: {held.loc['bspline_1r', 'held_to']:g} mm") for line in text)
     assert "RegNet: ≥ 6 mm" in text or "RegNet: ≥ 8 mm" in text
 

@@ -15,7 +15,7 @@ from regnet.errors import InputError, RegNetError
 from regnet.images.transforms import field_transform, jacobian_determinant, transform_points
 from regnet.images.volumes import Grid, resample
 from regnet.synthesis import random_fields
-from regnet.synthesis.pairs import SyntheticDVF, deform, deform_mask, draw_samples, random_dvf, require_room, seen
+from regnet.synthesis.pairs import SyntheticDVF, deform, deform_mask, draw_samples, random_dvf, reachable_boxes, require_room
 from regnet.synthesis.samples import output_points
 
 SETTINGS = {
@@ -169,7 +169,7 @@ def test_windows_in_the_lungs_see_only_what_was_deformed(rng):
     mask = GRID.image(inside)
     dvf = draw("high")
     deformed = np.zeros(GRID.shape, bool)
-    for box in seen(mask, dvf, 2):
+    for box in reachable_boxes(mask, dvf, 2):
         deformed[box] = True
     assert not deformed.all()
     for x, y, z in draw_samples(dvf, deform_mask(mask, dvf), 60, 2, rng).centres:

@@ -2,7 +2,7 @@
 
 from regnet.evaluation.long_tables import FIELD_ERROR_COLUMNS, LANDMARK_COLUMNS, REGULARITY_COLUMNS, RUN_COLUMNS, read_errors
 from regnet.evaluation.significance import paired_tests
-from regnet.evaluation.summaries import FURTHER_CAPTURE_RANGES, accuracy, capture_curve, held_ranges
+from regnet.evaluation.summaries import FURTHER_CAPTURE_RANGES, accuracy, accurate_ranges, capture_curve
 from regnet.presentation.comparison import comparison, costs, write_comparison
 from regnet.system.jobs import log_to
 
@@ -11,7 +11,7 @@ with log_to(snakemake.log[0]):
     landmarks = read_errors(inputs.landmarks, LANDMARK_COLUMNS)
     field_errors = read_errors(inputs.field_errors, FIELD_ERROR_COLUMNS) if inputs.field_errors else None
     capture_ranges = list(dict.fromkeys([params.capture_range, *FURTHER_CAPTURE_RANGES]))
-    held = held_ranges(capture_curve(landmarks, seed=params.seed))
+    held = accurate_ranges(capture_curve(landmarks, seed=params.seed))
     runs, regularity = read_errors(inputs.runs, RUN_COLUMNS), read_errors(inputs.regularity, REGULARITY_COLUMNS)
     write_comparison(
         comparison(accuracy(landmarks, capture_ranges, seed=params.seed), costs(runs, regularity, field_errors, held)),

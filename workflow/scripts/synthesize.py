@@ -7,7 +7,7 @@ import torch
 from regnet.conventions import job_seed
 from regnet.images.volumes import Grid, read_ct, read_mask, write_image
 from regnet.synthesis.pair_names import PairName
-from regnet.synthesis.pairs import bspline_coefficients, deform, deform_mask, random_dvf, require_room, seen
+from regnet.synthesis.pairs import bspline_coefficients, deform, deform_mask, random_dvf, reachable_boxes, require_room
 from regnet.synthesis.samples import save_volume
 from regnet.system.jobs import log_to
 
@@ -36,7 +36,7 @@ with log_to(snakemake.log[0]):
     for pair, fixed_path, dvf_path in zip(snakemake.params.pairs, snakemake.output.fixed, snakemake.output.dvf, strict=True):
         kind, frequency = PairName.of(pair)
         dvf = random_dvf(grid, **settings["frequencies"][frequency], border=border, rng=rng)
-        options = {"boxes": seen(masks[kind], dvf, snakemake.params.block), "coefficients": coefficients[kind]}
+        options = {"boxes": reachable_boxes(masks[kind], dvf, snakemake.params.block), "coefficients": coefficients[kind]}
         fixed = deform(moving[kind], dvf, noise_sd=settings["noise_sd"], rng=rng, **options)
         save_volume(sitk.GetArrayViewFromImage(fixed), fixed_path)
         dvf.save(dvf_path)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from regnet import __version__
 from regnet.datasets.public_sets import DATASETS
 from regnet.errors import ConfigError, RegNetError
-from regnet.images.landmark_formats import KINDS, SLICER_KINDS, SUFFIXES, VOXEL_KINDS
+from regnet.images.landmark_formats import LANDMARK_FORMATS, SLICER_FORMATS, SUFFIXES, VOXEL_FORMATS
 from regnet.learning.released import DEFAULT, DEFAULT_SETTINGS, find_weights
 from regnet.system.jobs import output_to
 
@@ -296,13 +296,13 @@ def _add_dataset(commands: argparse._SubParsersAction) -> None:
 
 
 def _add_convert_points(commands: argparse._SubParsersAction) -> None:
-    kinds = "".join(f"  {name:<10} {meaning}\n" for name, meaning in KINDS.items())
+    kinds = "".join(f"  {name:<10} {meaning}\n" for name, meaning in LANDMARK_FORMATS.items())
     parser = _command(
         commands, "convert-points", _convert_points, "Write landmarks as another kind of file.", CONVERT_EXAMPLES + kinds
     )
     parser.add_argument("points", help="landmarks of any kind; the file says which")
     parser.add_argument("--output", "-o", required=True, metavar="FILE", help="where to write them")
-    parser.add_argument("--kind", choices=KINDS, required=True, help="the kind of file to write")
+    parser.add_argument("--kind", choices=LANDMARK_FORMATS, required=True, help="the kind of file to write")
     parser.add_argument("--image", metavar="FILE", help="the image they are in, for kinds with voxel numbers")
     parser.add_argument("--system", choices=("LPS", "RAS"), default="LPS", help="axes of 3D Slicer's files (default: LPS)")
 
@@ -473,9 +473,9 @@ def _convert_points(arguments: argparse.Namespace) -> str:
     if not name.endswith(suffix) if suffix else name.endswith((*SUFFIXES.values(), ".json")):
         expected = f"a name that ends in {suffix}" if suffix else "a name that ends in .txt"
         raise ConfigError(f"--output: found {arguments.output!r}, expected {expected} for the kind {kind}")
-    if arguments.system != "LPS" and kind not in SLICER_KINDS:
+    if arguments.system != "LPS" and kind not in SLICER_FORMATS:
         raise ConfigError(f"--system: found {arguments.system}, expected LPS for the kind {kind}, which has no other")
-    if kind in VOXEL_KINDS and arguments.image is None:
+    if kind in VOXEL_FORMATS and arguments.image is None:
         raise ConfigError(f"--image: found none, expected that of the points: the kind {kind} holds voxel numbers")
     grid = None if arguments.image is None else read_grid(arguments.image)
     points = read_landmarks(arguments.points, grid)

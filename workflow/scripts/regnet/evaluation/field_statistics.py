@@ -13,7 +13,7 @@ from regnet.evaluation.long_tables import DISTRIBUTION_COLUMNS, SUMMARY_COLUMNS
 from regnet.synthesis.pairs import SyntheticDVF
 from regnet.synthesis.random_fields import slabs, voxel_axes
 
-KINDS = ("low", "medium", "high", "moving")
+FIELD_KINDS = ("low", "medium", "high", "moving")
 """The kinds of fields: the frequencies in the order of the chapter, and what makes the second moving images."""
 
 MAGNITUDE_STEP = 0.05
@@ -37,7 +37,7 @@ def field_statistics(fields: Iterable[tuple[str, SyntheticDVF]]) -> tuple[pd.Dat
     Parameters
     ----------
     fields
-        The kind of each field, one of `KINDS`, and the field. They are looked at one by one.
+        The kind of each field, one of `FIELD_KINDS`, and the field. They are looked at one by one.
 
     Returns
     -------
@@ -57,7 +57,7 @@ def field_statistics(fields: Iterable[tuple[str, SyntheticDVF]]) -> tuple[pd.Dat
     totals = weights.groupby(["kind", "quantity"])["weight"].transform("sum")
     distributions = weights.assign(fraction=weights["weight"] / totals)[list(DISTRIBUTION_COLUMNS)]
     rows = []
-    for kind in KINDS:
+    for kind in FIELD_KINDS:
         chosen = facts[facts["kind"] == kind]
         if chosen.empty:
             continue

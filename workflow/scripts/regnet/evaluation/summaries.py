@@ -267,7 +267,7 @@ def capture_curve(
     return curve.sort_values(["method", "lower"], key=lambda column: column.replace(order), ignore_index=True)
 
 
-def held_ranges(curve: pd.DataFrame) -> pd.DataFrame:
+def accurate_ranges(curve: pd.DataFrame) -> pd.DataFrame:
     """How far each method holds: the distance up to which its median error stays small.
 
     Parameters

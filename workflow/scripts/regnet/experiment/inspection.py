@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from regnet.errors import InputError
-from regnet.images.landmarks import VOXEL_KINDS, landmark_kind, read_landmarks, refuse_points_outside
+from regnet.images.landmarks import VOXEL_FORMATS, landmark_kind, read_landmarks, refuse_points_outside
 from regnet.images.volumes import LUNG_BELOW_HU, Grid, read_ct, read_grid, read_mask, read_slice, refuse_other_grid
 from regnet.system.files import checksum
 
@@ -93,7 +93,7 @@ def _landmark_problems(pair: Mapping[str, str], grids: Mapping[str, tuple[str, G
         if not os.path.isfile(path):
             continue
         try:
-            if image is None and landmark_kind(path) in VOXEL_KINDS:
+            if image is None and landmark_kind(path) in VOXEL_FORMATS:
                 continue  # what is wrong with the image has been said
             found[side] = read_landmarks(path, image and image[1])
             if image is not None:

@@ -52,7 +52,7 @@ OTHER_METHOD_SECONDS = 5.0
 CORE_FLOPS = 1e11
 """Floating point operations per second of a core in training and inference (bfloat16, AVX-512)."""
 
-BYTES_PER_VOXEL = {"image": 1.45, "synthetic": 2.0, "viewer": 6.5}
+DISK_BYTES_PER_VOXEL = {"image": 1.45, "synthetic": 2.0, "viewer": 6.5}
 """What is written per voxel: a resampled CT with its mask, compressed; a synthetic volume; a page of the viewer with all its
 methods, which stops growing at `VIEWER_BYTES`."""
 
@@ -234,12 +234,12 @@ def _add_images(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: M
     _spend(found, "segment_lungs", _per_voxel("segment_lungs", [images[name] for name in without_mask]))
     for grid in sizes.values():
         _spend(found, "resample", _per_voxel("resample", grid.values()))
-    found.kept["images"] = sum(sum(grid.values()) for grid in sizes.values()) * 1e6 * BYTES_PER_VOXEL["image"]
+    found.kept["images"] = sum(sum(grid.values()) for grid in sizes.values()) * 1e6 * DISK_BYTES_PER_VOXEL["image"]
     voxels = [network[name] for name in _synthesized(config, cohort)]
     for rule in ("synthesize", "sample_patches"):
         _spend(found, rule, _per_voxel(rule, voxels))
     trained = [network[name] for name in cohort.images.index[cohort.images["split"] != "test"] if _is_trained(config)]
-    per_megavoxel = SYNTHETIC_VOLUMES * 1e6 * BYTES_PER_VOXEL["synthetic"]
+    per_megavoxel = SYNTHETIC_VOLUMES * 1e6 * DISK_BYTES_PER_VOXEL["synthetic"]
     found.kept["synthetic volumes"] = per_megavoxel * sum(trained)
     found.removed["synthetic volumes"] = per_megavoxel * (sum(voxels) - sum(trained))
 
@@ -310,7 +310,7 @@ def _add_results(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: 
         _spend(found, "field_statistics", STARTING + FIELD_STATISTICS_SECONDS * fields)
     rest = sum(count for rule, count in found.jobs.items() if rule not in found.core_hours and rule not in found.gpu_flop)
     _spend(found, "tables, figures, pages", STARTING * rest)
-    found.kept["viewers"] = sum(min(VIEWER_BYTES, BYTES_PER_VOXEL["viewer"] * part * 1e6) for part in voxels)
+    found.kept["viewers"] = sum(min(VIEWER_BYTES, DISK_BYTES_PER_VOXEL["viewer"] * part * 1e6) for part in voxels)
 
 
 def _per_voxel(rule: str, megavoxels: Collection[float]) -> float:

@@ -22,7 +22,7 @@ SUFFIX = ".provenance.json"
 FIELDS = ("experiment", "config", "seed", "commit", "code", "inputs", "weights", "machines", "tables")
 """The keys of a provenance file."""
 
-UNRELATED = (("experiment",), ("data_root",), ("cohort",), ("training", "checkpoint_minutes"))
+BOOKKEEPING_KEYS = (("experiment",), ("data_root",), ("cohort",), ("training", "checkpoint_minutes"))
 """Keys of the config that say where things are and how a run is kept, not what it computes."""
 
 
@@ -218,7 +218,7 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, l
 def _causes(provenance: Mapping[str, Any]) -> dict[str, Any]:
     """What determines the numbers of a table, one entry each."""
     config = {f"config {name}": value for name, value in _flat(provenance["config"]).items()}
-    for keys in UNRELATED:
+    for keys in BOOKKEEPING_KEYS:
         config.pop(f"config {'.'.join(keys)}", None)
     inputs = {f"input {name}": digest for name, digest in provenance["inputs"].items()}
     return {"code": provenance["code"], **config, **inputs}

@@ -1,6 +1,6 @@
 """The kinds of landmark files that `regnet.images.landmarks` reads and writes."""
 
-KINDS = {
+LANDMARK_FORMATS = {
     "point": "elastix point file, mm (LPS)",
     "index": "elastix point file, voxel numbers from 0",
     "table": "CSV table with the columns x, y and z, mm (LPS)",
@@ -12,10 +12,10 @@ KINDS = {
 }
 """The kinds of landmark files. Those with voxel numbers are read and written together with the image they belong to."""
 
-VOXEL_KINDS = ("index", "dirlab", "learn2reg")
+VOXEL_FORMATS = ("index", "dirlab", "learn2reg")
 """The kinds that hold voxel numbers."""
 
-SLICER_KINDS = ("fcsv", "markups")
+SLICER_FORMATS = ("fcsv", "markups")
 """The kinds that say themselves whether they are in LPS or RAS."""
 
 SUFFIXES = {"fcsv": ".fcsv", "markups": ".mrk.json", "pts": ".pts", "table": ".csv", "learn2reg": ".csv"}

@@ -9,7 +9,7 @@ import pandas as pd
 
 from regnet.conventions import AXES
 from regnet.errors import InputError
-from regnet.images.landmark_formats import KINDS, SLICER_KINDS, VOXEL_KINDS
+from regnet.images.landmark_formats import LANDMARK_FORMATS, SLICER_FORMATS, VOXEL_FORMATS
 from regnet.images.volumes import Grid, read_image
 from regnet.system.files import whole_file
 
@@ -31,7 +31,7 @@ TO_LPS = {"LPS": (1, 1, 1), "RAS": (-1, -1, 1), "1": (1, 1, 1), "0": (-1, -1, 1)
 
 
 def read_landmarks(path: str | Path, image: str | Path | Grid | None = None) -> np.ndarray:
-    """Read landmarks in any of the formats of `KINDS`, told apart by the suffix and the first line.
+    """Read landmarks in any of the formats of `LANDMARK_FORMATS`, told apart by the suffix and the first line.
 
     Parameters
     ----------
@@ -62,10 +62,12 @@ def read_landmarks(path: str | Path, image: str | Path | Grid | None = None) -> 
     numbers = read_numbers(path)
     if numbers.shape[1] != 3:
         raise InputError(f"{path}: found {numbers.shape[1]} numbers in each row, expected x, y and z")
-    if kind not in VOXEL_KINDS:
+    if kind not in VOXEL_FORMATS:
         return numbers
     if image is None:
-        raise InputError(f"{path}: found voxel numbers ({KINDS[kind]}), expected points in mm, as no image goes with them here")
+        raise InputError(
+            f"{path}: found voxel numbers ({LANDMARK_FORMATS[kind]}), expected points in mm, as no image goes with them here"
+        )
     grid = image if isinstance(image, Grid) else Grid.of(read_image(image))
     indices = _dirlab_indices(numbers, grid) if kind == "dirlab" else numbers
     points = grid.points(indices)
@@ -75,7 +77,7 @@ def read_landmarks(path: str | Path, image: str | Path | Grid | None = None) -> 
         found = ", ".join(f"{number:g}" for number in numbers[row])
         raise InputError(
             f"{path}: found landmark {row + 1} at ({found}), expected voxel numbers in an image of {grid.size} voxels "
-            f"({KINDS[kind]})"
+            f"({LANDMARK_FORMATS[kind]})"
         )
     return points
 
@@ -96,7 +98,7 @@ def refuse_points_outside(points: np.ndarray, grid: Grid, path: str | Path, imag
 
 
 def landmark_kind(path: str | Path) -> str:
-    """Which of `KINDS` a landmark file is.
+    """Which of `LANDMARK_FORMATS` a landmark file is.
 
     Raises
     ------
@@ -218,7 +220,7 @@ def read_landmark_pair(
 def write_landmarks(
     points: np.ndarray, path: str | Path, kind: str = "point", grid: Grid | None = None, system: str = "LPS"
 ) -> None:
-    """Write points ``(n, 3)``, x, y, z in mm (LPS), as a file of a kind of `KINDS`; the rest as in `format_landmarks`."""
+    """Write points ``(n, 3)``, x, y, z in mm (LPS), as a file of one of `LANDMARK_FORMATS`, as `format_landmarks` does."""
     text = format_landmarks(points, kind, grid, system)
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
@@ -232,7 +234,7 @@ def format_landmarks(points: np.ndarray, kind: str = "point", grid: Grid | None 
     points
         Shape ``(n, 3)``, x, y, z in mm (LPS).
     kind
-        One of `KINDS`.
+        One of `LANDMARK_FORMATS`.
     grid
         The grid of the image the points are in; kinds with voxel numbers need it.
     system
@@ -244,10 +246,10 @@ def format_landmarks(points: np.ndarray, kind: str = "point", grid: Grid | None 
     ValueError
         If a kind with voxel numbers comes without a grid, or one that is not 3D Slicer's in RAS.
     """
-    if system != "LPS" and kind not in SLICER_KINDS:
+    if system != "LPS" and kind not in SLICER_FORMATS:
         raise ValueError(f"system: found {system!r}, expected 'LPS' for landmarks of the kind {kind!r}")
     points = np.asarray(points, float) * TO_LPS[system]
-    if kind in VOXEL_KINDS:
+    if kind in VOXEL_FORMATS:
         if grid is None:
             raise ValueError(f"grid: found none, expected that of the image for landmarks of the kind {kind!r}")
         points = grid.indices(points)

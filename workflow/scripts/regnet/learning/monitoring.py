@@ -36,7 +36,7 @@ class Progress:
         """Whether the last line, or the beginning, is `PROGRESS_SECONDS` ago."""
         return time.monotonic() - self.told > PROGRESS_SECONDS
 
-    def tell(self, step: int, patches: int, loss: float, validation: float) -> None:
+    def log(self, step: int, patches: int, loss: float, validation: float) -> None:
         """Log a line after `step` steps of the stage and `patches` patches in all; errors in mm, nan if unknown."""
         self.told = time.monotonic()
         elapsed = self.told - self.begun

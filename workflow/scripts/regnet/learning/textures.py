@@ -52,7 +52,7 @@ def random_field(size: int, sigma: float, maximum: float, generator: torch.Gener
     return functional.interpolate(field, size=(size,) * 3, mode="trilinear", align_corners=True)
 
 
-def warp(moving: Tensor, field: Tensor) -> Tensor:
+def warp_texture(moving: Tensor, field: Tensor) -> Tensor:
     """The fixed image ``I_M(x + u(x))`` of a moving one ``(1, 1, z, y, x)``; trilinear, border values continued.
 
     `field` is ``(1, 3, z, y, x)``, components x, y, z in voxels.
@@ -91,7 +91,7 @@ class TexturePairs:
         low, high = self.settings["field_sigma"]
         sigma = float(torch.empty(1).uniform_(low, high, generator=self.generator))
         field = random_field(size, sigma, self.settings["maximum"], self.generator)
-        self.pairs[number] = warp(moving, field), moving, field
+        self.pairs[number] = warp_texture(moving, field), moving, field
 
     def state_dict(self) -> dict[str, Any]:
         """The generator now and as it was before each of the pairs: kilobytes, of which the pairs can be made again."""

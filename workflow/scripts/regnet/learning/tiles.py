@@ -20,7 +20,7 @@ TILE_SIDES = (8, 12, 16, 24, 32, 48, 64, 96, 128, 192)
 ORIGINAL_NS, LOW_NS, JOINT_NS = 800.0, 1000.0, 4500.0
 """What the layers at original and at low resolution and the joint ones take per voxel of their own grid on a CPU core."""
 
-BYTES_PER_VOXEL = {"float32": 400, "bfloat16": 240}
+FEATURE_BYTES_PER_VOXEL = {"float32": 400, "bfloat16": 240}
 """Memory of the feature maps at their largest, per voxel that the layers at original resolution see. Measured: float32 299, and
 373 for the variant of that resolution only; in bfloat16, where some layers stay in float32, 206."""
 
@@ -73,7 +73,7 @@ def tile_seconds(outputs: tuple[int, int, int], stride: int) -> float:
 def tile_gib(outputs: tuple[int, int, int], precision: str) -> float:
     """Memory that the feature maps of a tile take at most, in GiB; `outputs` as in `tile_seconds`."""
     voxels = float(np.prod([window_size(count) - sum(ORIGINAL_MARGIN) for count in outputs]))
-    return BYTES_PER_VOXEL[precision] * voxels / 2**30
+    return FEATURE_BYTES_PER_VOXEL[precision] * voxels / 2**30
 
 
 def tiles(wanted: np.ndarray, side: int) -> list[Box]:

@@ -192,7 +192,7 @@ class Trainer:
             done = step + 1
             if progress.due():
                 loss = float(self._mean_loss(stage, done, losses[-20:]).sum())
-                progress.tell(done, self.patches, loss, self.rows[-1]["validation_mae"] if self.rows else math.nan)
+                progress.log(done, self.patches, loss, self.rows[-1]["validation_mae"] if self.rows else math.nan)
                 if self.events:
                     self.events.add(stage, self.patches, {"loss_of_20_steps": loss})
             if done % steps_per_epoch == 0:
@@ -217,7 +217,7 @@ class Trainer:
         error, zero_field = self.spacing * summed(total.to(self.device)).cpu() / len(feed)
         return error, zero_field
 
-    def tell_responding_features(self, feed: Feed, batch: int) -> None:
+    def log_responding_features(self, feed: Feed, batch: int) -> None:
         """Say in the log how many features of each resolution respond to some samples; warn if most of one's do not.
 
         Parameters
@@ -416,7 +416,7 @@ def train(
         return trainer.validate(validation_feed, settings["batch"])
 
     trainer.run_stage("training", pairs, settings, settings["epochs"], steps, validate)
-    trainer.tell_responding_features(validation_feed, settings["batch"])
+    trainer.log_responding_features(validation_feed, settings["batch"])
     if trainer.events:
         trainer.events.close()
     return trainer

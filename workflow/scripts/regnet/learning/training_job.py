@@ -18,7 +18,7 @@ from regnet.learning.weight_files import save_network
 from regnet.synthesis.samples import SamplePool
 from regnet.system.files import whole_file
 
-UNRELATED = ("variants", "threads", "gpus", "checkpoint_minutes")
+KEPT_OUT_OF_FINGERPRINT = ("variants", "threads", "gpus", "checkpoint_minutes")
 """Keys of the config's ``training`` that do not decide what is computed, but for its last digits: checkpoints outlive them."""
 
 
@@ -108,7 +108,7 @@ class TrainingJob:
             checkpoints.remove()
 
     def _fingerprint(self) -> dict[str, str]:
-        settings = {key: value for key, value in self.settings.items() if key not in UNRELATED}
+        settings = {key: value for key, value in self.settings.items() if key not in KEPT_OUT_OF_FINGERPRINT}
         facts = {"variant": self.variant, "training": settings, "seed": self.seed}
         facts |= {"synthesis": self.synthesis, "spacing": self.spacing, "window": self.window}
         data = [path for files in (self.training, self.validation) for path in (*files.samples, *files.fixed, *files.moving)]

@@ -11,7 +11,7 @@ import pandas as pd
 
 from regnet.conventions import AXES
 from regnet.evaluation.long_tables import method_name
-from regnet.evaluation.summaries import ACCURACY_COLUMNS, ACCURATE_WITHIN, FEW, held_ranges
+from regnet.evaluation.summaries import ACCURACY_COLUMNS, ACCURATE_WITHIN, FEW, accurate_ranges
 from regnet.presentation.markup import latex, latex_table, markdown, markdown_table, mean_and_sd, number
 from regnet.system.files import whole_file
 
@@ -25,7 +25,7 @@ COST_COLUMNS = [
 affine registration that it starts from, and the largest peak of memory. From ``regularity.csv`` the smallest Jacobian
 determinant of all pairs, the fraction of all lung voxels that are folded, and the mean over pairs of the standard deviation
 of the logarithm. From ``field_errors.csv``, where the true DVF is known, the mean error of all lung voxels in mm and the mean
-over pairs of its 95th percentile. The last three as `regnet.evaluation.summaries.held_ranges`."""
+over pairs of its 95th percentile. The last three as `regnet.evaluation.summaries.accurate_ranges`."""
 
 COLUMNS = [*ACCURACY_COLUMNS, *COST_COLUMNS]
 """Columns of the table: those of `regnet.evaluation.summaries.accuracy` from ``landmarks.csv``, then those of `COST_COLUMNS`,
@@ -53,7 +53,7 @@ def costs(runs: pd.DataFrame, regularity: pd.DataFrame, field_errors: pd.DataFra
     field_errors
         Columns as in `regnet.evaluation.long_tables.FIELD_ERROR_COLUMNS`; None where the true DVF is not known.
     held
-        Of `regnet.evaluation.summaries.held_ranges`.
+        Of `regnet.evaluation.summaries.accurate_ranges`.
 
     Returns
     -------
@@ -153,7 +153,7 @@ def write_capture_curve(curve: pd.DataFrame, *, csv: str | Path, md: str | Path)
         where = f"{lower:g} to {upper:g}" if np.isfinite(upper) else f"{lower:g} and more"
         counts = [_mark(f"{first['n']:,}", first["few"]), f"{first['n_pairs']}"]
         rows.append([where, *counts, *(cells.get(method, "–") for method in methods)])
-    held = held_ranges(curve)
+    held = accurate_ranges(curve)
     if methods:
         rows.append([f"holds to ({ACCURATE_WITHIN:g} mm)", "", "", *(_held(held, method) for method in methods)])
     header = ["after affine", "landmarks", "pairs", *map(method_name, methods)]

@@ -24,7 +24,7 @@ from regnet.synthesis.random_fields import (
 from regnet.synthesis.samples import WINDOW_BEFORE, Samples, output_points, sample_centres
 from regnet.system.files import NPZ_ERRORS, whole_file
 
-PLANES = 24
+SLAB_PLANES = 24
 """Thickness, in voxels along z, of the parts of a fixed image that are deformed."""
 
 
@@ -144,7 +144,7 @@ def require_room(image: sitk.Image, name: str, smallest: int) -> None:
         )
 
 
-def seen(mask: sitk.Image, dvf: SyntheticDVF, block: int) -> list[Box]:
+def reachable_boxes(mask: sitk.Image, dvf: SyntheticDVF, block: int) -> list[Box]:
     """The parts of the fixed image of a synthetic pair that windows with their centre in its lungs can reach.
 
     They are some planes thick, as lungs are narrower at their ends.
@@ -167,8 +167,8 @@ def seen(mask: sitk.Image, dvf: SyntheticDVF, block: int) -> list[Box]:
     reach = WINDOW_BEFORE + block + dvf.farthest
     planes, _, _ = _around(inside, reach)
     boxes = []
-    for first in range(planes.start, planes.stop, PLANES):
-        part = slice(first, min(first + PLANES, planes.stop))
+    for first in range(planes.start, planes.stop, SLAB_PLANES):
+        part = slice(first, min(first + SLAB_PLANES, planes.stop))
         near = inside[max(0, part.start - reach) : part.stop + reach]
         if near.any():
             boxes.append((part, *_around(near, reach)[1:]))
@@ -202,7 +202,7 @@ def deform(
     rng
         Source of the noise.
     boxes
-        The parts that are needed (`seen`), everything if None. Outside, the result is the moving image as it is.
+        The parts that are needed (`reachable_boxes`), everything if None. Outside, the result is the moving image as it is.
     coefficients
         Of `bspline_coefficients`, where one moving image is deformed several times; computed if None.
     """

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from regnet.evaluation.summaries import ACCURATE_WITHIN, FEW, held_ranges
+from regnet.evaluation.summaries import ACCURATE_WITHIN, FEW, accurate_ranges
 from regnet.presentation.figures.style import (
     DOUBLE_COLUMN,
     Look,
@@ -18,8 +18,8 @@ from regnet.presentation.figures.style import (
     method_name,
     new_figure,
     panel,
-    say,
     styled,
+    write_note,
 )
 
 SHORTEST = 0.05
@@ -88,7 +88,7 @@ def figure_capture_range(curve: pd.DataFrame, capture_range: float) -> Figure:
     axes.set(ylabel="median residual distance (mm), 95 % interval")
     counts.set(xlabel="distance after affine registration (mm)", ylabel="landmarks")
     if not has_methods(curve, axes, "affine"):
-        say(counts, "")
+        write_note(counts, "")
         return figure
     bins = curve[curve["method"] == "affine"].set_index("lower")
     last = bins["upper"].max()
@@ -97,7 +97,7 @@ def figure_capture_range(curve: pd.DataFrame, capture_range: float) -> Figure:
     widths = np.minimum(bins["upper"], last) - bins.index
     looks = method_looks(curve["method"])
     affine = looks.pop("affine")
-    held = held_ranges(curve)
+    held = accurate_ranges(curve)
     drawn = curve[curve["method"] != "affine"]
     lowest = max(SHORTEST, curve[["median", "median_low"]].min().min())
     line = np.geomspace(lowest / 2, 2 * last)
@@ -163,7 +163,7 @@ def figure_accuracy_time(comparison: pd.DataFrame, capture_range: float) -> Figu
             ylabel=f"mean {evaluation.replace(chr(39), '′')} (mm), 95 % interval",
         )
         if chosen.empty:
-            say(axes, "no landmarks in this cohort")
+            write_note(axes, "no landmarks in this cohort")
             continue
         for _, row in chosen.iterrows():
             look = looks[row["method"]]

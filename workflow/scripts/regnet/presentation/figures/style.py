@@ -154,15 +154,15 @@ def panel(axes: Axes, letter: str, title: str) -> None:
 
 
 def has_methods(landmarks: pd.DataFrame, axes: Axes, *methods: str, absent: str = "no landmarks in this cohort") -> bool:
-    """Whether there are landmarks of all `methods`; if not, say so in the panel."""
+    """Whether there are landmarks of all `methods`; if not, write_note so in the panel."""
     missing = [method for method in methods if not (landmarks["method"] == method).any()]
     if not landmarks.empty and not missing:
         return True
-    say(axes, absent if landmarks.empty else f"no results of {', '.join(map(method_name, missing))}")
+    write_note(axes, absent if landmarks.empty else f"no results of {', '.join(map(method_name, missing))}")
     return False
 
 
-def say(axes: Axes, note: str) -> None:
+def write_note(axes: Axes, note: str) -> None:
     """Write into an empty panel why it is empty."""
     axes.text(0.5, 0.5, note, transform=axes.transAxes, ha="center", va="center", color="0.4")
     axes.set(xticks=[], yticks=[])
