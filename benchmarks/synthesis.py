@@ -11,7 +11,7 @@ from scipy.ndimage import gaussian_filter
 
 from regnet.images.transforms import field_transform
 from regnet.images.volumes import Grid, resample
-from regnet.synthesis.pairs import deform, deform_mask, random_dvf
+from regnet.synthesis.pairs import deform, deform_mask, random_dvf, reachable_boxes
 
 GRID = Grid((300, 300, 300), (1.0, 1.0, 1.0))
 FIELD = {"sigma": 20, "points": 100, "theta": 8}
