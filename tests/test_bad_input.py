@@ -468,7 +468,7 @@ MATRIX = {
     ),
     "a cohort that is there": bad(
         lambda folder: (folder / "cohort/mine").mkdir(parents=True),
-        "{folder}/cohort: is there already, expected a new name, or --force to replace it",
+        "{folder}/cohort: already exists, expected a new name, or --force to replace it",
         command=LISTED,
     ),
     "no cohort to check": bad(

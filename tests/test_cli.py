@@ -493,7 +493,7 @@ REFUSED = {
     output_is_a_file: "file: found a file, expected a folder or a new name",
     output_of_the_inputs: "fixed.nii.gz: lies in ",
     output_is_here: "found the current folder or one above it",
-    output_is_there: "there: is there already, expected a new name, or --force to replace it",
+    output_is_there: "there: already exists, expected a new name, or --force to replace it",
     output_of_somebody: "there: holds notes.txt, expected nothing but earlier results",
     other_architecture: "other.safetensors: names the variant None, expected one of regnet",
     other_layers: "layers.safetensors: the weights do not fit the variant regnet",

@@ -377,7 +377,7 @@ def test_command_makes_and_checks_a_cohort_once(tmp_path, capsys):
     assert main(command) == 0
     assert "folder_01" in capsys.readouterr().out
     assert main(command) == 2
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main([*command, "--force"]) == 0
     assert main(["dataset", "check", str(tmp_path / "cohort")]) == 0
 
@@ -458,5 +458,5 @@ def test_the_downloaded_pair_becomes_a_cohort(server, tmp_path, training):
     assert [made[key] for key in ("resampling", "regnet", "training")] == [
         shipped[key] for key in ("resampling", "regnet", "training")
     ]
-    with pytest.raises(OutputError, match="is there already"):
+    with pytest.raises(OutputError, match="already exists"):
         make_cohort("lung_followup", remote, tmp_path / "cohort", dataset=dataset, training=training)

@@ -1,3 +1,3 @@
-"""RegNet: learned displacement vector fields between two CT images, its training data, its baselines and its evaluation."""
+"""RegNet: a network that predicts the displacement field between two CT images, its training data, baselines and evaluation."""
 
 __version__ = "0.1.0"

@@ -8,10 +8,10 @@ points from fixed to moving: ``T(x) = x + u(x)``. Intensities are HU.
 import hashlib
 
 AIR_HU = -1024
-"""HU of air, and the lowest value an image is allowed to keep: scanners mark voxels outside their field of view with less."""
+"""HU of air. Lower values are raised to it: scanners mark voxels outside their field of view with them."""
 
 AXES = ("x", "y", "z")
-"""Names of the components of points and displacements, in their order."""
+"""Names of the components of points and displacements, in order."""
 
 
 def job_seed(seed: int, *names: str) -> int:

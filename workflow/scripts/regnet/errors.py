@@ -5,21 +5,21 @@ class RegNetError(Exception):
     """Base of all errors that a script or the command line shows as one line, without a traceback."""
 
     def __str__(self) -> str:
-        # Messages quote what files hold; a control character among it would garble the terminal.
+        # Messages quote files, and a control character from a file would garble the terminal.
         text = super().__str__()
-        return "".join(one if one.isprintable() or one == "\n" else ascii(one)[1:-1] for one in text)
+        return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
 
 
 class InputError(RegNetError):
-    """A file, table or image of the user's is not what it has to be: which file and field, what was found, what expected."""
+    """A user's file, table or image is wrong: the message names the file and field, what was found and what was expected."""
 
 
 class ConfigError(RegNetError):
-    """A key of the config, or the combination of several, cannot work."""
+    """A key of the config, or a combination of keys, cannot work."""
 
 
 class OutputError(RegNetError):
-    """A result cannot be written where it was asked for."""
+    """A result cannot be written to its path."""
 
 
 class RegistrationError(RegNetError):

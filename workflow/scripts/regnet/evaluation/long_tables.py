@@ -12,7 +12,7 @@ import pandas as pd
 
 from regnet.conventions import AXES
 from regnet.errors import InputError
-from regnet.system.files import NPZ_ERRORS, refuse_cut_table, whole_file
+from regnet.system.files import NPZ_ERRORS, refuse_truncated_table, whole_file
 
 METHOD_NAMES = {
     "affine": "Affine",
@@ -144,7 +144,7 @@ def read_errors(path: str | Path, columns: Mapping[str, type]) -> pd.DataFrame:
     InputError
         If the file is missing, is cut off, is not a CSV table, lacks a column, or holds something else than the column's type.
     """
-    refuse_cut_table(path)
+    refuse_truncated_table(path)
     try:
         found = pd.read_csv(path, nrows=0).columns
     except (OSError, ValueError) as error:
@@ -170,7 +170,7 @@ def read_table(path: str | Path, columns: Iterable[str]) -> pd.DataFrame:
     InputError
         If the file is missing, is cut off, is not a CSV table, or lacks a column.
     """
-    refuse_cut_table(path)
+    refuse_truncated_table(path)
     text = {name: str for name in ("evaluation", "method", "other", "level")}
     try:
         # Names stay as they are: a method may be called "nan".
@@ -198,7 +198,7 @@ def read_benchmark(path: str | Path) -> dict[str, float]:
     InputError
         If the file is missing, is cut off or is no such file.
     """
-    refuse_cut_table(path)
+    refuse_truncated_table(path)
     try:
         table = pd.read_csv(path, sep="\t", na_values=["-"])
         return {column: float(table[column].mean()) for column in BENCHMARK_COLUMNS}

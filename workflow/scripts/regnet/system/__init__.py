@@ -1,1 +1,1 @@
-"""What everything stands on: files, jobs, the machine, and which source files a module uses."""
+"""Files, jobs, the machine, and which source files a module uses."""

@@ -1,4 +1,4 @@
-"""Files and folders: written so that nobody ever reads half of one, checksums, JSON."""
+"""Files and folders: writing them whole or not at all, checksums, JSON."""
 
 import hashlib
 import json
@@ -15,11 +15,11 @@ from zipfile import BadZipFile
 from regnet.errors import InputError, OutputError
 
 NPZ_ERRORS = (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error)
-"""What numpy raises while it reads an ``.npz`` file that is cut off or damaged, or lacks an array."""
+"""What numpy raises while it reads an ``.npz`` file that is truncated or damaged, or lacks an array."""
 
 
 def is_running(process: int) -> bool:
-    """Whether there is a process with this number on this machine."""
+    """Whether a process with this ID runs on this machine."""
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -29,13 +29,13 @@ def is_running(process: int) -> bool:
     return True
 
 
-def refuse_cut_table(path: str | Path) -> None:
-    """Refuse a table of text that ends within a row, as whoever reads it would not notice.
+def refuse_truncated_table(path: str | Path) -> None:
+    """Refuse a text table that ends within a row, which its reader would not notice.
 
     Raises
     ------
     InputError
-        If the last line does not end, or the file cannot be read.
+        If the file is empty, its last line has no line end, or it cannot be read.
     """
     try:
         with open(path, "rb") as file:
@@ -84,15 +84,15 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`, and move it to `path` once the block has ended without an error.
+    """Yield a temporary path beside `path`, and move it to `path` once the block ends without an error.
 
-    The temporary name keeps the suffixes (``.nii.gz``), by which most writers choose the format. Parent folders are made.
-    What killed processes left beside `path` is removed.
+    The temporary name keeps the suffixes (``.nii.gz``), from which most writers choose the format. Makes parent folders, and
+    removes the temporary files of `path` that killed processes left.
 
     Raises
     ------
     OutputError
-        If the file, or a folder for it, cannot be made.
+        If the file or a parent folder cannot be made.
     """
     path = Path(path)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
@@ -105,40 +105,40 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         yield partial
         os.replace(partial, path)
     except OSError as error:
-        # A full disk is met by a write to an open file, which names none.
+        # A write to an open file on a full disk fails without a file name.
         if error.filename is not None and str(partial) not in (error.filename, error.filename2):
             raise
-        # Nobody finds the temporary file that the message names.
+        # The error names the temporary file, which the user never sees.
         raise OutputError(f"{path}: cannot be written ({error.strerror or error})") from error
     finally:
-        # A file system that cannot be written refuses this too.
+        # A read-only file system refuses this too.
         with suppress(OSError):
             partial.unlink()
 
 
 @contextmanager
 def whole_folder(path: str | Path, names: Collection[str], *, replace: bool = False) -> Iterator[Path]:
-    """Give a new, empty folder, and move it to `path` once the block has ended without an error; else nothing is left of it.
+    """Yield a new, empty folder, and move it to `path` once the block ends without an error; otherwise remove it.
 
     Parameters
     ----------
     path
-        The folder to make. Missing parent folders are made too, at the end.
+        The folder to make. Missing parent folders are made at the end.
     names
-        What the folder may hold. An older folder that holds anything else is somebody's own and never replaced.
+        Names that the folder may hold. An existing folder that holds anything else is never replaced.
     replace
-        Whether an older folder that is not empty may be replaced.
+        Whether an existing folder that is not empty may be replaced.
 
     Raises
     ------
     OutputError
-        If `path` is there and may not be replaced, or cannot be made.
+        If `path` exists and may not be replaced, or cannot be made.
     """
     path = Path(path).resolve()
     _refuse_to_replace(path, names, replace)
-    # Beside `path` or above it: on the same file system, where moving is atomic.
+    # The nearest existing parent is on the same file system, where a move is atomic.
     nearest = next(parent for parent in path.parents if parent.exists())
-    partial, replaced = (nearest / f".{what}-{os.getpid()}-{path.name}" for what in ("partial", "replaced"))
+    partial, replaced = (nearest / f".{prefix}-{os.getpid()}-{path.name}" for prefix in ("partial", "replaced"))
     try:
         _remove_leftovers(nearest, "partial", path.name)
         partial.mkdir()
@@ -158,17 +158,17 @@ def whole_folder(path: str | Path, names: Collection[str], *, replace: bool = Fa
         shutil.rmtree(replaced, ignore_errors=True)
         _remove_leftovers(nearest, "replaced", path.name)
     except OutputError as error:
-        # Nobody finds the temporary folder that the message names.
+        # The error names the temporary folder, which the user never sees.
         raise OutputError(str(error).replace(str(partial), str(path))) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def _remove_leftovers(folder: Path, what: str, name: str) -> None:
-    """Remove the temporary files or folders of one name whose processes were killed before they could do it."""
+def _remove_leftovers(folder: Path, prefix: str, name: str) -> None:
+    """Remove the temporary files or folders for `name` whose processes were killed before they could do so."""
     for entry in os.scandir(folder):
-        found = re.fullmatch(rf"\.{what}-(\d+)-{re.escape(name)}", entry.name)
-        if found and not is_running(int(found[1])):
+        match = re.fullmatch(rf"\.{prefix}-(\d+)-{re.escape(name)}", entry.name)
+        if match and not is_running(int(match[1])):
             with suppress(OSError):
                 shutil.rmtree(entry) if entry.is_dir(follow_symlinks=False) else os.unlink(entry)
 
@@ -180,9 +180,9 @@ def _refuse_to_replace(path: Path, names: Collection[str], replace: bool) -> Non
         return
     if not path.is_dir():
         raise OutputError(f"{path}: found a file, expected a folder or a new name")
-    found = sorted(entry.name for entry in path.iterdir())
-    if found and not replace:
-        raise OutputError(f"{path}: is there already, expected a new name, or --force to replace it")
-    others = [name for name in found if name not in names]
-    if others:
-        raise OutputError(f"{path}: holds {others[0]}, expected nothing but earlier results ({', '.join(names)})")
+    entries = sorted(entry.name for entry in path.iterdir())
+    if entries and not replace:
+        raise OutputError(f"{path}: already exists, expected a new name, or --force to replace it")
+    foreign = [name for name in entries if name not in names]
+    if foreign:
+        raise OutputError(f"{path}: holds {foreign[0]}, expected nothing but earlier results ({', '.join(names)})")

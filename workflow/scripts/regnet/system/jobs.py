@@ -1,4 +1,4 @@
-"""What every script of the workflow does around its work: keep a log, turn a known error into one line, end with Snakemake."""
+"""The frame of every script of the workflow: it logs, turns a known error into one line, and ends when Snakemake ends."""
 
 import faulthandler
 import logging
@@ -17,23 +17,23 @@ from regnet.errors import RegNetError
 from regnet.system.files import is_running
 
 STARTED_BY = "REGNET_STARTED_BY"
-"""Environment variable with the number of the process of Snakemake that starts the jobs; the rules set it."""
+"""Environment variable with the process ID of the Snakemake that starts the jobs; the rules set it."""
 
 NO_MEMORY = re.compile(
     r"(can't|cannot|failed to|unable to) allocate|out of memory|not enough memory|bad_alloc"
     r"|failed to map segment|could not create a primitive|can't start new thread"
 )
-"""What compiled libraries say, in small letters, when they get no memory: while they run, are loaded, or start a thread. The
+"""Errors of compiled libraries, in lower case, that get no memory: while they run, are loaded, or start a thread. The
 primitive is oneDNN's, which torch computes with."""
 
 
 @contextmanager
 def log_to(path: str | Path) -> Iterator[None]:
-    """Send logging, stdout and stderr, those of compiled libraries too, to the file `path` while the block runs.
+    """Send logging, stdout and stderr, including those of compiled libraries, to the file `path` while the block runs.
 
     A `RegNetError`, a file that cannot be read or written, too little memory and Ctrl-C end the process with status 1 and one
-    line on the terminal; any other exception passes through. The log has the traceback of all but the first and the last.
-    A job also ends, with nothing written, when the Snakemake that started it does.
+    line on the terminal; any other exception passes through. The log has the traceback of every error but a `RegNetError` or
+    Ctrl-C. When the Snakemake that started the job ends, the job is killed.
     """
     _end_with_snakemake()
     try:
@@ -43,7 +43,7 @@ def log_to(path: str | Path) -> Iterator[None]:
         sys.exit(f"error: {path}: cannot be written ({error.strerror})")
     try:
         with output_to(log) as terminal:
-            # Libraries crash where they get no memory: the log says where.
+            # A library that gets no memory may crash: the log then says where.
             faulthandler.enable(log)
             logging.basicConfig(stream=log, level=logging.INFO, format="%(asctime)s %(message)s", force=True)
             try:
@@ -66,7 +66,7 @@ def log_to(path: str | Path) -> Iterator[None]:
 
 
 def _one_line(error: BaseException, path: str | Path) -> str | None:
-    """What a user can act on, of an error of the job with the log `path`; None for an error of this program."""
+    """The line that a user can act on, for an error of the job that logs to `path`; None for a bug of this program."""
     if isinstance(error, RegNetError):
         return str(error)
     if isinstance(error, KeyboardInterrupt):
@@ -80,19 +80,18 @@ def _one_line(error: BaseException, path: str | Path) -> str | None:
 
 
 def _end_with_snakemake() -> None:
-    """Watch the process of Snakemake that started this job, and kill this one when it ends.
+    """Kill this process when the Snakemake that started it ends.
 
-    Otherwise a job would outlive a Snakemake that was killed, and could write its output into what a later run makes with
-    another config. A thread that looks every second does on every system what Linux alone offers by a system call, and there
-    only for the process that is the direct parent, which may be a shell. It cannot run during a long call into a library that
-    does not let other threads run, but then comes first when that returns.
+    Otherwise a job would outlive a killed Snakemake, and could write its output among that of a later run with another config.
+    A thread checks every second. Linux has a system call for this, but only for the direct parent, which may be a shell. While
+    a library call blocks all threads this one cannot run, but it does so as soon as the call returns.
     """
     if STARTED_BY not in os.environ:
         return
     snakemake, parent = int(os.environ[STARTED_BY]), os.getppid()
 
     def watch() -> None:
-        # A process that nobody has waited for still has its number, but is no parent any more.
+        # A dead process keeps its ID until somebody waits for it, but is no longer a parent.
         while is_running(snakemake) and os.getppid() == parent:
             time.sleep(1)
         os.kill(os.getpid(), signal.SIGKILL)
@@ -102,7 +101,7 @@ def _end_with_snakemake() -> None:
 
 @contextmanager
 def output_to(file: IO[str]) -> Iterator[tuple[int, int]]:
-    """Send stdout and stderr, those of compiled libraries too, to an open file; gives the descriptors they had before."""
+    """Send stdout and stderr, including those of compiled libraries, to an open file; yields duplicates of the old descriptors."""
     sys.stdout.flush()
     sys.stderr.flush()
     before = os.dup(1), os.dup(2)
@@ -111,7 +110,7 @@ def output_to(file: IO[str]) -> Iterator[tuple[int, int]]:
     try:
         yield before
     finally:
-        # A full disk has no room for it.
+        # A full disk has no room for the last output.
         with suppress(OSError):
             sys.stdout.flush()
             sys.stderr.flush()

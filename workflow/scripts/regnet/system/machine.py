@@ -1,4 +1,4 @@
-"""What a job ran on: the machine, the versions of the packages that numbers depend on, and the commit of this package."""
+"""What a job ran on: the machine, the versions of the packages that affect numbers, and the commit of this package."""
 
 import platform
 import subprocess
@@ -9,7 +9,7 @@ from regnet import __version__
 from regnet.system.files import write_json
 
 PACKAGES = ("snakemake", "torch", "SimpleITK", "itk-elastix", "numpy", "scipy", "pandas", "matplotlib", "safetensors")
-"""What results depend on, apart from this package."""
+"""Packages that results depend on, apart from this one."""
 
 
 def versions() -> dict[str, str]:
@@ -23,7 +23,7 @@ def machine(device: str = "") -> dict[str, str]:
     Parameters
     ----------
     device
-        What the network ran on, as `regnet.learning.devices.device_name` names it; left out if empty.
+        What the network ran on, as `regnet.learning.devices.device_name` returns it; left out if empty.
     """
     return {
         "Python": platform.python_version(),
@@ -35,12 +35,12 @@ def machine(device: str = "") -> dict[str, str]:
 
 
 def write_machine(path: str | Path, device: str = "") -> None:
-    """Write the result of `machine` as JSON, beside what a job computed; never leaves half a file."""
+    """Write the result of `machine` as JSON, beside the output of a job; never leaves half a file."""
     write_json(path, machine(device))
 
 
 def commit() -> str:
-    """The commit of the checkout that this package is in, with a mark if files have changed since."""
+    """The commit of the checkout that holds this package, with a mark if files have changed since."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"]
     try:
         process = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, encoding="utf-8", check=True)
@@ -50,7 +50,7 @@ def commit() -> str:
 
 
 def _processor() -> str:
-    """The name of the processor where Linux tells it, else its kind."""
+    """The name of the processor where Linux provides it, else its architecture."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

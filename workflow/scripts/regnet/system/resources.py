@@ -1,4 +1,4 @@
-"""Files that come with the package and are no Python: beside it in the repository, inside it once it is installed."""
+"""Files other than Python that ship with the package: beside it in the repository, inside it once it is installed."""
 
 from pathlib import Path
 
@@ -12,10 +12,10 @@ FOLDERS = {
     "viewer": "workflow/viewer",
     "weights": "resources/weights",
 }
-"""Where the files are in the repository; pyproject.toml installs each of these folders as ``regnet/data/<name>``."""
+"""Folders of these files in the repository; pyproject.toml installs each one as ``regnet/data/<name>``."""
 
 
 def shipped(name: str) -> Path:
-    """The folder of one kind of files that come with the package, one of `FOLDERS`."""
+    """The folder of one kind of shipped files, a key of `FOLDERS`."""
     installed = PACKAGE / "data" / name
     return installed if installed.is_dir() else REPOSITORY / FOLDERS[name]

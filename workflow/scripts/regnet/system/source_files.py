@@ -9,7 +9,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parents[1]
 
 SCRIPTS = PACKAGE.parent
-"""Where the scripts of the rules are, beside the package."""
+"""The folder of the rules' scripts, beside the package."""
 
 
 def code_of(script: str) -> tuple[str, ...]:
@@ -65,6 +65,6 @@ def scripts() -> list[str]:
 def _imports(path: Path) -> list[str]:
     """The modules of the package that a file imports, in functions too.
 
-    Found as text: every job of the workflow asks for all of them, and parsing takes a second.
+    A text search: every job of the workflow needs the imports of all modules, and parsing them takes a second.
     """
     return re.findall(r"^ *from regnet\.([\w.]+) import ", path.read_text(encoding="utf-8"), re.MULTILINE)
