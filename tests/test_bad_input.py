@@ -222,7 +222,7 @@ MATRIX = {
     ),
     "nothing but air": bad(
         image("a1.nii.gz", np.full(GRID.shape, -1024, np.int16)),
-        "{folder}/a1.nii.gz: no voxel above -1024 HU, expected a CT image in HU",
+        "{folder}/a1.nii.gz: found no voxel above -1024 HU, expected a CT image in HU",
         command=Bad.command + " --voxels",
     ),
     "not a number": bad(
@@ -248,11 +248,11 @@ MATRIX = {
     ),
     "a mask on another grid": bad(
         image("c1_lungs.nii.gz", np.ones(SMALL.shape, np.uint8), SMALL),
-        "{folder}/c1_lungs.nii.gz: the mask has the spacing (8, 8, 4), expected (8, 8, 8) of its image",
+        "{folder}/c1_lungs.nii.gz: found a mask with the spacing (8, 8, 4), expected (8, 8, 8) as in its image",
     ),
     "a mask of another place": bad(
         image("c1_lungs.nii.gz", np.ones(GRID.shape, np.uint8), Grid(GRID.size, GRID.spacing, (0.0, 0.0, 0.0))),
-        "{folder}/c1_lungs.nii.gz: the mask has the origin (0, 0, 0), expected (-60, -50, -40) of its image",
+        "{folder}/c1_lungs.nii.gz: found a mask with the origin (0, 0, 0), expected (-60, -50, -40) as in its image",
     ),
     "an empty mask": bad(
         image("c1_lungs.nii.gz", np.zeros(GRID.shape, np.uint8)),
@@ -304,11 +304,11 @@ MATRIX = {
     ),
     "no axes in a file of 3D Slicer": bad(
         everything(text("c1.fcsv", "1,2,3,4\n"), replace("pairs.tsv", "c1.txt", "c1.fcsv")),
-        "{folder}/c1.fcsv: found no line '# CoordinateSystem = ', expected it to say LPS or RAS",
+        "{folder}/c1.fcsv: found no line '# CoordinateSystem = ', expected one with LPS or RAS",
     ),
     "two DICOM series": bad(
         dicom(range(4), series=2),
-        "{folder}/dicom: found 2 series, expected a folder with one DICOM series, or one of these files in place of it: "
+        "{folder}/dicom: found 2 series, expected a folder with one DICOM series, or one of these files instead: "
         "1_00.dcm (4 slices, 'series 1'); 2_00.dcm (4 slices, 'series 2')",
     ),
     "a missing DICOM slice": bad(

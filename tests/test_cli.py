@@ -481,14 +481,14 @@ REFUSED = {
     mri: "mri.nii.gz: found intensities from ",
     zero_spacing: "zero.nii: cannot be read as an image (found a spacing of 1.6 x 1.7 x 0 mm, expected more than 0)",
     no_overlap: "found 0% of the lungs of",
-    foreign_mask: "moving_mask.mha: the mask has the size (48, 46, 30), expected (36, 32, 18) of its image",
+    foreign_mask: "moving_mask.mha: found a mask with the size (48, 46, 30), expected (36, 32, 18) as in its image",
     empty_mask: "empty.nii.gz: the mask is empty",
     no_lungs: "fixed.nii.gz: found ",
     landmarks_outside: "outside.txt: found 8 of 8 landmarks outside ",
     unequal_landmarks: "moving.csv: found 8 landmarks, expected 7 as in",
     one_landmark_file: "--fixed-landmarks, --moving-landmarks: found one of them, expected both or neither",
     table_without_coordinates: "points.csv: lacks the columns x, y, z; found a;b;c",
-    table_of_long_rows: "points.csv: found rows with more cells than the header's 3, expected as many",
+    table_of_long_rows: "points.csv: found rows with more cells than the header, expected 3",
     unwritable: "fixed.txt/out: cannot be made (Not a directory)",
     output_is_a_file: "file: found a file, expected a folder or a new name",
     output_of_the_inputs: "fixed.nii.gz: lies in ",
@@ -500,7 +500,7 @@ REFUSED = {
     pickled_weights: "pickle.safetensors: cannot be read as weights of RegNet in safetensors",
     unknown_weights: "regnet_3mm: no such weights, expected a safetensors file or a released name",
     no_dicom: "empty: found no DICOM files, expected a folder with one DICOM series",
-    two_series: "two: found 2 series, expected a folder with one DICOM series, or one of these files in place of it: ",
+    two_series: "two: found 2 series, expected a folder with one DICOM series, or one of these files instead: ",
     missing_slice: "gap: found 5.00 mm between the slices 3_02.dcm and 3_03.dcm, where 2.50 mm is usual",
     seed_in_words: "argument --seed: found 'random', expected an integer of at least 0",
     smoothing_below_zero: "argument --smoothing: found '-1', expected a length of at least 0 mm",
@@ -557,7 +557,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(scans, tmp_path):
     options = register_arguments(scans, tmp_path / "out")
     process = run("-m", "regnet", *command_line(options, "--no-affine"), largest_file=60_000)
     assert process.returncode == 2
-    assert f"regnet: error: {tmp_path}/out/dvf.nii.gz: cannot be written whole, is the disk full? (" in process.stderr
+    assert f"regnet: error: {tmp_path}/out/dvf.nii.gz: cannot be written completely, is the disk full? (" in process.stderr
     assert process.stderr.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 

@@ -109,6 +109,6 @@ def test_masks_are_checked_against_their_image(tmp_path):
     flipped = Grid(ANISOTROPIC.size, ANISOTROPIC.spacing, ANISOTROPIC.origin, (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0))
     for other in (ANISOTROPIC.isotropic(1.0), flipped):
         with pytest.raises(
-            InputError, match=r"mask\.mha: the mask has the (size|origin|direction) .*, expected .* of its image"
+            InputError, match=r"mask\.mha: found a mask with the (size|origin|direction) .*, expected .* as in its image"
         ):
             read_mask(tmp_path / "mask.mha", other)

@@ -1,4 +1,4 @@
-"""Boxes in volumes. Only numpy."""
+"""Boxes in volumes. Imports numpy only."""
 
 from collections.abc import Sequence
 
@@ -9,14 +9,14 @@ Box = tuple[slice, slice, slice]
 
 
 def bounding_box(inside: np.ndarray, margin: int | Sequence[int] = 0) -> tuple[slice, ...] | None:
-    """The smallest box around a mask, with a margin as far as the array goes.
+    """The smallest box around a mask, plus a margin, cut to the array.
 
     Parameters
     ----------
     inside
-        An array of any number of axes, not 0 inside.
+        An array with any number of axes, nonzero inside.
     margin
-        Voxels to add on both sides of each axis, or a number for each axis.
+        Voxels to add at both ends of each axis: one number, or one per axis.
 
     Returns
     -------

@@ -10,13 +10,13 @@ LANDMARK_FORMATS = {
     "dirlab": "DIR-Lab text, voxel numbers from 1, the topmost slice first",
     "learn2reg": "Learn2Reg CSV without a header, voxel numbers from 0",
 }
-"""The kinds of landmark files. Those with voxel numbers are read and written together with the image they belong to."""
+"""The kinds of landmark files. Those with voxel numbers need the image they belong to, to be read or written."""
 
 VOXEL_FORMATS = ("index", "dirlab", "learn2reg")
 """The kinds that hold voxel numbers."""
 
 SLICER_FORMATS = ("fcsv", "markups")
-"""The kinds that say themselves whether they are in LPS or RAS."""
+"""The kinds that state whether their points are in LPS or RAS."""
 
 SUFFIXES = {"fcsv": ".fcsv", "markups": ".mrk.json", "pts": ".pts", "table": ".csv", "learn2reg": ".csv"}
-"""How the names of the kinds have to end to be told apart; of the others any way but these."""
+"""Suffixes that identify a kind. Files of the other kinds may end in anything but these."""

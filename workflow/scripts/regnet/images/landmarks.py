@@ -1,4 +1,4 @@
-"""Landmarks: corresponding points in physical space, in the file formats of the field."""
+"""Landmarks: corresponding points in physical space, in the usual file formats."""
 
 import json
 from collections.abc import Sequence
@@ -27,18 +27,18 @@ FCSV_HEADER = (
 )
 
 TO_LPS = {"LPS": (1, 1, 1), "RAS": (-1, -1, 1), "1": (1, 1, 1), "0": (-1, -1, 1)}
-"""What takes points of 3D Slicer to LPS; until version 4.10 it wrote a number for the coordinate system."""
+"""Factors that turn points of 3D Slicer into LPS; until version 4.10 it wrote a number for the coordinate system."""
 
 
 def read_landmarks(path: str | Path, image: str | Path | Grid | None = None) -> np.ndarray:
-    """Read landmarks in any of the formats of `LANDMARK_FORMATS`, told apart by the suffix and the first line.
+    """Read landmarks in any of the formats of `LANDMARK_FORMATS`, recognized by the suffix and the first line.
 
     Parameters
     ----------
     path
         The file.
     image
-        The image the landmarks are in, or its grid. An image is only read if the file holds voxel numbers.
+        The image of the landmarks, or its grid. An image is only read if the file holds voxel numbers.
 
     Returns
     -------
@@ -48,8 +48,25 @@ def read_landmarks(path: str | Path, image: str | Path | Grid | None = None) -> 
     Raises
     ------
     InputError
-        If the file is missing, is none of these, does not hold finite numbers or not as many points as it says; if it holds
-        voxel numbers and no image is given, or numbers of voxels that the image does not have.
+        If the file is missing, is in none of the formats, holds numbers that are not finite, or does not hold as many points
+        as it says; if it holds voxel numbers and no image is given, or they lie outside the image.
+
+    Examples
+    --------
+    A file with voxel numbers is read together with the grid of its image.
+
+    >>> import tempfile
+    >>> grid = Grid(size=(9, 9, 9), spacing=(1.0, 1.0, 2.5), origin=(0.0, 0.0, -30.0))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder, "landmarks.txt")
+    ...     write_landmarks(np.array([[4.0, 5.0, -25.0]]), path, "index", grid)
+    ...     print(path.read_text(encoding="utf-8"))
+    ...     read_landmarks(path, grid).tolist()
+    index
+    1
+    4.0000 5.0000 2.0000
+    <BLANKLINE>
+    [[4.0, 5.0, -25.0]]
     """
     path = Path(path)
     kind = landmark_kind(path)
@@ -65,45 +82,43 @@ def read_landmarks(path: str | Path, image: str | Path | Grid | None = None) -> 
     if kind not in VOXEL_FORMATS:
         return numbers
     if image is None:
-        raise InputError(
-            f"{path}: found voxel numbers ({LANDMARK_FORMATS[kind]}), expected points in mm, as no image goes with them here"
-        )
+        raise InputError(f"{path}: found voxel numbers ({LANDMARK_FORMATS[kind]}), expected points in mm, as no image is given")
     grid = image if isinstance(image, Grid) else Grid.of(read_image(image))
     indices = _dirlab_indices(numbers, grid) if kind == "dirlab" else numbers
     points = grid.points(indices)
     outside = grid.distances_outside(points) > 0
     if outside.any():
         row = int(np.flatnonzero(outside)[0])
-        found = ", ".join(f"{number:g}" for number in numbers[row])
+        voxel = ", ".join(f"{number:g}" for number in numbers[row])
         raise InputError(
-            f"{path}: found landmark {row + 1} at ({found}), expected voxel numbers in an image of {grid.size} voxels "
+            f"{path}: found landmark {row + 1} at ({voxel}), expected voxel numbers in an image of {grid.size} voxels "
             f"({LANDMARK_FORMATS[kind]})"
         )
     return points
 
 
 def refuse_points_outside(points: np.ndarray, grid: Grid, path: str | Path, image: str | Path) -> None:
-    """Raise `InputError` if landmarks ``(n, 3)`` in mm (LPS), read from `path`, lie outside the image that `grid` is of."""
+    """Raise `InputError` if landmarks ``(n, 3)`` in mm (LPS), read from `path`, lie outside the grid of `image`."""
     distances = grid.distances_outside(points)
     outside = np.flatnonzero(distances > 0)
     if not len(outside):
         return
     farthest = int(np.argmax(distances))
-    named = ", ".join(str(row + 1) for row in outside[:5]) + (", ..." if len(outside) > 5 else "")
+    rows = ", ".join(str(row + 1) for row in outside[:5]) + (", ..." if len(outside) > 5 else "")
     point = ", ".join(f"{value:g}" for value in points[farthest])
     raise InputError(
-        f"{path}: found {len(outside)} of {len(points)} landmarks outside {image} (rows {named}), row {farthest + 1} "
+        f"{path}: found {len(outside)} of {len(points)} landmarks outside {image} (rows {rows}), row {farthest + 1} "
         f"by {distances[farthest]:.1f} mm, at ({point}); expected points in that image, in mm (LPS), not voxels"
     )
 
 
 def landmark_kind(path: str | Path) -> str:
-    """Which of `LANDMARK_FORMATS` a landmark file is.
+    """The kind of a landmark file, a key of `LANDMARK_FORMATS`.
 
     Raises
     ------
     InputError
-        If it cannot be read as text, or starts like none of them.
+        If the file cannot be read as text, or its first line fits no kind.
     """
     path = Path(path)
     name = path.name.lower()
@@ -121,19 +136,19 @@ def landmark_kind(path: str | Path) -> str:
         return first.strip()
     if len(first.split()) == 3 and all(map(_is_number, first.split())):
         return "dirlab"
-    found = f"starts with {first[:80]!r}" if first else "is an empty file"
+    start = f"starts with {first[:80]!r}" if first else "is an empty file"
     raise InputError(
-        f"{path}: {found}, expected 'point', the number of points, then x y z in mm, or another kind of landmark file"
+        f"{path}: {start}, expected 'point', the number of points, then x y z in mm, or another kind of landmark file"
     )
 
 
 def read_numbers(path: str | Path) -> np.ndarray:
-    """The numbers of a landmark file of the kinds point, index, pts, dirlab or learn2reg as they stand there: ``(n, m)``.
+    """The numbers in a landmark file of kind point, index, pts, dirlab or learn2reg, as they are in the file: ``(n, m)``.
 
     Raises
     ------
     InputError
-        If there are no rows of equally many finite numbers, or not as many as the file says.
+        If the file has no rows, rows of different lengths, numbers that are not finite, or not as many rows as it says.
     """
     path = Path(path)
     kind, lines = landmark_kind(path), _lines(path)
@@ -151,37 +166,37 @@ def read_numbers(path: str | Path) -> np.ndarray:
         raise InputError(f"{path}: {NO_POINTS}")
     is_wrong = numbers.ndim != 2 or not np.isfinite(numbers).all()
     if is_wrong or (count is not None and (count != str(len(numbers)) or numbers.shape[1] != 3)):
-        wanted = "finite points" if count is None else f"{count} finite points"
-        raise InputError(f"{path}: found an array of {numbers.shape} numbers, expected {wanted} of 3 coordinates")
+        points = "finite points" if count is None else f"{count} finite points"
+        raise InputError(f"{path}: found an array of {numbers.shape} numbers, expected {points} of 3 coordinates")
     return numbers
 
 
 def read_point_table(path: str | Path) -> tuple[pd.DataFrame, np.ndarray]:
-    """Read a CSV table with the columns x, y and z, in mm (LPS), among any others.
+    """Read a CSV table with the columns x, y and z, in mm (LPS), and any others.
 
     Returns
     -------
     table : pandas.DataFrame
-        All columns as they stand in the file, as text.
+        All columns as they are in the file, as text.
     points : numpy.ndarray
         Shape ``(n, 3)``, columns x, y, z, in mm.
 
     Raises
     ------
     InputError
-        If the file is missing, is not such a table, or has something else than finite numbers in these columns.
+        If the file is missing, is not such a table, or has anything but finite numbers in these columns.
     """
     try:
         table = pd.read_csv(path, dtype=str, na_filter=False, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a CSV table ({error})") from error
     if not isinstance(table.index, pd.RangeIndex):
-        # pandas then takes the first cells for an index, and all columns would be shifted.
-        raise InputError(f"{path}: found rows with more cells than the header's {len(table.columns)}, expected as many")
+        # pandas then takes the first cells for an index, which shifts all columns.
+        raise InputError(f"{path}: found rows with more cells than the header, expected {len(table.columns)}")
     missing = [axis for axis in AXES if axis not in table.columns]
     if missing:
-        found = ", ".join(" ".join(str(column).split()) for column in table.columns)
-        raise InputError(f"{path}: lacks the columns {', '.join(missing)}; found {found}, expected x, y and z in mm (LPS)")
+        columns = ", ".join(" ".join(str(column).split()) for column in table.columns)
+        raise InputError(f"{path}: lacks the columns {', '.join(missing)}; found {columns}, expected x, y and z in mm (LPS)")
     try:
         points = table[list(AXES)].to_numpy(float)
     except ValueError as error:
@@ -209,7 +224,7 @@ def read_landmark_pair(
     Raises
     ------
     InputError
-        As `read_landmarks`, and if the files hold different numbers of points.
+        As in `read_landmarks`, and if the files hold different numbers of points.
     """
     points = read_landmarks(fixed, images[0]), read_landmarks(moving, images[1])
     if len(points[0]) != len(points[1]):
@@ -220,7 +235,7 @@ def read_landmark_pair(
 def write_landmarks(
     points: np.ndarray, path: str | Path, kind: str = "point", grid: Grid | None = None, system: str = "LPS"
 ) -> None:
-    """Write points ``(n, 3)``, x, y, z in mm (LPS), as a file of one of `LANDMARK_FORMATS`, as `format_landmarks` does."""
+    """Write points ``(n, 3)``, x, y, z in mm (LPS), to a landmark file; arguments and errors as in `format_landmarks`."""
     text = format_landmarks(points, kind, grid, system)
     with whole_file(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
@@ -236,15 +251,14 @@ def format_landmarks(points: np.ndarray, kind: str = "point", grid: Grid | None 
     kind
         One of `LANDMARK_FORMATS`.
     grid
-        The grid of the image the points are in; kinds with voxel numbers need it.
+        The grid of the image of the points; kinds with voxel numbers need it.
     system
-        The axes of 3D Slicer's files, ``LPS`` or ``RAS``; they say which, and every reader puts it right. Other kinds have
-        only one.
+        The coordinate system of 3D Slicer's files, ``LPS`` or ``RAS``, which the files state. Other kinds are always LPS.
 
     Raises
     ------
     ValueError
-        If a kind with voxel numbers comes without a grid, or one that is not 3D Slicer's in RAS.
+        If a kind with voxel numbers has no grid, or if `system` is RAS for a kind that is not 3D Slicer's.
     """
     if system != "LPS" and kind not in SLICER_FORMATS:
         raise ValueError(f"system: found {system!r}, expected 'LPS' for landmarks of the kind {kind!r}")
@@ -257,16 +271,16 @@ def format_landmarks(points: np.ndarray, kind: str = "point", grid: Grid | None 
             points = _dirlab_numbers(points, grid)
     points = np.round(points, 4) + 0.0  # no -0.0000
     if kind == "markups":
-        control = [{"label": f"{i}", "position": point} for i, point in enumerate(points.tolist(), start=1)]
-        markups = [{"type": "Fiducial", "coordinateSystem": system, "coordinateUnits": "mm", "controlPoints": control}]
+        controls = [{"label": f"{i}", "position": point} for i, point in enumerate(points.tolist(), start=1)]
+        markups = [{"type": "Fiducial", "coordinateSystem": system, "coordinateUnits": "mm", "controlPoints": controls}]
         return json.dumps({"@schema": MARKUPS_SCHEMA, "markups": markups}, indent=1) + "\n"
-    text = [[f"{value:.4f}" for value in point] for point in points]
+    cells = [[f"{value:.4f}" for value in point] for point in points]
     if kind == "fcsv":
-        rows = [f"{i},{','.join(point)},0,0,0,1,1,1,0,{i},,\n" for i, point in enumerate(text, start=1)]
+        rows = [f"{i},{','.join(point)},0,0,0,1,1,1,0,{i},,\n" for i, point in enumerate(cells, start=1)]
         return FCSV_HEADER.format(system=system) + "".join(rows)
     separator, end = {"table": (",", "\n"), "learn2reg": (",", "\n"), "dirlab": ("\t", "\r\n")}.get(kind, (" ", "\n"))
-    header = {"table": "x,y,z\n", "pts": "#X Y Z\n", "point": f"point\n{len(text)}\n", "index": f"index\n{len(text)}\n"}
-    return header.get(kind, "") + "".join(separator.join(point) + end for point in text)
+    header = {"table": "x,y,z\n", "pts": "#X Y Z\n", "point": f"point\n{len(cells)}\n", "index": f"index\n{len(cells)}\n"}
+    return header.get(kind, "") + "".join(separator.join(point) + end for point in cells)
 
 
 def _lines(path: Path) -> list[str]:
@@ -287,7 +301,7 @@ def _is_number(text: str) -> bool:
 
 
 def _dirlab_indices(numbers: np.ndarray, grid: Grid) -> np.ndarray:
-    """Indices ``(n, 3)`` in an image of DIR-Lab's voxel numbers, which count from 1 and from the topmost slice."""
+    """Voxel indices ``(n, 3)`` of DIR-Lab's numbers, which start at 1 and count slices from the topmost one."""
     indices = numbers - 1
     if grid.direction[8] > 0:
         indices[:, 2] = grid.size[2] - numbers[:, 2]
@@ -303,7 +317,7 @@ def _dirlab_numbers(indices: np.ndarray, grid: Grid) -> np.ndarray:
 
 
 def _to_lps(points: np.ndarray, system: str, path: Path) -> np.ndarray:
-    """Points of 3D Slicer in LPS."""
+    """Turn points ``(n, 3)`` of 3D Slicer into LPS, and check them."""
     if system not in TO_LPS:
         raise InputError(f"{path}: found the coordinate system {system!r}, expected LPS or RAS")
     if not len(points):
@@ -321,7 +335,7 @@ def _read_fcsv(path: Path) -> np.ndarray:
         elif "CoordinateSystem" in line:
             system = line.partition("=")[2].strip()
     if system is None:
-        raise InputError(f"{path}: found no line '# CoordinateSystem = ', expected it to say LPS or RAS")
+        raise InputError(f"{path}: found no line '# CoordinateSystem = ', expected one with LPS or RAS")
     try:
         return _to_lps(np.array(rows, float), system, path)
     except ValueError as error:

@@ -1,16 +1,16 @@
 """Lung masks for CT images that come without one: classical segmentation, no training.
 
-Lungs are the large dark regions inside the body that are not gas. All work is done on a smoothed copy of `WORKING_SPACING`
-mm in axial orientation; only the final mask goes back to the image's own grid. The steps:
+Lungs are the large dark regions inside the body that are not gas. All steps work on a smoothed copy of `WORKING_SPACING` mm
+in axial orientation; only the final mask is resampled to the image's own grid. The steps:
 
 1. air is everything below `AIR_BELOW_HU`;
-2. trachea and main bronchi are small holes in many successive axial slices: they go first, since they link both lungs with
-   each other and, in scans up to the mouth, with the room;
-3. air outside the body is what lies flat on the lateral faces of the image. A lung may touch these faces too, and may be cut
-   by the first or last axial slice, so contact alone does not count;
-4. of what remains, every region but the smallest is lung, unless it is gas (stomach, bowel: dark and without vessels) or a
-   hollow just under the outside (table, mattress);
-5. closing fills vessels and hilum, hole filling the enclosed rest (tumours, large vessels).
+2. trachea and main bronchi are small holes in many successive axial slices: they are removed first, because they connect the
+   lungs with each other and, in scans that reach the mouth, with the room;
+3. air outside the body lies flat on the lateral faces of the image. A lung may touch these faces too, and the first or last
+   axial slice may cut it, so contact alone does not count;
+4. of the remaining regions, all but the smallest are lung, unless they are gas (stomach, bowel: dark and without vessels) or
+   hollows near the outside (table, mattress);
+5. closing fills vessels and hilum; hole filling adds what the lungs enclose (tumours, large vessels).
 """
 
 import numpy as np
@@ -21,7 +21,7 @@ from regnet.errors import InputError
 from regnet.images.volumes import IDENTITY, Grid, mask_litres, resample, resample_mask
 
 WORKING_SPACING = 2.0
-"""Spacing of the copy the segmentation works on, in mm."""
+"""Spacing of the copy that is segmented, in mm."""
 
 AIR_BELOW_HU = -400
 """Air and lung are below, soft tissue, bone and most diseased lung (tumours, collapse, effusion) above; in HU."""
@@ -30,16 +30,16 @@ GAS_BELOW_HU = -900
 """A region whose interior has a lower median may be gas (-1000 to -940 HU), or a lung with emphysema (down to -960)."""
 
 GAS_SPREAD_HU = 100.0
-"""Gas has less between the 10th and the 90th percentile inside it (30 to 50 HU); vessels give every lung more (130 up)."""
+"""Gas has less than this from its 10th to its 90th percentile (30 to 50 HU); vessels give every lung more (at least 130)."""
 
 AIRWAY_AREA_MM2 = 700.0
-"""Largest section of trachea or main bronchus in an axial slice (a trachea 25 mm wide has 500 mm2, the carina more)."""
+"""Largest section of the trachea or a main bronchus in an axial slice (a trachea 25 mm wide has 500 mm2, the carina more)."""
 
 AIRWAY_LENGTH_MM = 30.0
-"""Shortest run of such sections along the body that is taken for an airway; the tips of the lungs widen sooner."""
+"""Shortest run of such sections along the body that counts as an airway; the tips of the lungs widen sooner."""
 
 AIRWAY_ROUNDNESS = 0.25
-"""Least area of such a section over its squared width: 0.79 is a disc, 0.35 the carina, 0.1 a recess beside the diaphragm."""
+"""Least area of such a section over its squared width: a disc has 0.79, the carina 0.35, a recess beside the diaphragm 0.1."""
 
 AIRWAY_BELOW_HU = -700
 """Lumen of an airway: low enough that the thin wall between it and a lung, blurred on the coarse copy, keeps them apart."""
@@ -48,10 +48,10 @@ AIRWAY_MEDIAN_HU = -900
 """Highest median of an airway's lumen; a strip of lung as narrow as an airway is brighter."""
 
 NEAR_OUTSIDE_MM = 6.0
-"""A wall thinner than this, around `NEAR_OUTSIDE_FRACTION` of a region, is no chest wall: the region is a hollow of a table."""
+"""A wall thinner than this around `NEAR_OUTSIDE_FRACTION` of a region is no chest wall: the region is a hollow of a table."""
 
 NEAR_OUTSIDE_FRACTION = 0.3
-"""Share of a region's surface that has to be near the outside for the region to be left out."""
+"""A region is left out if a larger share of its surface is near the outside."""
 
 SMALLEST_REGION_LITRES = 0.02
 """Regions smaller than this are left out: bowel gas, fragments. A lobe cut off by disease may have twice this."""
@@ -60,13 +60,13 @@ CLOSING_MM = 8.0
 """Radius of the closing that fills vessels and the hilum, in mm; the aorta and the heart are wider."""
 
 MIN_VOLUME_LITRES = 0.3
-"""Less is no lung of an adult, not even a single one at full expiration with disease."""
+"""An adult has more, even in a single diseased lung at full expiration."""
 
 MAX_VOLUME_LITRES = 12.0
-"""More is no pair of lungs, not even of a tall patient with emphysema at full inspiration."""
+"""Two lungs have less, even those of a tall patient with emphysema at full inspiration."""
 
 LARGE_PART = 0.15
-"""Share of the whole volume from which a connected part counts as a lung; a lobe that disease has cut off has less."""
+"""A connected part with a larger share of the whole volume counts as a lung; a lobe that disease has cut off has less."""
 
 
 def segment_lungs(
@@ -84,7 +84,7 @@ def segment_lungs(
     Parameters
     ----------
     image
-        CT in int16 HU, not below -1024 (as `volumes.read_ct` gives it), in any orientation.
+        CT in int16 HU, not below -1024 (as `regnet.images.volumes.read_ct` returns it), in any orientation.
     name
         What error messages call the image: its path, or its name in the cohort.
     min_volume_litres, max_volume_litres
@@ -112,20 +112,20 @@ def segment_lungs(
     regions, outside = _enclosed_regions(air & ~airways)
     lungs = _lungs(regions, outside, ct, grid.spacing)
 
-    found = np.zeros_like(air)
+    inside = np.zeros_like(air)
     for label in lungs:
-        found |= _closed(regions == label, grid.spacing)
-    # Closing must not take in what was told apart before: airways, gas and the room.
-    found &= ~air | np.isin(regions, lungs)
-    found = _without_crumbs(ndimage.binary_fill_holes(found), grid.spacing)
+        inside |= _closed(regions == label, grid.spacing)
+    # Closing must not add air that was left out before: airways, gas and the room.
+    inside &= ~air | np.isin(regions, lungs)
+    inside = _without_small_parts(ndimage.binary_fill_holes(inside), grid.spacing)
 
-    mask = resample_mask(grid.image(found.astype(np.uint8)), Grid.of(image))
+    mask = resample_mask(grid.image(inside.astype(np.uint8)), Grid.of(image))
     litres = mask_litres(mask)
     if not min_volume_litres <= litres <= max_volume_litres:
-        what = f"lungs of {litres:.2f} litres" if lungs else "no lungs"
+        found = f"lungs of {litres:.2f} litres" if lungs else "no lungs"
         dark = f"{air.mean():.0%} of the image is air or lung, below {AIR_BELOW_HU} HU"
-        raise InputError(f"{name}: found {what} ({dark}); {expected}")
-    parts, _ = ndimage.label(found)
+        raise InputError(f"{name}: found {found} ({dark}); {expected}")
+    parts, _ = ndimage.label(inside)
     sizes = np.bincount(parts.ravel())[1:]
     large = np.count_nonzero(sizes > LARGE_PART * sizes.sum())
     if large > 2:
@@ -134,17 +134,17 @@ def segment_lungs(
 
 
 def _axial_copy(image: sitk.Image) -> sitk.Image:
-    """A float32 copy of about `WORKING_SPACING` mm, axes turned to the closest of x, y, z (LPS), local means of the image."""
+    """A smoothed float32 copy of `WORKING_SPACING` mm, its axes in the order and direction closest to x, y, z (LPS)."""
     oriented = sitk.DICOMOrient(image, "LPS")
     factors = np.clip((WORKING_SPACING / np.array(oriented.GetSpacing())).astype(int), 1, oriented.GetSize())
-    # Means of whole voxels on the way down are fast and remove noise; linear interpolation does the rest.
+    # Averaging whole voxels is fast and removes noise; linear interpolation does the rest.
     smooth = sitk.BinShrink(sitk.Cast(oriented, sitk.sitkFloat32), factors.tolist())
     grid = Grid.of(oriented).isotropic(WORKING_SPACING)
     return resample(smooth, IDENTITY, grid, sitk.sitkLinear)
 
 
 def _airways(ct: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Trachea and main bronchi: air with small axial sections over a long way; with the blurred voxels at their wall.
+    """Mask of trachea and main bronchi: air with small axial sections over a long distance, and the blurred voxels at its wall.
 
     A mistake is cheap: it takes less than `AIRWAY_AREA_MM2` from each slice.
     """
@@ -166,10 +166,10 @@ def _airways(ct: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
 
 
 def _enclosed_regions(air: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Label the regions of air that lie inside the body, and tell the air outside.
+    """Label the regions of air inside the body, and mask the air outside.
 
-    What is outside lies flat on the lateral faces of the image: its volume over the area of contact, a depth, is at most that
-    of an image that is all air. A lung that touches a face, or is cut by it a little, is many times as deep.
+    Air outside lies flat on the lateral faces of the image: its depth, the volume over the area of contact, is at most that of
+    an image that is all air. A lung that touches a face, or is cut by it a little, is many times as deep.
 
     Returns
     -------
@@ -207,8 +207,8 @@ def _lungs(regions: np.ndarray, outside: np.ndarray, ct: np.ndarray, spacing: tu
     return lungs
 
 
-def _without_crumbs(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """A mask without its connected parts below `SMALLEST_REGION_LITRES`."""
+def _without_small_parts(mask: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
+    """A mask without its connected parts of less than `SMALLEST_REGION_LITRES`."""
     parts, _ = ndimage.label(mask)
     keep = np.bincount(parts.ravel()) * np.prod(spacing) >= SMALLEST_REGION_LITRES * 1e6
     keep[0] = False
@@ -216,7 +216,7 @@ def _without_crumbs(mask: np.ndarray, spacing: tuple[float, float, float]) -> np
 
 
 def _closed(region: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Morphological closing by a ball of `CLOSING_MM`, as if a region cut by the image's border went on beyond it."""
+    """Morphological closing by a ball of `CLOSING_MM`, as if a region that the image's border cuts continued beyond it."""
     margin = int(np.ceil(CLOSING_MM / min(spacing))) + 1
     (sides,) = ndimage.find_objects(region.astype(np.uint8))
     box = tuple(slice(max(0, side.start - margin), side.stop + margin) for side in sides)

@@ -19,7 +19,25 @@ def field_transform(field: np.ndarray, grid: Grid) -> sitk.DisplacementFieldTran
     field
         Displacements ``u``, shape ``(z, y, x, 3)``, components x, y, z in mm (LPS).
     grid
-        Where the nodes are. Outside it the displacement is zero.
+        The grid of the nodes. Outside it the displacement is zero.
+
+    Raises
+    ------
+    ValueError
+        If the shape of `field` is not that of `grid`.
+
+    Examples
+    --------
+    A field that moves every point of its grid 3 mm along x, and no other.
+
+    >>> grid = Grid(size=(5, 4, 3), spacing=(2.0, 2.0, 2.0))
+    >>> field = np.zeros((*grid.shape, 3))
+    >>> field[..., 0] = 3.0
+    >>> transform = field_transform(field, grid)
+    >>> transform.TransformPoint((1.0, 2.0, 2.0))
+    (4.0, 2.0, 2.0)
+    >>> transform.TransformPoint((1.0, 2.0, 50.0))
+    (1.0, 2.0, 50.0)
     """
     return sitk.DisplacementFieldTransform(sitk.Cast(grid.image(field), sitk.sitkVectorFloat64))
 
@@ -30,7 +48,7 @@ def read_field(path: str | Path) -> sitk.DisplacementFieldTransform:
     Raises
     ------
     InputError
-        If the file is missing, is cut off, or is no 3D image of vectors with three components.
+        If the file is missing, is truncated, or is not a 3D image of vectors with three components.
     """
     problem = nifti_problem(Path(path)) if Path(path).is_file() else None
     if problem:
@@ -40,13 +58,23 @@ def read_field(path: str | Path) -> sitk.DisplacementFieldTransform:
     except RuntimeError as error:
         raise InputError(f"{path}: cannot be read as a DVF ({str(error).strip().splitlines()[-1]})") from error
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
-        found = f"{image.GetDimension()}D with {image.GetNumberOfComponentsPerPixel()} components"
-        raise InputError(f"{path}: found an image in {found}, expected a 3D image of vectors with 3 components")
+        kind = f"{image.GetDimension()}D with {image.GetNumberOfComponentsPerPixel()} components"
+        raise InputError(f"{path}: found an image in {kind}, expected a 3D image of vectors with 3 components")
     return sitk.DisplacementFieldTransform(image)
 
 
 def compose(*transforms: sitk.Transform) -> sitk.CompositeTransform:
-    """Compose transforms as functions are: ``compose(A, T)(x) = A(T(x))``, the last one is applied first."""
+    """Compose transforms like functions: ``compose(A, T)(x) = A(T(x))``, so the last one is applied first.
+
+    Examples
+    --------
+    >>> shift = sitk.TranslationTransform(3, (1.0, 0.0, 0.0))
+    >>> double = sitk.ScaleTransform(3, (2.0, 2.0, 2.0))
+    >>> compose(double, shift).TransformPoint((3.0, 0.0, 0.0))
+    (8.0, 0.0, 0.0)
+    >>> compose(shift, double).TransformPoint((3.0, 0.0, 0.0))
+    (7.0, 0.0, 0.0)
+    """
     composite = sitk.CompositeTransform(3)
     for transform in transforms:
         composite.AddTransform(transform)
@@ -55,46 +83,46 @@ def compose(*transforms: sitk.Transform) -> sitk.CompositeTransform:
 
 
 def cover(transform: sitk.CompositeTransform, grid: Grid) -> sitk.CompositeTransform:
-    """Continue the fields and B-splines of a transform, which end somewhere, to the borders of an image.
+    """Extend the fields and B-splines of a transform to the borders of an image.
 
-    Beyond its nodes a displacement field or B-spline displaces nothing, and the transform would jump there.
+    Beyond its nodes a displacement field or B-spline displaces nothing, so the transform would jump there.
 
     Parameters
     ----------
     transform
-        Maps points of `grid`; its displacement fields and B-splines may have been found on a part of it.
+        Maps points of `grid`; its displacement fields and B-splines may cover only a part of it.
     grid
-        The fixed image's.
+        The grid of the fixed image.
 
     Returns
     -------
     SimpleITK.CompositeTransform
-        The same where `transform` had nodes. Outside, each of its parts keeps the displacement of its border, so that every
-        point of `grid` is moved by all of them.
+        The same where `transform` has nodes. Outside, each of its parts keeps the displacement of its border, so that all of
+        them move every point of `grid`.
     """
     parts = [transform.GetNthTransform(number).Downcast() for number in range(transform.GetNumberOfTransforms())]
     points = grid.corners()
     for number in reversed(range(len(parts))):
-        parts[number] = _covering(parts[number], points)
+        parts[number] = _extended(parts[number], points)
         points = transform_points(parts[number], points)
     return compose(*parts)
 
 
-def _covering(part: sitk.Transform, points: np.ndarray) -> sitk.Transform:
-    """A transform that moves all `points`; the same object if it did so already, or is neither a field nor a B-spline."""
+def _extended(part: sitk.Transform, points: np.ndarray) -> sitk.Transform:
+    """Extend a field or B-spline until it moves all `points`; return `part` itself if it does so, or is neither."""
     if isinstance(part, sitk.DisplacementFieldTransform):
-        nodes, further = [part.GetDisplacementField()], 0
+        nodes, extra = [part.GetDisplacementField()], 0
     elif isinstance(part, sitk.BSplineTransform):
-        # A cubic B-spline needs one control point more on each side.
-        nodes, further = part.GetCoefficientImages(), part.GetOrder() // 2
+        # A cubic B-spline needs one more control point on each side.
+        nodes, extra = part.GetCoefficientImages(), part.GetOrder() // 2
     else:
         return part
     index = Grid.of(nodes[0]).indices(points)
-    before = np.ceil(further - index.min(axis=0) - 1e-6).astype(int)
-    after = np.ceil(index.max(axis=0) + further - (np.array(nodes[0].GetSize()) - 1) - 1e-6).astype(int)
+    before = np.ceil(extra - index.min(axis=0) - 1e-6).astype(int)
+    after = np.ceil(index.max(axis=0) + extra - (np.array(nodes[0].GetSize()) - 1) - 1e-6).astype(int)
     if max(before.max(), after.max()) <= 0:
         return part
-    # The border is repeated.
+    # ZeroFluxNeumannPad repeats the values at the border.
     sides = [np.maximum(count, 0).tolist() for count in (before, after)]
     padded = [sitk.ZeroFluxNeumannPad(image, *sides) for image in nodes]
     if isinstance(part, sitk.BSplineTransform):
@@ -133,7 +161,7 @@ def write_transform(transform: sitk.Transform, path: str | Path) -> None:
     """
     with whole_file(path) as partial:
         try:
-            # HDF5 does not only fail on a full disk, it crashes the process when it ends: see first that there is room.
+            # On a full disk HDF5 not only fails, it crashes the process when that ends: check first that there is room.
             partial.write_bytes(bytes(_file_size(transform)))
             sitk.WriteTransform(transform, str(partial))
         except (OSError, RuntimeError) as error:
@@ -142,14 +170,14 @@ def write_transform(transform: sitk.Transform, path: str | Path) -> None:
 
 
 def _file_size(transform: sitk.Transform) -> int:
-    """About how many bytes a transform takes on disk, and not less: all its numbers as doubles, and what HDF5 adds."""
+    """An upper estimate of a transform's bytes on disk: all its numbers as doubles, and what HDF5 adds."""
     composite = compose(transform)
     parts = [composite.GetNthTransform(number) for number in range(composite.GetNumberOfTransforms())]
     return sum(8 * (part.GetNumberOfParameters() + part.GetNumberOfFixedParameters()) + 2**14 for part in parts)
 
 
 def read_transform(path: str | Path) -> sitk.CompositeTransform:
-    """Read an ITK transform file; what is not a composite becomes a composite of one.
+    """Read an ITK transform file; a single transform becomes a composite of one.
 
     Raises
     ------
@@ -177,12 +205,12 @@ def displacement_image(transform: sitk.Transform, grid: Grid) -> sitk.Image:
 def jacobian_determinant(field: np.ndarray, grid: Grid) -> np.ndarray:
     """Jacobian determinant of ``x + u(x)`` at every node, shape ``(z, y, x)``; at most 0 where the field folds.
 
-    Differences are central, at the border of the grid those to the only neighbour.
+    Differences are central, and one-sided at the border of the grid.
     """
-    # ITK differentiates along the axes of the grid and takes the components for displacements along these. At the border it
-    # would halve the difference to the only neighbour; with nodes beyond, in line with the two before them, it does not.
+    # ITK differentiates along the axes of the grid and expects components along them. At the border it would halve the
+    # one-sided difference; with one more node, extrapolated linearly, it does not.
     along_axes = np.asarray(field) @ np.reshape(grid.direction, (3, 3))
-    beyond = np.pad(along_axes.astype(np.float32), [(1, 1)] * 3 + [(0, 0)], mode="reflect", reflect_type="odd")
-    image = Grid(tuple(count + 2 for count in grid.size), grid.spacing).image(beyond)
+    padded = np.pad(along_axes.astype(np.float32), [(1, 1)] * 3 + [(0, 0)], mode="reflect", reflect_type="odd")
+    image = Grid(tuple(count + 2 for count in grid.size), grid.spacing).image(padded)
     determinant = sitk.DisplacementFieldJacobianDeterminant(image, useImageSpacing=True)
     return sitk.GetArrayFromImage(determinant)[1:-1, 1:-1, 1:-1]

@@ -21,13 +21,13 @@ from regnet.images.dicom import is_slice, series_files
 from regnet.system.files import whole_file
 
 MINIMUM_SIZE = 4
-"""Fewer voxels along an axis are no volume: neither smoothing nor cubic splines are defined."""
+"""Fewest voxels along an axis: with less, neither smoothing nor cubic splines are defined."""
 
 LUNG_BELOW_HU = -500
 """A chest CT in HU has voxels below this: lung is at -900 to -600, air at -1000."""
 
 NIFTI_FLOATS = {16: "f4", 64: "f8"}
-"""Floating-point types of NIfTI voxels: their code in the header, and what numpy calls them."""
+"""Floating-point types of NIfTI voxels: the code in the header, and numpy's name."""
 
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
 
@@ -41,11 +41,25 @@ class Grid:
     size
         Number of voxels along x, y, z: the reverse of the shape ``(z, y, x)`` of the array.
     spacing
-        Distance of voxels along x, y, z, in mm.
+        Distance between voxels along x, y, z, in mm.
     origin
         Centre of the first voxel in physical space (LPS), in mm.
     direction
         Direction cosines, row by row, as in ITK.
+
+    Examples
+    --------
+    A CT of 3 x 4 x 2 voxels with slices 5 mm apart. Arrays have the axes reversed; points are in mm.
+
+    >>> grid = Grid(size=(3, 4, 2), spacing=(1.0, 1.0, 5.0), origin=(-10.0, 0.0, 100.0))
+    >>> grid.shape
+    (2, 4, 3)
+    >>> grid.points([2, 0, 1]).tolist()
+    [-8.0, 0.0, 105.0]
+    >>> grid.indices([-8.0, 0.0, 105.0]).tolist()
+    [2.0, 0.0, 1.0]
+    >>> Grid.of(grid.image(np.zeros(grid.shape))) == grid
+    True
     """
 
     size: tuple[int, int, int]
@@ -64,7 +78,7 @@ class Grid:
         return self.size[::-1]
 
     def points(self, index: np.ndarray) -> np.ndarray:
-        """Physical points, mm LPS ``(x, y, z)``, of continuous indices ``(..., 3)``, also in the order ``(x, y, z)``."""
+        """Physical points ``(..., 3)``, x, y, z in mm LPS, of continuous voxel indices ``(..., 3)``, x, y, z."""
         matrix = np.reshape(self.direction, (3, 3)) * self.spacing
         return np.asarray(index, float) @ matrix.T + self.origin
 
@@ -88,9 +102,15 @@ class Grid:
         return np.asarray(displacement) @ np.linalg.inv(np.reshape(self.direction, (3, 3))).T / self.spacing
 
     def image(self, array: np.ndarray) -> sitk.Image:
-        """The SimpleITK image of an array ``(z, y, x)``, or of vectors ``(z, y, x, 3)``, on this grid."""
+        """The SimpleITK image of an array ``(z, y, x)``, or of vectors ``(z, y, x, 3)``, on this grid.
+
+        Raises
+        ------
+        ValueError
+            If the array has another shape than the grid.
+        """
         if array.shape[:3] != self.shape:
-            raise ValueError(f"array: shape {array.shape}, expected {self.shape} (z, y, x) for this grid")
+            raise ValueError(f"array: found shape {array.shape}, expected {self.shape} (z, y, x) for this grid")
         image = sitk.GetImageFromArray(array, isVector=array.ndim == 4)
         image.SetSpacing(self.spacing)
         image.SetOrigin(self.origin)
@@ -102,9 +122,9 @@ class Grid:
         return self.points(np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(self.size) - 1))
 
     def isotropic(self, spacing: float) -> "Grid":
-        """The isotropic grid of `spacing` mm that covers the same box, up to less than a voxel on the far sides.
+        """The isotropic grid of `spacing` mm that covers the same box, to within a voxel on the far sides.
 
-        The corner of the box (the outer faces of the first voxel), not the centre of the first voxel, stays where it is.
+        The corner of the box stays in place (the outer faces of the first voxel), not the centre of the first voxel.
         """
         extent = np.multiply(self.size, self.spacing)
         size = np.maximum(1, np.round(extent / spacing)).astype(int)
@@ -118,13 +138,13 @@ def read_image(path: str | Path) -> sitk.Image:
     Parameters
     ----------
     path
-        A file; a folder with one DICOM series; or any slice of a series, which stands for all of it.
+        A file; a folder with one DICOM series; or any slice of a series, which stands for the whole series.
 
     Raises
     ------
     InputError
-        If the file is missing, cannot be read or is cut off, or is not one scalar 3D image; if its spacing is not above 0 or
-        its axes are not at right angles; as `regnet.images.dicom.series_files`.
+        If the file is missing, cannot be read, is truncated, or is not one scalar 3D image; if its spacing is not above 0 or
+        its axes are not at right angles; and as in `regnet.images.dicom.series_files`.
     """
     path = Path(path)
     names = _image_files(path)
@@ -142,12 +162,12 @@ def read_grid(path: str | Path) -> Grid:
     Parameters
     ----------
     path
-        As of `read_image`.
+        As in `read_image`.
 
     Raises
     ------
     InputError
-        As `read_image`, as far as headers and sizes of files tell.
+        As in `read_image`, as far as headers and file sizes show it.
     """
     path = Path(path)
     grid = _header_grid(path, _image_files(path))
@@ -158,12 +178,14 @@ def read_grid(path: str | Path) -> Grid:
 
 
 def read_slice(path: str | Path, grid: Grid, number: int) -> np.ndarray:
-    """Voxels ``(y, x)`` of one slice of an image, whose grid is known; the lower, the less of a compressed file is read.
+    """The voxels ``(y, x)`` of slice `number` of the image `path`, which is on `grid`.
+
+    A compressed file is only read up to this slice.
 
     Raises
     ------
     InputError
-        As `read_image`, as far as this slice tells.
+        As in `read_image`, as far as this slice shows it.
     """
     path = Path(path)
     names = _image_files(path)
@@ -194,19 +216,19 @@ def _header_grid(path: Path, names: list[str]) -> Grid:
             step = np.subtract(_header(names[1]).GetOrigin(), header.GetOrigin())
             size, spacing = (*size[:2], len(names)), (*spacing[:2], float(np.linalg.norm(step)))
     if header.GetDimension() != 3 or header.GetNumberOfComponents() != 1:
-        found = f"{header.GetDimension()}D with {header.GetNumberOfComponents()} components"
-        raise InputError(f"{path}: found an image in {found}, expected a scalar 3D image")
+        kind = f"{header.GetDimension()}D with {header.GetNumberOfComponents()} components"
+        raise InputError(f"{path}: found an image in {kind}, expected a scalar 3D image")
     if not all(0 < side < math.inf for side in spacing):
         raise InputError(f"{path}: found a spacing of {_times(spacing)} mm, expected more than 0")
     axes = np.reshape(header.GetDirection(), (3, 3))
     if not np.allclose(axes @ axes.T, np.eye(3), atol=1e-3):
-        found = ", ".join(f"{value:g}" for value in axes.ravel())
-        raise InputError(f"{path}: found the direction {found}, expected axes of length 1 at right angles")
+        direction = ", ".join(f"{value:g}" for value in axes.ravel())
+        raise InputError(f"{path}: found the direction {direction}, expected axes of length 1 at right angles")
     return Grid(size, spacing, header.GetOrigin(), header.GetDirection())
 
 
 def _header(name: str) -> sitk.ImageFileReader:
-    """A reader that knows the header of a file."""
+    """A reader that has read the header of a file."""
     reader = sitk.ImageFileReader()
     reader.SetFileName(name)
     reader.ReadImageInformation()
@@ -214,11 +236,11 @@ def _header(name: str) -> sitk.ImageFileReader:
 
 
 def nifti_problem(path: Path, voxels: bool = True) -> str | None:
-    """What is wrong with a NIfTI file that ITK passes over.
+    """What is wrong with a NIfTI file, although ITK reads it; None if nothing is.
 
-    ITK reads zeros where a file ends too soon and in the place of NaN, and takes a spacing of 0 for 1 mm. Looks at NIfTI-1 in
-    one file, compressed or not, and says nothing of any other file. Without `voxels` only the header and the length are looked
-    at; a compressed file ends with its length.
+    ITK reads zeros where a file ends too soon and in place of NaN, and takes a spacing of 0 for 1 mm. This checks NIfTI-1 in a
+    single file, compressed or not, and passes any other file. Without `voxels` it checks only the header and the length, with
+    which a compressed file ends.
     """
     if not path.name.lower().endswith((".nii", ".nii.gz")):
         return None
@@ -235,7 +257,7 @@ def nifti_problem(path: Path, voxels: bool = True) -> str | None:
                 return None
             order = "<" if struct.unpack_from("<i", header)[0] == 348 else ">"
             dimensions, *sizes = struct.unpack_from(f"{order}8h", header, 40)
-            kind, bits, _, _, *spacing = struct.unpack_from(f"{order}3h4f", header, 70)
+            datatype, bits, _, _, *spacing = struct.unpack_from(f"{order}3h4f", header, 70)
             (offset,) = struct.unpack_from(f"{order}f", header, 108)
             if not all(0 < side < math.inf for side in spacing[:dimensions]):
                 return f"found a spacing of {_times(spacing)} mm, expected more than 0"
@@ -247,8 +269,8 @@ def nifti_problem(path: Path, voxels: bool = True) -> str | None:
             length = len(header) + len(file.read(int(offset) - len(header)))
             while chunk := file.read(2**20):
                 length += len(chunk)
-                if kind in NIFTI_FLOATS:
-                    values = np.frombuffer(chunk, order + NIFTI_FLOATS[kind], len(chunk) * 8 // bits)
+                if datatype in NIFTI_FLOATS:
+                    values = np.frombuffer(chunk, order + NIFTI_FLOATS[datatype], len(chunk) * 8 // bits)
                     if not np.isfinite(values).all():
                         return "found voxels that are not finite numbers"
     except (OSError, EOFError, zlib.error) as error:
@@ -264,7 +286,7 @@ def _times(spacing: Sequence[float]) -> str:
 
 @contextmanager
 def _itk_errors(path: Path) -> Iterator[None]:
-    """Turn what ITK raises while the block reads `path` into one line."""
+    """Turn an error of ITK while the block reads `path` into an `InputError` of one line."""
     try:
         yield
     except RuntimeError as error:
@@ -272,7 +294,7 @@ def _itk_errors(path: Path) -> Iterator[None]:
 
 
 def _itk_reason(error: RuntimeError) -> str:
-    """What ITK said, in one line, without the names of its source files and objects."""
+    """The message of an ITK error in one line, without ITK's source files and objects."""
     return " ".join(re.sub(r"(?s)^.*?(ITK ERROR: \w+\(0x\w+\): |sitk::ERROR: )", "", str(error)).split())
 
 
@@ -282,8 +304,24 @@ def read_ct(path: str | Path) -> sitk.Image:
     Raises
     ------
     InputError
-        As `read_image`; if the image is smaller than `MINIMUM_SIZE`, has values that are not finite, none above air, or none
+        As in `read_image`; if the image is smaller than `MINIMUM_SIZE`, has values that are not finite, none above air, or none
         below `LUNG_BELOW_HU`.
+
+    Examples
+    --------
+    Lung with one vessel, and padding of -2000 HU as some scanners write it.
+
+    >>> import tempfile
+    >>> hounsfield = np.full((6, 6, 6), -800)
+    >>> hounsfield[3, 3, 3] = 40
+    >>> hounsfield[0] = -2000
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_image(Grid((6, 6, 6), (1.0, 1.0, 2.5)).image(hounsfield), f"{folder}/ct.nii.gz")
+    ...     ct = read_ct(f"{folder}/ct.nii.gz")
+    >>> ct.GetPixelIDTypeAsString(), ct.GetSpacing()
+    ('16-bit signed integer', (1.0, 1.0, 2.5))
+    >>> np.unique(sitk.GetArrayFromImage(ct)).tolist()
+    [-1024, -800, 40]
     """
     image = sitk.Cast(read_image(path), sitk.sitkFloat32)
     if min(image.GetSize()) < MINIMUM_SIZE:
@@ -292,20 +330,20 @@ def read_ct(path: str | Path) -> sitk.Image:
     if not np.isfinite(values).all():
         raise InputError(f"{path}: found voxels that are not finite numbers, expected HU")
     if values.max() <= AIR_HU:
-        raise InputError(f"{path}: no voxel above {AIR_HU} HU, expected a CT image in HU")
+        raise InputError(f"{path}: found no voxel above {AIR_HU} HU, expected a CT image in HU")
     if values.min() > LUNG_BELOW_HU:
-        found = f"{values.min():g} to {values.max():g}"
-        raise InputError(f"{path}: found intensities from {found}, expected a chest CT in HU (air -1000, lung about -800)")
+        extremes = f"{values.min():g} to {values.max():g}"
+        raise InputError(f"{path}: found intensities from {extremes}, expected a chest CT in HU (air -1000, lung about -800)")
     return sitk.Cast(sitk.Clamp(sitk.Round(image), sitk.sitkFloat32, AIR_HU, 32767), sitk.sitkInt16)
 
 
 def read_mask(path: str | Path, grid: Grid | None = None) -> sitk.Image:
-    """Read a mask as uint8 zeros and ones; every value but zero counts as inside.
+    """Read a mask as uint8, 1 where the file is not 0.
 
     Raises
     ------
     InputError
-        As `read_image`; if the mask is empty; if `grid` is given and the mask lies on another one.
+        As in `read_image`; if the mask is empty; if `grid` is given and the mask is on another grid.
     """
     mask = sitk.Cast(read_image(path) != 0, sitk.sitkUInt8)
     if not sitk.GetArrayViewFromImage(mask).any():
@@ -315,13 +353,13 @@ def read_mask(path: str | Path, grid: Grid | None = None) -> sitk.Image:
     return mask
 
 
-def refuse_other_grid(path: str | Path, found: Grid, grid: Grid) -> None:
-    """Raise `InputError` if a mask lies on another grid than its image."""
+def refuse_other_grid(path: str | Path, mask: Grid, image: Grid) -> None:
+    """Raise `InputError` if the grid of a mask, read from `path`, is not that of its image."""
     for name in ("size", "spacing", "origin", "direction"):
-        here, there = getattr(found, name), getattr(grid, name)
-        if not np.allclose(here, there, atol=1e-3):
-            here, there = (f"({', '.join(f'{value:.6g}' for value in values)})" for values in (here, there))
-            raise InputError(f"{path}: the mask has the {name} {here}, expected {there} of its image")
+        found, expected = getattr(mask, name), getattr(image, name)
+        if not np.allclose(found, expected, atol=1e-3):
+            found, expected = (f"({', '.join(f'{value:.6g}' for value in values)})" for values in (found, expected))
+            raise InputError(f"{path}: found a mask with the {name} {found}, expected {expected} as in its image")
 
 
 def write_image(image: sitk.Image, path: str | Path) -> None:
@@ -337,14 +375,14 @@ def write_image(image: sitk.Image, path: str | Path) -> None:
             sitk.WriteImage(image, str(partial), useCompression=True)
         except RuntimeError as error:
             raise OutputError(f"{path}: cannot be written ({_itk_reason(error)})") from error
-        # ITK does not say that a disk is full while it writes NIfTI.
+        # ITK does not report a full disk when it writes NIfTI.
         problem = nifti_problem(partial)
         if problem:
-            raise OutputError(f"{path}: cannot be written whole, is the disk full? ({problem})")
+            raise OutputError(f"{path}: cannot be written completely, is the disk full? ({problem})")
 
 
 def resample(image: sitk.Image, transform: sitk.Transform, grid: Grid, interpolator: int) -> sitk.Image:
-    """The image under a transform, ``I(T(x))`` for every x of `grid`, in float32; its border values continue outside.
+    """The image under a transform, ``I(T(x))`` for every x of `grid`, float32; its border values continue outside.
 
     Parameters
     ----------
@@ -370,23 +408,23 @@ def resample(image: sitk.Image, transform: sitk.Transform, grid: Grid, interpola
 
 
 def mask_corners(mask: sitk.Image) -> np.ndarray:
-    """Corners ``(8, 3)``, mm LPS, of the smallest box along the axes of the grid that holds all voxels that are not 0."""
+    """Corners ``(8, 3)``, mm LPS, of the smallest box along the axes of the grid that holds all nonzero voxels."""
     z, y, x = ((side.start, side.stop - 1) for side in bounding_box(sitk.GetArrayViewFromImage(mask)))
     return Grid.of(mask).points(np.stack(np.meshgrid(x, y, z, indexing="ij"), axis=-1).reshape(-1, 3))
 
 
 def mask_litres(mask: sitk.Image) -> float:
-    """The volume inside a mask, not 0 inside, in litres."""
+    """The volume of the nonzero voxels of a mask, in litres."""
     return float(np.count_nonzero(sitk.GetArrayViewFromImage(mask)) * np.prod(mask.GetSpacing()) / 1e6)
 
 
 def crop(image: sitk.Image, points: np.ndarray, margin: float) -> sitk.Image:
-    """The part of an image that holds points ``(n, 3)``, mm LPS, and all up to `margin` mm from their box, as far as it goes.
+    """The part of an image within `margin` mm of the box around points ``(n, 3)``, mm LPS.
 
-    An image in which less than `MINIMUM_SIZE` voxels along an axis would be left stays whole.
+    If fewer than `MINIMUM_SIZE` voxels along an axis would be left, the image stays whole.
     """
     grid = Grid.of(image)
-    # Rounded, so that a point in the middle of a voxel is there on every grid.
+    # Rounded, so that a point at the centre of a voxel has integer indices on every grid.
     index, reach = grid.indices(points).round(6), margin / np.array(grid.spacing)
     first = np.maximum(np.floor(index.min(axis=0) - reach), 0).astype(int)
     last = np.minimum(np.ceil(index.max(axis=0) + reach), np.array(grid.size) - 1).astype(int)
@@ -397,8 +435,8 @@ def crop(image: sitk.Image, points: np.ndarray, margin: float) -> sitk.Image:
 def resample_ct(image: sitk.Image, grid: Grid) -> sitk.Image:
     """Resample a CT image to `grid`: cubic B-spline, int16 HU, the border value continued outside the field of view.
 
-    Where the new voxels are larger than the old ones, a Gaussian with the standard deviation that takes a box of the old
-    size to one of the new size comes first, so that noise and fine vessels are averaged, not aliased.
+    Where the new voxels are larger than the old ones, a Gaussian smooths the image first, so that noise and fine vessels are
+    averaged, not aliased. Its standard deviation turns a box of the old size into one of the new size.
     """
     old, new = np.array(image.GetSpacing()), np.array(grid.spacing)
     sigma = np.sqrt(np.maximum(new**2 - old**2, 0) / 12)
@@ -411,5 +449,5 @@ def resample_ct(image: sitk.Image, grid: Grid) -> sitk.Image:
 
 
 def resample_mask(mask: sitk.Image, grid: Grid) -> sitk.Image:
-    """Resample a mask to `grid`: linear interpolation, inside where at least half; uint8."""
+    """Resample a mask to `grid`: uint8, 1 where linear interpolation gives at least 0.5."""
     return sitk.Cast(resample(sitk.Cast(mask, sitk.sitkFloat32), IDENTITY, grid, sitk.sitkLinear) >= 0.5, sitk.sitkUInt8)

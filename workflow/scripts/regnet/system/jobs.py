@@ -101,7 +101,7 @@ def _end_with_snakemake() -> None:
 
 @contextmanager
 def output_to(file: IO[str]) -> Iterator[tuple[int, int]]:
-    """Send stdout and stderr, including those of compiled libraries, to an open file; yields duplicates of the old descriptors."""
+    """Send stdout and stderr, including those of compiled libraries, to an open file; yields copies of the old descriptors."""
     sys.stdout.flush()
     sys.stderr.flush()
     before = os.dup(1), os.dup(2)
