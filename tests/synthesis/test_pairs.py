@@ -143,7 +143,7 @@ def test_the_fixed_image_is_the_moving_one_under_the_field(oblique_grid, rng):
 @pytest.mark.parametrize("slab", [1000, 2**22])
 def test_the_fast_image_is_that_of_full_resolution_resampling(slab, oblique_grid, rng, monkeypatch):
     """Within 1 HU before noise, wherever the source is inside the moving image, and only in the part asked for."""
-    monkeypatch.setattr(random_fields, "SLAB", slab)
+    monkeypatch.setattr(random_fields, "SLAB_VOXELS", slab)
     moving = sitk.Cast(oblique_grid.image(rng.normal(-500, 300, oblique_grid.shape).astype(np.float32)), sitk.sitkInt16)
     dvf = random_dvf(oblique_grid, **SETTINGS["high"], border=33, rng=rng)
     box = slice(5, 40), slice(8, 50), slice(0, 55)

@@ -25,7 +25,7 @@ def on_grid(field):
 @pytest.mark.parametrize("slab", [2000, 2**22])
 def test_a_warped_volume_is_that_of_simpleitk(slab, field, rng, monkeypatch):
     """Within 1 HU, on noise without any smoothness, wherever the source is inside the moving volume."""
-    monkeypatch.setattr(random_fields, "SLAB", slab)
+    monkeypatch.setattr(random_fields, "SLAB_VOXELS", slab)
     moving = rng.normal(-500, 300, GRID.shape).astype(np.float32)
     displacement = on_grid(field)
     transform = field_transform(displacement, GRID)

@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from regnet.errors import InputError
 
 UNEVEN_SLICES = 0.1
-"""Largest deviation of a distance between neighbouring slices from the median, relative to the latter; a missing slice has 1."""
+"""Largest deviation of the distance between two slices from its median, relative to the median; a missing slice has 1."""
 
 TILT = 0.02
 """Largest shift of a slice within its plane, relative to the distance between slices; a gantry tilt of 2 degrees has 0.03."""

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from regnet.learning.batches import Batch
-from regnet.synthesis.samples import OUTPUT_STRIDE, WINDOW_BEFORE, window_size
+from regnet.synthesis.samples import OUTPUT_STRIDE, WINDOW_MARGIN, window_size
 
 TEXTURES = {"texture_sigma": 1.5, "field_sigma": (30, 60), "renew_every": 10}
 """The settings of `TexturePairs` that the config does not have: standard deviation of the Gaussian that smooths a texture, and
@@ -118,7 +118,7 @@ class TexturePairs:
             first = torch.randint(self.settings["size"] - side + 1, (3,), generator=self.generator).tolist()
             voxels = (0, slice(None), *(slice(start, start + side) for start in first))
             # An output lies between two voxels on each axis: its displacement is the mean of the two.
-            pairs = (0, slice(None), *(slice(start + WINDOW_BEFORE, start + side - WINDOW_BEFORE) for start in first))
+            pairs = (0, slice(None), *(slice(start + WINDOW_MARGIN, start + side - WINDOW_MARGIN) for start in first))
             target = functional.avg_pool3d(field[pairs], OUTPUT_STRIDE)
             windows.append((fixed[voxels], moving[voxels], target))
         return tuple(torch.stack(tensors) for tensors in zip(*windows, strict=True))

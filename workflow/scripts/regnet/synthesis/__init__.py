@@ -1,1 +1,1 @@
-"""Random displacement fields, the synthetic pairs made with them, and the training samples drawn from these."""
+"""Random displacement fields, synthetic pairs made with them, and training samples drawn from the pairs."""

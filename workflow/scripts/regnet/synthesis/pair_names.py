@@ -1,14 +1,14 @@
-"""The names of the synthetic pairs of an image. Imports nothing, as the rules use it while Snakemake starts."""
+"""The names of the synthetic pairs of an image. Imports little, because the rules use it while Snakemake starts."""
 
 from collections.abc import Iterable
 from typing import NamedTuple
 
 MOVING = ("original", "deformed")
-"""Moving images: the image itself, and a deformed version of it."""
+"""The moving image of a pair: the image itself, or a deformed version of it."""
 
 
 class PairName(NamedTuple):
-    """Which synthetic pair of an image: one of `MOVING`, and the spatial frequency of the DVF that makes the fixed image."""
+    """A synthetic pair of an image: one of `MOVING`, and the spatial frequency of the DVF that makes the fixed image."""
 
     moving: str
     frequency: str
@@ -25,6 +25,6 @@ class PairName(NamedTuple):
 
 
 def pair_names(frequencies: Iterable[str]) -> list[PairName]:
-    """All synthetic pairs of an image, for the frequencies of the config."""
+    """All synthetic pairs of an image, for the frequencies in the config."""
     frequencies = list(frequencies)
     return [PairName(moving, frequency) for moving in MOVING for frequency in frequencies]

@@ -21,32 +21,32 @@ from regnet.synthesis.random_fields import (
     spline_coefficients,
     voxel_axes,
 )
-from regnet.synthesis.samples import WINDOW_BEFORE, Samples, output_points, sample_centres
+from regnet.synthesis.samples import WINDOW_MARGIN, Samples, output_points, sample_centres
 from regnet.system.files import NPZ_ERRORS, whole_file
 
 SLAB_PLANES = 24
-"""Thickness, in voxels along z, of the parts of a fixed image that are deformed."""
+"""Thickness, in voxels along z, of the parts in which a fixed image is deformed."""
 
 
 @dataclass(frozen=True)
 class SyntheticDVF:
-    """A random displacement field on the grid of the images that it belongs to.
+    """A random displacement field on the grid of its images.
 
-    It is kept as what defines it, some kilobytes, and evaluated where it is needed.
+    It holds only the few kilobytes that define the field, which is evaluated where it is needed.
 
     Attributes
     ----------
     field
-        The field, on the CPU, along the axes x, y, z of `grid` from its first voxel instead of physical ones, in mm.
+        The field, on the CPU, in mm along the axes x, y, z of `grid` from its first voxel, not in physical space.
     grid
-        The grid of the images that the field belongs to. The field maps points of the fixed image to the moving image.
+        The grid of both images. The field maps points of the fixed image to the moving image.
     """
 
     field: RandomField
     grid: Grid
 
     @property
-    def farthest(self) -> int:
+    def reach(self) -> int:
         """A number of voxels that no component of the field exceeds."""
         return int(np.ceil(float(self.field.vectors.abs().max()) / min(self.grid.spacing))) + 1
 
@@ -62,18 +62,18 @@ class SyntheticDVF:
         return self.grid.to_physical(along_axes)
 
     def in_voxels(self, box: Box) -> Iterator[tuple[Box, torch.Tensor]]:
-        """From the voxels of a part of the grid to where they come from in the moving image, some planes at a time.
+        """The displacements, in voxels, of a part of the grid, a few planes at a time.
 
         Yields
         ------
         part : Box
             Consecutive parts of `box` along z.
         displacement : torch.Tensor
-            Of each voxel of the part, as `regnet.synthesis.random_fields.displacement_in_voxels` gives it.
+            The displacements of the part, as `regnet.synthesis.random_fields.displacement_in_voxels` returns them.
         """
         planes, rows, columns = box
-        for part in slabs(tuple(along.stop - along.start for along in box)):
-            part = slice(planes.start + part.start, planes.start + part.stop), rows, columns
+        for slab in slabs(tuple(along.stop - along.start for along in box)):
+            part = slice(planes.start + slab.start, planes.start + slab.stop), rows, columns
             yield part, displacement_in_voxels(self.field, self.grid.size, self.grid.spacing, part)
 
     def save(self, path: str | Path) -> None:
@@ -129,7 +129,7 @@ def random_dvf(grid: Grid, *, sigma: float, points: int, theta: float, border: f
 
 
 def require_room(image: sitk.Image, name: str, smallest: int) -> None:
-    """Refuse an image that is smaller than the config allows, which by default is the chapter's patch of 54^3.
+    """Refuse an image that is smaller than the config allows, by default smaller than the chapter's patch of 54^3 voxels.
 
     Raises
     ------
@@ -145,14 +145,14 @@ def require_room(image: sitk.Image, name: str, smallest: int) -> None:
 
 
 def reachable_boxes(mask: sitk.Image, dvf: SyntheticDVF, block: int) -> list[Box]:
-    """The parts of the fixed image of a synthetic pair that windows with their centre in its lungs can reach.
+    """The parts of the fixed image of a synthetic pair that windows centred in its lungs can reach.
 
-    They are some planes thick, as lungs are narrower at their ends.
+    Each part is at most `SLAB_PLANES` thick, because lungs are narrower at their ends.
 
     Parameters
     ----------
     mask
-        Lungs of the moving image; those of the fixed image are at most the largest component of `dvf` away from them.
+        Lungs of the moving image; those of the fixed image are at most the reach of `dvf` away from them.
     dvf
         The field of the pair.
     block
@@ -164,7 +164,7 @@ def reachable_boxes(mask: sitk.Image, dvf: SyntheticDVF, block: int) -> list[Box
         If the mask is empty.
     """
     inside = sitk.GetArrayViewFromImage(mask) != 0
-    reach = WINDOW_BEFORE + block + dvf.farthest
+    reach = WINDOW_MARGIN + block + dvf.reach
     planes, _, _ = _around(inside, reach)
     boxes = []
     for first in range(planes.start, planes.stop, SLAB_PLANES):
@@ -176,7 +176,7 @@ def reachable_boxes(mask: sitk.Image, dvf: SyntheticDVF, block: int) -> list[Box
 
 
 def bspline_coefficients(moving: sitk.Image) -> sitk.Image:
-    """The cubic B-spline coefficients of a moving image, float32; in voxels, without its place in physical space."""
+    """The cubic B-spline coefficients of a moving image, float32, on a grid with a spacing of 1 and the origin 0."""
     return sitk.GetImageFromArray(spline_coefficients(torch.from_numpy(sitk.GetArrayFromImage(moving))).numpy())
 
 
@@ -202,9 +202,9 @@ def deform(
     rng
         Source of the noise.
     boxes
-        The parts that are needed (`reachable_boxes`), everything if None. Outside, the result is the moving image as it is.
+        The parts to deform (`reachable_boxes`), everything if None. Outside, the result equals the moving image.
     coefficients
-        Of `bspline_coefficients`, where one moving image is deformed several times; computed if None.
+        From `bspline_coefficients`, if one moving image is deformed several times; computed if None.
     """
     coefficients = coefficients or bspline_coefficients(moving)
     values = sitk.GetArrayFromImage(moving)
@@ -222,7 +222,7 @@ def deform(
 
 
 def deform_mask(mask: sitk.Image, dvf: SyntheticDVF) -> sitk.Image:
-    """The lung mask of the fixed image of a synthetic pair, from that of its moving image: nearest neighbour, uint8.
+    """Deform the lung mask of the moving image of a synthetic pair to that of its fixed image: nearest neighbour, uint8.
 
     Raises
     ------
@@ -232,7 +232,7 @@ def deform_mask(mask: sitk.Image, dvf: SyntheticDVF) -> sitk.Image:
     values = torch.from_numpy(sitk.GetArrayFromImage(mask))
     warped = torch.zeros_like(values)
     _, rows, columns = values.shape
-    for part, displacement in dvf.in_voxels(_around(values.numpy() != 0, dvf.farthest)):
+    for part, displacement in dvf.in_voxels(_around(values.numpy() != 0, dvf.reach)):
         x, y, z = displacement.add_(0.5).floor_().to(torch.int32)
         first = [torch.arange(along.start, along.stop, dtype=torch.int32) for along in part]
         source = (z + first[0][:, None, None]).mul_(rows).add_(y + first[1][:, None]).mul_(columns).add_(x + first[2])

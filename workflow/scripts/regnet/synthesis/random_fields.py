@@ -1,7 +1,7 @@
-"""Random displacement fields and cubic B-spline warps as tensors, on the CPU or on a GPU. Only torch and numpy.
+"""Random displacement fields and cubic B-spline warps as tensors, on the CPU or on a GPU. Imports torch and numpy only.
 
-There is no physical space here, only the voxel grid: positions are in mm or in voxels along its axes x, y, z, from its first
-voxel, and displacements have their components along these axes. `regnet.synthesis.pairs` gives them a `Grid`.
+This module knows the voxel grid, but no physical space: positions are in mm or in voxels along the axes x, y, z of the grid,
+from its first voxel, and displacements have components along these axes. `regnet.synthesis.pairs` adds the `Grid`.
 """
 
 import itertools
@@ -23,24 +23,24 @@ ZERO_POINTS = 2
 """How many of the random points carry a zero vector [author's implementation, METHOD.md]."""
 
 ATTEMPTS = 20
-"""How often a field that folds is drawn again before giving up."""
+"""How many fields that fold are drawn before giving up."""
 
 CHECKED_PER_SIGMA = 5
-"""Density of the lattice on which the Jacobian determinant of a new field is looked at."""
+"""Points per sigma, on each axis, of the lattice on which the Jacobian determinant of a new field is checked."""
 
 SMALLEST_DETERMINANT = 0.1
 """A field whose Jacobian determinant falls below this on the lattice counts as folded: between the points of the lattice it may
-be lower, by some hundredths. The chapter's fields stay above 0.3."""
+be lower by a few hundredths. The chapter's fields stay above 0.3."""
 
-SLAB = 2**22
-"""About how many voxels are worked on at once, which bounds the memory beyond inputs and results."""
+SLAB_VOXELS = 2**22
+"""Approximate number of voxels processed at once, which bounds the memory beyond inputs and results."""
 
 
 @dataclass(frozen=True)
 class RandomField:
     """A random displacement field: points with vectors, smoothed with a Gaussian and scaled back (section 2.2.2).
 
-    A Gaussian is separable, so the field on a lattice is a product of two small matrices. It is exact anywhere.
+    A Gaussian is separable, so the field on a lattice is a product of two small matrices. It is exact at any point.
 
     Attributes
     ----------
@@ -51,7 +51,7 @@ class RandomField:
     sigma
         Standard deviation of the Gaussian, in mm.
     scale
-        Shape ``(3, 2)``: for each component the factors on its positive and on its negative part after smoothing.
+        Shape ``(3, 2)``: for each component the factors of its positive and of its negative part after smoothing.
     """
 
     points: Tensor
@@ -60,10 +60,10 @@ class RandomField:
     scale: Tensor
 
     def on_lattice(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        """Displacements at all points of a lattice with these positions on its axes: ``(3, z, y, x)``, all in mm, float32."""
+        """Displacements at all points of the lattice with these positions on its axes: ``(3, z, y, x)``, all in mm, float32."""
         field = self._smoothed(*self._weights(x, y, z))
         for component, (positive, negative) in zip(field, self.scale.tolist(), strict=True):
-            # The whole times the factor of the negative part, and what is missing on the positive part: quicker than to choose.
+            # Everything times the negative factor, plus what the positive part then lacks: faster than torch.where.
             positive_part = component.clamp_min(0)
             component.mul_(negative).add_(positive_part, alpha=positive - negative)
         return field
@@ -74,13 +74,13 @@ class RandomField:
         return smoothed * self._factors(smoothed.T).T
 
     def smoothed_extremes(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-        """How far each component reaches on a lattice before it is scaled: ``(3, 2)``, maximum and negative minimum, in mm."""
+        """The extremes of each component on a lattice before scaling: ``(3, 2)``, maximum and negated minimum, in mm."""
         weights_x, weights_y, weights_z = self._weights(x, y, z)
-        reached = []
+        extremes = []
         for part in slabs((len(z), len(y), len(x))):
             low, high = self._smoothed(weights_x, weights_y, weights_z[part]).flatten(1).aminmax(dim=1)
-            reached.append(torch.stack([high, -low], dim=1))
-        return torch.stack(reached).amax(dim=0).double()
+            extremes.append(torch.stack([high, -low], dim=1))
+        return torch.stack(extremes).amax(dim=0).double()
 
     def determinant(self, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
         """Jacobian determinant of ``x + u(x)`` at all points of a lattice as in `on_lattice`: ``(z, y, x)``, float32."""
@@ -96,7 +96,7 @@ class RandomField:
         return (along_x * torch.linalg.cross(along_y, along_z, dim=0)).sum(dim=0)
 
     def _weights(self, *positions: Tensor) -> list[Tensor]:
-        """The Gaussians of all points at positions on the axes x, y, z: ``(n, p)`` each."""
+        """The Gaussians of all points at n positions on each of the axes x, y, z: ``(n, p)`` each."""
         return [
             torch.exp(-0.5 * ((along[:, None] - self.points[:, axis]) / self.sigma) ** 2).float()
             for axis, along in enumerate(positions)
@@ -110,7 +110,7 @@ class RandomField:
         return smoothed.view(3, len(z), len(y), len(x))
 
     def _factors(self, smoothed: Tensor) -> Tensor:
-        """What to multiply components ``(3, ...)`` with, by their sign after smoothing."""
+        """The factors of components ``(3, ...)``, by their sign after smoothing."""
         positive, negative = self.scale.to(smoothed.dtype).T.view(2, 3, *(1,) * (smoothed.ndim - 1))
         return torch.where(smoothed > 0, positive, negative)
 
@@ -137,10 +137,10 @@ def draw_field(
     points
         Number of random points P.
     theta
-        Components are drawn from ``[-theta, theta]`` mm, and reach the same extremes again after smoothing.
+        Vector components are drawn from ``[-theta, theta]`` mm, and are scaled back to the same extremes after smoothing.
     border
-        Points keep this distance from the border of the image, in mm; at most a quarter of its extent, so that any image
-        has room for them.
+        Distance of the points from the border of the image, in mm; at most a quarter of its extent, so that any image has room
+        for them.
     rng
         Source of the random numbers.
     device
@@ -150,6 +150,21 @@ def draw_field(
     ------
     RegNetError
         If no field without folding is found, because theta is too large for sigma.
+
+    Examples
+    --------
+    The field of 40 x 30 x 20 voxels is smooth, moves no point by more than 5 mm along an axis, and does not fold.
+
+    >>> size, spacing = (40, 30, 20), (2.0, 2.0, 2.5)
+    >>> rng = np.random.default_rng(2017)
+    >>> field = draw_field(size, spacing, sigma=20, points=50, theta=5, border=10, rng=rng)
+    >>> axes = voxel_axes(size, spacing)
+    >>> field.on_lattice(*axes).shape
+    torch.Size([3, 20, 30, 40])
+    >>> round(float(field.on_lattice(*axes).abs().max()), 1)
+    5.0
+    >>> bool(field.determinant(*axes).min() > 0)
+    True
     """
     extent = (np.array(size) - 1) * spacing
     margin = np.minimum(border, extent / 4)
@@ -184,8 +199,8 @@ def voxel_axes(
 
 
 def slabs(shape: tuple[int, int, int]) -> Iterator[slice]:
-    """Consecutive parts of the first axis of a volume ``(z, y, x)``, of about `SLAB` voxels each."""
-    thickness = max(1, SLAB // (shape[1] * shape[2]))
+    """Consecutive parts of the first axis of a volume ``(z, y, x)``, of about `SLAB_VOXELS` voxels each."""
+    thickness = max(1, SLAB_VOXELS // (shape[1] * shape[2]))
     return (slice(first, min(first + thickness, shape[0])) for first in range(0, shape[0], thickness))
 
 
@@ -202,7 +217,7 @@ def spline_coefficients(volume: Tensor) -> Tensor:
         matrix += torch.diag(torch.ones(count - 1, dtype=torch.float64), -1)
         matrix[0, 1] = matrix[-1, -2] = 2
         inverse = (6 * torch.linalg.inv(matrix)).to(volume.device, torch.float32)
-        # Contracts the first axis and appends the result as the last one: after three turns they are in order again.
+        # Contracts the first axis and appends the result as the last one: after three rounds the axes are in order again.
         coefficients = torch.tensordot(coefficients, inverse, dims=([0], [1]))
     return coefficients
 
@@ -210,7 +225,7 @@ def spline_coefficients(volume: Tensor) -> Tensor:
 def displacement_in_voxels(
     field: RandomField, size: tuple[int, int, int], spacing: tuple[float, float, float], box: Box
 ) -> Tensor:
-    """From each voxel of a part of the fixed image to the point of the moving image that it shows.
+    """The displacement from each voxel of a part of the fixed image to its point in the moving image.
 
     Parameters
     ----------
@@ -237,15 +252,15 @@ def displacement_in_voxels(
 
 
 def interpolate(coefficients: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor:
-    """A volume at continuous voxel positions within it, by cubic B-splines.
+    """The values of a volume at continuous voxel positions within it, by cubic B-splines.
 
-    The 64 neighbours of a position are read as 8 trilinear interpolations between them, whose places and weights are such that
-    the result is the same [Sigg and Hadwiger, GPU Gems 2, chapter 20].
+    Instead of the 64 neighbours of a position, it reads 8 trilinear interpolations between them, with places and weights that
+    give the same result [Sigg and Hadwiger, GPU Gems 2, chapter 20].
 
     Parameters
     ----------
     coefficients
-        Of `spline_coefficients`, ``(z, y, x)``.
+        From `spline_coefficients`, ``(z, y, x)``.
     x, y, z
         Positions in voxels, all of the same shape ``(k, m, n)``, float32.
 
@@ -265,7 +280,7 @@ def interpolate(coefficients: Tensor, x: Tensor, y: Tensor, z: Tensor) -> Tensor
         # Between the first two and between the last two neighbours, from -1 to 1 across the volume.
         between = below - 1 + second / first_two, below + 1 + fourth / last_two
         places.append(tuple(2 / (count - 1) * place - 1 for place in between))
-    # One volume per plane of positions, as the CPU works on several of them at a time.
+    # One volume per plane of positions, because the CPU processes several volumes in parallel.
     volumes = coefficients.expand(len(x), 1, *coefficients.shape)
     result = torch.zeros_like(x)
     for i, j, k in itertools.product((0, 1), repeat=3):

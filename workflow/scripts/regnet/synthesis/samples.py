@@ -1,7 +1,8 @@
-"""Training samples: where the windows of the network are, what it should answer there, and cutting them from volumes.
+"""Training samples: where the network's windows are, which displacements it should predict there, and how windows are cut.
 
-A sample is a *block*: k neighbouring outputs per axis that share one window (k = 1 is the chapter's patch). Samples are kept
-as centres and target displacements; windows are cut from memory-mapped int16 volumes when a batch needs them. Only numpy.
+A sample is a *block*: k neighbouring outputs per axis that share one window (k = 1 is the chapter's patch). Samples are stored
+as centres and target displacements; windows are cut from memory-mapped int16 volumes when a batch needs them. Imports numpy
+only.
 """
 
 import mmap
@@ -20,22 +21,22 @@ from regnet.system.files import NPZ_ERRORS, whole_file
 Array = TypeVar("Array")
 """A numpy array or a torch tensor."""
 
-WINDOW_BEFORE = 26
-"""Voxels from the first voxel of a window to the centre of its block, less k."""
+WINDOW_MARGIN = 26
+"""Voxels of a window on each side of its block, which is 2 k voxels wide."""
 
 OUTPUT_STRIDE = 2
-"""Distance of neighbouring outputs, in voxels."""
+"""Distance between neighbouring outputs, in voxels."""
 
 
 def window_size(block: int) -> int:
-    """Side, in voxels, of the window that gives a block of `block` outputs per axis."""
-    return 2 * WINDOW_BEFORE + OUTPUT_STRIDE * block
+    """Side, in voxels, of the window from which the network predicts `block` outputs per axis."""
+    return 2 * WINDOW_MARGIN + OUTPUT_STRIDE * block
 
 
 def output_points(centres: np.ndarray, block: int) -> np.ndarray:
-    """The points that the outputs of blocks belong to.
+    """The points whose displacements the outputs of blocks are.
 
-    With k = 1 that is half a voxel before the centre on each axis; see `regnet.learning.network`.
+    With k = 1, the point is half a voxel before the centre on each axis; see `regnet.learning.network`.
 
     Parameters
     ----------
@@ -47,7 +48,7 @@ def output_points(centres: np.ndarray, block: int) -> np.ndarray:
     Returns
     -------
     numpy.ndarray
-        Continuous voxel indices, shape ``(n, k, k, k, 3)``: blocks along z, y, x, components x, y, z.
+        Continuous voxel indices, shape ``(n, k, k, k, 3)``: outputs along z, y, x, components x, y, z.
     """
     steps = 2.0 * np.arange(block) + 0.5 - block
     z, y, x = np.meshgrid(steps, steps, steps, indexing="ij")
@@ -110,11 +111,11 @@ class Samples:
 
 
 HU_PER_UNIT = 500
-"""How many HU make a difference of 1 in what the network sees."""
+"""HU per unit of network input."""
 
 
 def normalize(intensity: Array, window: tuple[float, float]) -> Array:
-    """The linear map by which HU, float32, enter the network: clipped to `window`, then 0 at its lower end."""
+    """Turn HU, float32, into network input: clip to `window`, shift its lower end to 0, divide by `HU_PER_UNIT`."""
     lower, upper = window
     return (intensity.clip(lower, upper) - lower) / HU_PER_UNIT
 
@@ -128,7 +129,7 @@ def save_volume(volume: np.ndarray, path: str | Path) -> None:
         If it cannot be written, for example because the disk is full.
     """
     with whole_file(path) as partial, open(partial, "wb") as file:
-        # Not np.save, which does not say that a disk is full if only the last kilobytes find no room.
+        # Not np.save, which does not report a full disk if only the last kilobytes do not fit.
         npy.write_array_header_1_0(file, npy.header_data_from_array_1_0(volume))
         file.write(np.ascontiguousarray(volume).data)
 
@@ -136,8 +137,8 @@ def save_volume(volume: np.ndarray, path: str | Path) -> None:
 class MappedVolumes:
     """Volumes in memory-mapped files, from which windows are cut.
 
-    What was read from a file counts as memory of the process as long as it is mapped: with the chapter's cohort 8.3 GiB. So
-    volumes are read one after the other, and each is released before the next.
+    The pages that were read from a file count as memory of the process while they are mapped: 8.3 GiB for the chapter's
+    cohort. So volumes are read one after the other, and each is released before the next.
 
     Parameters
     ----------
@@ -179,7 +180,8 @@ class MappedVolumes:
         Returns
         -------
         numpy.ndarray
-            HU, int16, shape ``(n, z, y, x)``, ``52 + 2 k`` voxels a side; outside the volumes their border values continue.
+            HU, int16, shape ``(n, z, y, x)``, `window_size` voxels along each axis; outside the volumes their border values
+            continue.
         """
         side = window_size(block)
         first = np.asarray(centres, np.int64)[:, ::-1] - side // 2
@@ -189,7 +191,7 @@ class MappedVolumes:
             volume = self._volumes[number]
             indices = first[chosen, :, None] + np.arange(side)
             z, y, x = (np.clip(indices[:, axis], 0, size - 1) for axis, size in enumerate(volume.shape))
-            # Rows are copied whole, voxels one by one only where a row leaves the volume.
+            # Whole rows are copied; voxel by voxel only where a row leaves the volume.
             whole = x[:, -1] - x[:, 0] == side - 1
             if whole.any():
                 rows = sliding_window_view(volume, side, axis=2)
@@ -201,13 +203,13 @@ class MappedVolumes:
 
 
 def _release(volume: np.memmap) -> None:
-    """Take the pages of a volume out of this process's memory; they stay in the system's file cache, to be mapped again."""
+    """Take the pages of a volume out of this process's memory; they stay in the system's file cache and can be mapped again."""
     volume.base.madvise(mmap.MADV_DONTNEED)
 
 
 def _open_volume(path: str | Path) -> np.memmap:
     try:
-        # Copy on write is as good as read-only, and torch takes no arrays that are read-only.
+        # Copy on write protects the file like read-only, but torch takes no read-only arrays.
         volume = npy.open_memmap(path, mode="c")
     except (OSError, ValueError, EOFError) as error:
         raise InputError(f"{path}: cannot be read as a volume ({error})") from error
@@ -217,16 +219,16 @@ def _open_volume(path: str | Path) -> np.memmap:
 
 
 class SamplePool:
-    """The samples of several synthetic pairs, and the volumes they are about; `regnet.learning.batches` makes batches of it.
+    """The samples of several synthetic pairs and the volumes of these; `regnet.learning.batches` makes batches from it.
 
     Parameters
     ----------
     samples
         Files that `Samples.save` wrote, one per synthetic pair; all with the same block size.
     fixed, moving
-        The volumes of each pair, files for `MappedVolumes`. Each file is opened once, however many pairs share it.
+        The volumes of each pair, files for `MappedVolumes`. Each file is opened once, even if several pairs share it.
     window
-        Lowest and highest HU that the network sees.
+        Lowest and highest HU of the network's input (`normalize`).
 
     Attributes
     ----------
@@ -239,12 +241,12 @@ class SamplePool:
     volumes
         The volumes of all pairs.
     fixed, moving
-        Which of them are the fixed and the moving one of each pair.
+        Indices into `volumes` of the fixed and the moving volume of each pair, shape ``(pairs,)``.
 
     Raises
     ------
     InputError
-        If a file cannot be read, there are no samples, or blocks or the volumes of a pair differ in size.
+        If a file cannot be read, there are no samples, the blocks differ in size, or so do the volumes of a pair.
     """
 
     def __init__(
@@ -260,15 +262,16 @@ class SamplePool:
         self.block = tables[0].displacements.shape[1]
         for path, table in zip(samples, tables, strict=True):
             if table.displacements.shape[1] != self.block:
-                raise InputError(f"{path}: blocks of {table.displacements.shape[1]}, expected {self.block} as in {samples[0]}")
+                size = table.displacements.shape[1]
+                raise InputError(f"{path}: found blocks of {size}, expected {self.block} as in {samples[0]}")
         paths = list(dict.fromkeys([*fixed, *moving]))
         self.volumes = MappedVolumes(paths)
         self.fixed = np.array([paths.index(path) for path in fixed])
         self.moving = np.array([paths.index(path) for path in moving])
-        for one, other in zip(self.fixed, self.moving, strict=True):
-            expected, found = self.volumes[one].shape, self.volumes[other].shape
+        for number, (fixed_path, moving_path) in enumerate(zip(fixed, moving, strict=True)):
+            expected, found = (self.volumes[indices[number]].shape for indices in (self.fixed, self.moving))
             if found != expected:
-                raise InputError(f"{paths[other]}: found shape {found}, expected {expected} as in {paths[one]}")
+                raise InputError(f"{moving_path}: found shape {found}, expected {expected} as in {fixed_path}")
         self.pair = np.repeat(np.arange(len(tables)), [len(table.centres) for table in tables])
         self.centres = np.concatenate([table.centres for table in tables])
         self.displacements = np.concatenate([table.displacements for table in tables])
