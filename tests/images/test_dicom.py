@@ -1,4 +1,4 @@
-"""Series of DICOM files, written for the purpose: read in order, chosen among several, and refused where slices are missing."""
+"""DICOM series: read in order, chosen among several, and refused where slices are missing."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def test_one_of_several_series_is_chosen_by_any_of_its_slices(tmp_path):
     write_series(tmp_path, EVEN[:4] + 3, SECOND, "Thorax Exp 2.0")
     with pytest.raises(InputError, match="found 2 series") as caught:
         read_image(tmp_path)
-    # The message says what there is, and what to write instead.
+    # The message lists the series, and what to write instead.
     assert str(caught.value).endswith("1_00.dcm (8 slices, 'Thorax Insp 2.0'); 2_00.dcm (4 slices, 'Thorax Exp 2.0')")
     assert read_image(tmp_path / "1_00.dcm").GetSize() == (24, 20, 8)
     image = read_image(tmp_path / "2_02.dcm")
@@ -35,13 +35,13 @@ def test_one_of_several_series_is_chosen_by_any_of_its_slices(tmp_path):
     assert read_grid(tmp_path / "2_02.dcm") == Grid.of(image)
 
 
-def test_what_is_no_ct_does_not_count(tmp_path):
+def test_a_series_of_another_modality_is_ignored(tmp_path):
     write_series(tmp_path, EVEN, FIRST)
     write_series(tmp_path, EVEN[:1], SECOND, "Report", modality="OT")
     assert read_image(tmp_path).GetSize() == (24, 20, 8)
 
 
-def test_a_series_may_lie_obliquely(tmp_path):
+def test_slices_are_sorted_along_their_own_normal(tmp_path):
     """Sagittal slices: their order is along x, whatever their names are."""
     positions = [f"{x}\\0\\50" for x in (9.0, 0.0, 3.0, 6.0)]
     write_series(tmp_path, EVEN[:4], FIRST, orientation="0\\1\\0\\0\\0\\-1")
@@ -62,13 +62,13 @@ def test_a_series_may_lie_obliquely(tmp_path):
     np.testing.assert_allclose(image.GetSpacing(), (0.8, 0.8, 3.0))
     array = sitk.GetArrayFromImage(image)[:, 0, 0]
     along = np.reshape(image.GetDirection(), (3, 3))[0, 2]
-    # Values go with their places: slices 1, 2, 3, 0 from x = 0 on.
+    # Slices 1, 2, 3, 0 follow each other from x = 0 on.
     expected = np.array([-990, -980, -970, -1000])
     np.testing.assert_array_equal(array, expected if along > 0 else expected[::-1])
 
 
 @pytest.mark.parametrize(
-    ("positions", "options", "found"),
+    ("positions", "options", "reason"),
     [
         ([0, 2.5, 5, 10, 12.5], {}, "found 5.00 mm between the slices 1_02.dcm and 1_03.dcm, where 2.50 mm is usual"),
         ([0, 2.5, 2.5, 5, 7.5], {}, "found 0.00 mm between the slices 1_01.dcm and 1_02.dcm, where 2.50 mm is usual"),
@@ -77,18 +77,18 @@ def test_a_series_may_lie_obliquely(tmp_path):
         ([0, 0, 2.5, 2.5, 5, 5], {}, "found 0.00 mm between the slices"),
         (EVEN, {"shear": 0.2}, "found slices shifted by 0.50 mm within their plane"),
     ],
-    ids=["missing", "doubled", "doubled, in no order", "uneven", "two phases", "gantry tilt"],
+    ids=["missing", "doubled", "doubled, unordered", "uneven", "two phases", "gantry tilt"],
 )
 @pytest.mark.parametrize("read", [read_image, read_grid])
-def test_missing_doubled_and_uneven_slices_are_named(positions, options, found, read, tmp_path):
+def test_missing_doubled_and_uneven_slices_are_named(positions, options, reason, read, tmp_path):
     write_series(tmp_path, positions, FIRST, **options)
     with pytest.raises(InputError) as caught:
         read(tmp_path)
-    assert str(caught.value).startswith(f"{tmp_path}: {found}")
+    assert str(caught.value).startswith(f"{tmp_path}: {reason}")
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_without_dicom_says_what_is_in_it(tmp_path):
+def test_the_subfolders_of_a_folder_without_dicom_are_named(tmp_path):
     (tmp_path / "series_1").mkdir()
     with pytest.raises(
         InputError, match="found no DICOM files and the folders series_1, expected a folder with one DICOM series"

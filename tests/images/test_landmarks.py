@@ -1,4 +1,4 @@
-"""Landmark files: every format there and back over oblique images, what tells them apart, and what is refused."""
+"""Landmark files: round trips through every format and oblique images, how formats are recognized, and what is refused."""
 
 import json
 
@@ -21,7 +21,7 @@ NAMES = {
 }
 
 INDICES = np.array([[3.0, 40.0, 11.25], [0.0, 0.0, 0.0], [59.0, 51.0, 46.0]])
-"""Indices (x, y, z) in the oblique grid, its first and its last voxel among them."""
+"""Indices (x, y, z) in the oblique grid, including its first and last voxel."""
 
 
 def mirrored(grid):
@@ -31,34 +31,34 @@ def mirrored(grid):
 
 
 def oriented(grid, name):
-    """The same size and spacing in the orientation of a file: LPS is ITK's identity, RAS nibabel's, oblique turned in space."""
+    """A grid of the same size in another orientation: LPS is ITK's identity, RAS nibabel's, oblique the grid's own."""
     signs = {"LPS": (1, 1, 1), "RAS": (-1, -1, 1), "LAS": (1, -1, 1)}.get(name)
     return grid if signs is None else Grid(grid.size, (0.8, 0.9, 2.5), grid.origin, tuple(np.diag(signs).ravel().tolist()))
 
 
-FRAMES = [(kind, "LPS") for kind in LANDMARK_FORMATS] + [(kind, "RAS") for kind in SLICER_FORMATS]
-"""The kinds of files, and the axes that 3D Slicer's may have."""
+SYSTEMS = [(kind, "LPS") for kind in LANDMARK_FORMATS] + [(kind, "RAS") for kind in SLICER_FORMATS]
+"""The kinds of files with the coordinate systems that each may have."""
 
 
 @pytest.mark.parametrize("orientation", ["LPS", "RAS", "LAS", "oblique"])
 @pytest.mark.parametrize("turned", [False, True], ids=["first slice below", "first slice on top"])
-@pytest.mark.parametrize(("kind", "system"), FRAMES, ids="-".join)
-def test_every_kind_there_and_back(kind, system, turned, orientation, oblique_grid, tmp_path):
+@pytest.mark.parametrize(("kind", "system"), SYSTEMS, ids="-".join)
+def test_every_kind_survives_a_round_trip(kind, system, turned, orientation, oblique_grid, tmp_path):
     grid = oriented(oblique_grid, orientation)
     grid = mirrored(grid) if turned else grid
     points, path = grid.points(INDICES), tmp_path / NAMES[kind]
     write_landmarks(points, path, kind, grid, system)
     assert landmark_kind(path) == kind
     np.testing.assert_allclose(read_landmarks(path, grid), points, atol=2e-4)
-    # Written again from what was read, the file is the same.
+    # Writing what was read makes the same file again.
     again = tmp_path / f"again_{NAMES[kind]}"
     write_landmarks(read_landmarks(path, grid), again, kind, grid, system)
     assert again.read_bytes() == path.read_bytes()
 
 
 @pytest.mark.parametrize("kind", SLICER_FORMATS)
-def test_what_is_written_in_ras(kind, tmp_path):
-    """Not only read back by ourselves: the numbers in the file have x and y of the other sign, and it says so."""
+def test_points_written_in_ras(kind, tmp_path):
+    """The file itself, not only our reader's result: x and y have the other sign, and the file says RAS."""
     write_landmarks(np.array([[1.5, -2.0, 30.0]]), tmp_path / NAMES[kind], kind, system="RAS")
     text = (tmp_path / NAMES[kind]).read_text(encoding="utf-8")
     if kind == "fcsv":
@@ -72,21 +72,21 @@ def test_what_is_written_in_ras(kind, tmp_path):
 
 
 def test_points_are_converted_from_kind_to_kind(oblique_grid, tmp_path, capfd):
-    """Through every kind in turn, back to the first: the same points, whatever the numbers in the files were."""
+    """Each kind is converted to the next: the last file has the points of the first, whatever its numbers are."""
     sitk.WriteImage(oblique_grid.image(np.zeros(oblique_grid.shape, np.int16)), tmp_path / "image.nii.gz")
     path, points = tmp_path / "0.txt", oblique_grid.points(INDICES)
     write_landmarks(points, path)
-    for number, (kind, system) in enumerate(FRAMES, start=1):
+    for number, (kind, system) in enumerate(SYSTEMS, start=1):
         target = tmp_path / f"{number}_{NAMES[kind]}"
         options = ["--image", str(tmp_path / "image.nii.gz"), "--kind", kind, "--system", system, "--output", str(target)]
         assert main(["convert-points", str(path), *options]) == 0
         assert landmark_kind(target) == kind
         path = target
     np.testing.assert_allclose(read_landmarks(path, oblique_grid), points, atol=2e-3)
-    assert capfd.readouterr().out.count("3 points: ") == len(FRAMES)
+    assert capfd.readouterr().out.count("3 points: ") == len(SYSTEMS)
 
 
-def test_what_the_voxel_numbers_are(oblique_grid, tmp_path):
+def test_voxel_numbers_count_as_their_format_does(oblique_grid, tmp_path):
     """The same voxel in each convention: x 3, y 40, and 11 slices from the lowest of 47, which is the 36th from the top."""
     texts = {
         "index.txt": "index\n1\n3 40 11\n",
@@ -100,7 +100,7 @@ def test_what_the_voxel_numbers_are(oblique_grid, tmp_path):
 
 
 @pytest.mark.parametrize(("system", "signs"), [("LPS", (1, 1)), ("RAS", (-1, -1)), ("0", (-1, -1)), ("1", (1, 1))])
-def test_slicer_files_say_where_their_axes_point(system, signs, tmp_path):
+def test_slicer_files_state_their_coordinate_system(system, signs, tmp_path):
     header = f"# Markups fiducial file version = 4.11\n# CoordinateSystem = {system}\n# columns = id,x,y,z,ow\n"
     (tmp_path / "points.fcsv").write_text(f"{header}F_0,1.5,-2,30,0,0,0,1,1,1,0,F-1,,,2,0\n", encoding="utf-8")
     markup = {"coordinateSystem": system, "controlPoints": [{"label": "F-1", "position": [1.5, -2, 30]}]}
@@ -109,10 +109,10 @@ def test_slicer_files_say_where_their_axes_point(system, signs, tmp_path):
         np.testing.assert_array_equal(read_landmarks(tmp_path / name), [[1.5 * signs[0], -2 * signs[1], 30]])
 
 
-def test_numbers_of_voxels_go_with_their_own_image(oblique_grid, tmp_path):
-    """The pair's two files are of different kinds, the moving one read with the image beside it."""
-    other = Grid((30, 20, 10), (1.0, 1.5, 3.0), (5.0, 6.0, 7.0))
-    sitk.WriteImage(other.image(np.zeros(other.shape, np.int16)), tmp_path / "moving.mha")
+def test_voxel_numbers_refer_to_their_own_image(oblique_grid, tmp_path):
+    """The two files of the pair are of different kinds, and each refers to its own image."""
+    moving_grid = Grid((30, 20, 10), (1.0, 1.5, 3.0), (5.0, 6.0, 7.0))
+    sitk.WriteImage(moving_grid.image(np.zeros(moving_grid.shape, np.int16)), tmp_path / "moving.mha")
     (tmp_path / "fixed.txt").write_text("1 1 1\n", encoding="utf-8")
     (tmp_path / "moving.csv").write_text("1,2,3\n", encoding="utf-8")
     fixed, moving = read_landmark_pair(tmp_path / "fixed.txt", tmp_path / "moving.csv", (oblique_grid, tmp_path / "moving.mha"))
@@ -121,7 +121,7 @@ def test_numbers_of_voxels_go_with_their_own_image(oblique_grid, tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["markups", "fcsv", "pts", "table"])
-def test_moved_points_come_back_as_the_kind_they_came_in(kind, tmp_path):
+def test_moved_points_keep_the_kind_of_their_file(kind, tmp_path):
     sitk.WriteTransform(sitk.TranslationTransform(3, (1.0, -2.0, 30.0)), tmp_path / "shift.tfm")
     path, moved = tmp_path / NAMES[kind], tmp_path / f"moved_{NAMES[kind]}"
     write_landmarks(INDICES, path, kind)
@@ -131,7 +131,7 @@ def test_moved_points_come_back_as_the_kind_they_came_in(kind, tmp_path):
 
 
 @pytest.mark.parametrize("kind", VOXEL_FORMATS)
-def test_voxels_outside_the_image_and_no_image(kind, oblique_grid, tmp_path):
+def test_voxel_numbers_outside_the_image_or_without_one_are_refused(kind, oblique_grid, tmp_path):
     path = tmp_path / NAMES[kind]
     write_landmarks(oblique_grid.points([[3, 4, 5], [3, 4, 47]]), path, kind, oblique_grid)
     with pytest.raises(InputError, match=r"landmark 2 at .*expected voxel numbers in an image of \(60, 52, 47\) voxels"):
@@ -160,7 +160,7 @@ def test_voxels_outside_the_image_and_no_image(kind, oblique_grid, tmp_path):
         ("a.txt", "point\n", "found no points"),
     ],
 )
-def test_what_is_refused(name, text, reason, tmp_path):
+def test_damaged_landmark_files_are_refused(name, text, reason, tmp_path):
     (tmp_path / name).write_text(text, encoding="utf-8")
     with pytest.raises(InputError, match=reason) as caught:
         read_landmarks(tmp_path / name, Grid((9, 9, 9), (1.0, 1.0, 1.0)))
@@ -191,7 +191,7 @@ def test_other_text_is_refused_as_landmarks(text, reason, tmp_path):
         read_landmarks(tmp_path / "points.txt")
 
 
-def test_landmarks_of_a_pair_are_equally_many(tmp_path):
+def test_landmarks_of_a_pair_have_equal_numbers(tmp_path):
     write_landmarks(np.zeros((3, 3)), tmp_path / "fixed.txt")
     write_landmarks(np.zeros((4, 3)), tmp_path / "moving.txt")
     with pytest.raises(InputError, match=r"moving\.txt: found 4 landmarks, expected 3"):

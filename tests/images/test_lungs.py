@@ -1,4 +1,4 @@
-"""Lung segmentation: a synthetic thorax with everything that could be mistaken for lung, its crops, and real scans."""
+"""Lung segmentation: a synthetic thorax with everything that may be mistaken for lung, its crops, and real scans."""
 
 from pathlib import Path
 
@@ -52,25 +52,25 @@ def thorax() -> tuple[sitk.Image, sitk.Image]:
     return GRID.image(ct), GRID.image(lungs.astype(np.uint8))
 
 
-def dice(one: sitk.Image, other: sitk.Image) -> float:
-    a, b = (sitk.GetArrayViewFromImage(mask) > 0 for mask in (one, other))
-    return 2 * np.count_nonzero(a & b) / (np.count_nonzero(a) + np.count_nonzero(b))
+def dice(mask: sitk.Image, reference: sitk.Image) -> float:
+    inside, expected = (sitk.GetArrayViewFromImage(image) > 0 for image in (mask, reference))
+    return 2 * np.count_nonzero(inside & expected) / (np.count_nonzero(inside) + np.count_nonzero(expected))
 
 
 def test_finds_the_lungs_and_nothing_else(thorax):
     ct, lungs = thorax
-    found = segment_lungs(ct, "thorax")
-    assert found.GetPixelID() == sitk.sitkUInt8
-    assert Grid.of(found) == GRID
-    assert set(np.unique(sitk.GetArrayViewFromImage(found))) == {0, 1}
-    assert dice(found, lungs) > 0.96
+    mask = segment_lungs(ct, "thorax")
+    assert mask.GetPixelID() == sitk.sitkUInt8
+    assert Grid.of(mask) == GRID
+    assert set(np.unique(sitk.GetArrayViewFromImage(mask))) == {0, 1}
+    assert dice(mask, lungs) > 0.96
     x, y, z = coordinates()
-    mask = sitk.GetArrayViewFromImage(found) > 0
-    assert not mask[(x**2 + y**2 < 81) & (z > 30)].any(), "trachea"
-    assert not mask[ellipsoid((60, -60, -115), (35, 25, 15)) & ~(sitk.GetArrayViewFromImage(lungs) > 0)].any(), "stomach"
-    assert not mask[y > 110].any(), "table"
-    inside = ndimage.binary_erosion(sitk.GetArrayViewFromImage(lungs) > 0, iterations=3)
-    assert mask[inside].mean() > 0.999, "vessels"
+    inside = sitk.GetArrayViewFromImage(mask) > 0
+    assert not inside[(x**2 + y**2 < 81) & (z > 30)].any(), "trachea"
+    assert not inside[ellipsoid((60, -60, -115), (35, 25, 15)) & ~(sitk.GetArrayViewFromImage(lungs) > 0)].any(), "stomach"
+    assert not inside[y > 110].any(), "table"
+    core = ndimage.binary_erosion(sitk.GetArrayViewFromImage(lungs) > 0, iterations=3)
+    assert inside[core].mean() > 0.999, "vessels"
 
 
 @pytest.mark.parametrize(
@@ -90,21 +90,21 @@ def test_cropped_images(thorax, crop, least):
 
 def test_part_of_the_other_lung_at_a_lateral_border_is_left_out(thorax):
     ct, lungs = (image[:75] for image in thorax)
-    found = sitk.GetArrayViewFromImage(segment_lungs(ct, "crop"))
+    mask = sitk.GetArrayViewFromImage(segment_lungs(ct, "crop"))
     right = sitk.GetArrayFromImage(lungs)
     assert right[:, :, 66:].any()
     right[:, :, 62:] = 0
-    assert not found[:, :, 66:].any()
-    assert dice(Grid.of(ct).image(found.copy()), Grid.of(ct).image(right)) > 0.95
+    assert not mask[:, :, 66:].any()
+    assert dice(Grid.of(ct).image(mask.copy()), Grid.of(ct).image(right)) > 0.95
 
 
 @pytest.mark.parametrize("orientation", ["RAI", "ASR"])
 def test_orientation_does_not_matter(thorax, orientation):
     ct, lungs = thorax
     turned = sitk.DICOMOrient(ct, orientation)
-    found = segment_lungs(turned, orientation)
-    assert Grid.of(found) == Grid.of(turned)
-    assert dice(sitk.DICOMOrient(found, "LPS"), lungs) > 0.96
+    mask = segment_lungs(turned, orientation)
+    assert Grid.of(mask) == Grid.of(turned)
+    assert dice(sitk.DICOMOrient(mask, "LPS"), lungs) > 0.96
 
 
 def test_oblique_direction_keeps_the_grid(thorax):
@@ -112,9 +112,9 @@ def test_oblique_direction_keeps_the_grid(thorax):
     turn = sitk.Euler3DTransform((0, 0, 0), 0.2, -0.1, 0.3).GetMatrix()
     oblique.SetDirection(turn)
     lungs.SetDirection(turn)
-    found = segment_lungs(oblique, "oblique")
-    assert Grid.of(found) == Grid.of(oblique)
-    assert dice(found, lungs) > 0.95
+    mask = segment_lungs(oblique, "oblique")
+    assert Grid.of(mask) == Grid.of(oblique)
+    assert dice(mask, lungs) > 0.95
 
 
 def test_a_thorax_of_half_the_size(thorax):
@@ -131,8 +131,8 @@ def test_no_lung_in_soft_tissue_mri_or_air():
         "mri": (random.integers(0, 1500, GRID.shape), "nothing below -400 HU"),
         "air": (np.maximum(random.normal(-1000, 15, GRID.shape), -1024), "no lungs"),
     }
-    for name, (values, found) in cases.items():
-        with pytest.raises(InputError, match=f"^{name}.nii.gz: found .*{found}.* expected lungs of 0.3 to 12 litres"):
+    for name, (values, reason) in cases.items():
+        with pytest.raises(InputError, match=f"^{name}.nii.gz: found .*{reason}.* expected lungs of 0.3 to 12 litres"):
             segment_lungs(GRID.image(values.astype(np.int16)), f"{name}.nii.gz")
 
 

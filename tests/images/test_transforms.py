@@ -1,4 +1,4 @@
-"""Transforms beyond what the known shifts prove: the Jacobian determinant, and files that are none."""
+"""Transforms, beyond the known shifts: the Jacobian determinant, extended fields, and files that are no transforms."""
 
 import numpy as np
 import pytest
@@ -49,29 +49,29 @@ def field(grid: Grid, rng: np.random.Generator) -> sitk.DisplacementFieldTransfo
 @pytest.mark.parametrize("kind", [bspline, field])
 def test_a_transform_found_on_a_part_is_continued_in_the_whole(kind, oblique_grid, rng):
     part = Grid((20, 18, 16), oblique_grid.spacing, tuple(oblique_grid.points((22, 20, 15)).tolist()), oblique_grid.direction)
-    # As elastix composes: what was found follows an affine transform, in whose space its nodes are.
+    # As elastix composes: its result follows an affine transform, so its nodes are in the space after that.
     affine = sitk.AffineTransform(3)
     affine.SetMatrix((1.1, 0.1, 0, 0, 0.9, 0, 0.05, 0, 1))
     affine.SetTranslation((30.0, -20.0, 5.0))
-    there = Grid(part.size, part.spacing, tuple(transform_points(affine, [part.origin])[0].tolist()), part.direction)
-    found = compose(kind(there, rng), affine)
-    covered = cover(found, oblique_grid)
+    moved_part = Grid(part.size, part.spacing, tuple(transform_points(affine, [part.origin])[0].tolist()), part.direction)
+    transform = compose(kind(moved_part, rng), affine)
+    covered = cover(transform, oblique_grid)
 
     inside = part.points(rng.uniform(0.25, 0.75, (200, 3)) * np.array(part.size))
-    np.testing.assert_allclose(transform_points(covered, inside), transform_points(found, inside), atol=1e-9)
+    np.testing.assert_allclose(transform_points(covered, inside), transform_points(transform, inside), atol=1e-9)
     corners = oblique_grid.corners()
     moved = transform_points(covered, corners) - transform_points(affine, corners)
-    np.testing.assert_array_equal(transform_points(found, corners), transform_points(affine, corners))
+    np.testing.assert_array_equal(transform_points(transform, corners), transform_points(affine, corners))
     assert np.linalg.norm(moved, axis=1).min() > 0.01
-    # Nowhere a jump: along a line through the whole image, the displacement changes as slowly as it does inside.
+    # No jumps: along a line through the whole image, the displacement changes as slowly as it does inside.
     line = oblique_grid.points(np.linspace((0, 26, 23), (59, 26, 23), 2000))
     step = np.abs(np.diff(transform_points(covered, line) - transform_points(affine, line), axis=0)).max()
-    assert step < 0.5 < np.abs(np.diff(transform_points(found, line) - transform_points(affine, line), axis=0)).max()
+    assert step < 0.5 < np.abs(np.diff(transform_points(transform, line) - transform_points(affine, line), axis=0)).max()
 
 
 @pytest.mark.parametrize("kind", [bspline, field])
 def test_what_covers_the_image_stays_as_it_is(kind, oblique_grid, rng):
-    found = compose(kind(oblique_grid, rng), sitk.TranslationTransform(3))
-    part, same = (transform.GetNthTransform(0) for transform in (found, cover(found, oblique_grid)))
+    composite = compose(kind(oblique_grid, rng), sitk.TranslationTransform(3))
+    part, same = (transform.GetNthTransform(0) for transform in (composite, cover(composite, oblique_grid)))
     assert same.GetFixedParameters() == part.GetFixedParameters()
     assert same.GetParameters() == part.GetParameters()

@@ -1,4 +1,4 @@
-"""Images and grids: geometry, reading, resampling, and one clear line for what cannot be read."""
+"""Images and grids: geometry, reading, resampling, and one clear line for a file that cannot be read."""
 
 import numpy as np
 import pytest
@@ -19,7 +19,7 @@ def test_points_and_indices_are_those_of_itk(oblique_grid):
     assert Grid.of(image) == oblique_grid
 
 
-def test_displacements_turn_with_the_grid(oblique_grid):
+def test_displacements_rotate_with_the_grid(oblique_grid):
     one_voxel = oblique_grid.points(np.array([1, 0, 0])) - oblique_grid.points(np.array([0, 0, 0]))
     np.testing.assert_allclose(oblique_grid.to_physical(np.array([2.0, 0, 0])), one_voxel)
     np.testing.assert_allclose(oblique_grid.to_voxels(one_voxel), [1, 0, 0], atol=1e-12)
@@ -39,7 +39,7 @@ def test_an_array_of_another_shape_is_refused():
         ANISOTROPIC.image(np.zeros((36, 40, 16)))
 
 
-def test_resampling_keeps_a_smooth_image_where_it_is():
+def test_resampling_does_not_move_a_smooth_image():
     x, y, z = np.moveaxis(ANISOTROPIC.points(np.stack(np.meshgrid(*map(np.arange, (40, 36, 16)), indexing="ij"), -1)), -1, 0)
     wave = (-500 + 200 * np.sin(x / 5) + 100 * np.cos(y / 6) + 5 * (z + 130) / 2).transpose(2, 1, 0)
     grid = ANISOTROPIC.isotropic(1.0)
@@ -107,8 +107,8 @@ def test_masks_are_checked_against_their_image(tmp_path):
     write_image(ANISOTROPIC.image(inside), tmp_path / "mask.mha")
     assert sitk.GetArrayFromImage(read_mask(tmp_path / "mask.mha", ANISOTROPIC)).max() == 1
     flipped = Grid(ANISOTROPIC.size, ANISOTROPIC.spacing, ANISOTROPIC.origin, (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0))
-    for other in (ANISOTROPIC.isotropic(1.0), flipped):
+    for grid in (ANISOTROPIC.isotropic(1.0), flipped):
         with pytest.raises(
             InputError, match=r"mask\.mha: found a mask with the (size|origin|direction) .*, expected .* as in its image"
         ):
-            read_mask(tmp_path / "mask.mha", other)
+            read_mask(tmp_path / "mask.mha", grid)

@@ -32,7 +32,7 @@ def draw(frequency, grid=GRID, seed=0):
 
 
 @pytest.mark.parametrize("frequency", SETTINGS)
-def test_each_component_reaches_what_its_random_vectors_reach(frequency):
+def test_each_component_has_the_extremes_of_its_random_vectors(frequency):
     dvf = draw(frequency)
     field = dvf.on_grid()
     assert field.shape == (80, 60, 70, 3)
@@ -74,7 +74,7 @@ def test_the_field_is_as_smooth_as_its_gaussian():
 
 
 @pytest.mark.parametrize("frequency", SETTINGS)
-def test_the_fast_field_is_that_of_full_resolution_smoothing(frequency):
+def test_the_fast_field_equals_smoothing_at_full_resolution(frequency):
     dvf = draw(frequency)
     positions = np.round(dvf.field.points.numpy() / 2).astype(int)
     impulses = np.zeros((*GRID.shape, 3))
@@ -89,7 +89,7 @@ def test_the_fast_field_is_that_of_full_resolution_smoothing(frequency):
     assert np.abs(scale * (fast - weight * smoothed)).max() < 0.01
 
 
-def test_what_is_stored_gives_the_full_field_anywhere(tmp_path, oblique_grid, rng):
+def test_a_stored_field_gives_its_displacements_everywhere(tmp_path, oblique_grid, rng):
     dvf = random_dvf(oblique_grid, **SETTINGS["high"], border=33, rng=rng)
     dvf.save(tmp_path / "dvf.npz")
     assert (tmp_path / "dvf.npz").stat().st_size < 20_000
@@ -99,7 +99,7 @@ def test_what_is_stored_gives_the_full_field_anywhere(tmp_path, oblique_grid, rn
     np.testing.assert_allclose(stored.at(index), dvf.on_grid()[index[:, 2], index[:, 1], index[:, 0]], atol=0.01)
 
 
-def test_a_field_depends_on_the_seed_and_on_nothing_else():
+def test_a_field_depends_only_on_the_seed():
     assert np.array_equal(draw("medium", seed=4).on_grid(), draw("medium", seed=4).on_grid())
     assert not np.array_equal(draw("medium", seed=4).on_grid(), draw("medium", seed=5).on_grid())
 
@@ -127,22 +127,22 @@ def test_the_fixed_image_is_the_moving_one_under_the_field(oblique_grid, rng):
     fixed = deform(moving, dvf, noise_sd=0, rng=rng)
     index = rng.integers(8, np.array(oblique_grid.size) - 8, (200, 3))
     points = oblique_grid.points(index)
-    there = points + dvf.at(index)
-    np.testing.assert_allclose(transform_points(field_transform(dvf.on_grid(), oblique_grid), points), there, atol=0.01)
+    moved = points + dvf.at(index)
+    np.testing.assert_allclose(transform_points(field_transform(dvf.on_grid(), oblique_grid), points), moved, atol=0.01)
     values = [fixed.GetPixel(*voxel) for voxel in index.tolist()]
-    continuous = oblique_grid.indices(there)
+    continuous = oblique_grid.indices(moved)
     inside = ((continuous > 0) & (continuous < np.array(oblique_grid.size) - 1)).all(axis=1)
     expected = [
-        moving.EvaluateAtPhysicalPoint(point, sitk.sitkBSpline) if ok else 0
-        for point, ok in zip(there.tolist(), inside, strict=True)
+        moving.EvaluateAtPhysicalPoint(point, sitk.sitkBSpline) if is_inside else 0
+        for point, is_inside in zip(moved.tolist(), inside, strict=True)
     ]
     assert inside.sum() > 100
     np.testing.assert_allclose(np.array(values)[inside], np.array(expected)[inside], atol=1)
 
 
 @pytest.mark.parametrize("slab", [1000, 2**22])
-def test_the_fast_image_is_that_of_full_resolution_resampling(slab, oblique_grid, rng, monkeypatch):
-    """Within 1 HU before noise, wherever the source is inside the moving image, and only in the part asked for."""
+def test_the_fast_image_equals_resampling_at_full_resolution(slab, oblique_grid, rng, monkeypatch):
+    """Within 1 HU before noise, wherever the source is inside the moving image, and only in the requested part."""
     monkeypatch.setattr(random_fields, "SLAB_VOXELS", slab)
     moving = sitk.Cast(oblique_grid.image(rng.normal(-500, 300, oblique_grid.shape).astype(np.float32)), sitk.sitkInt16)
     dvf = random_dvf(oblique_grid, **SETTINGS["high"], border=33, rng=rng)
@@ -155,7 +155,7 @@ def test_the_fast_image_is_that_of_full_resolution_resampling(slab, oblique_grid
     compared = np.zeros(fast.shape, bool)
     compared[box] = ((source > 0) & (source < np.array(oblique_grid.size) - 1)).all(axis=-1)[box]
     assert compared.sum() > 60_000
-    # Half a HU by rounding to int16, half for the rest.
+    # Half an HU for rounding to int16, half for the rest.
     assert np.abs(fast - direct)[compared].max() < 1
     outside = np.ones(fast.shape, bool)
     outside[box] = False
@@ -186,7 +186,7 @@ def test_an_image_without_room_for_a_patch_is_named():
         require_room(image, "case_1", 54)
 
 
-def test_noise_has_the_standard_deviation_asked_for(rng):
+def test_noise_has_the_requested_standard_deviation(rng):
     flat = GRID.image(np.full(GRID.shape, -800, np.int16))
     noisy = sitk.GetArrayFromImage(deform(flat, draw("low"), noise_sd=5, rng=rng))
     assert noisy.std() == pytest.approx(5, rel=0.02)

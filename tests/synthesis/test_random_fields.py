@@ -1,4 +1,4 @@
-"""Fields and warps as tensors: the same values as SimpleITK's."""
+"""Random fields and warps as tensors: the same values as SimpleITK's."""
 
 import numpy as np
 import pytest
@@ -38,7 +38,7 @@ def test_a_warped_volume_is_that_of_simpleitk(slab, field, rng, monkeypatch):
     assert np.abs(warped - expected)[inside].max() < 0.1
 
 
-def test_splines_go_through_the_values_of_the_voxels(rng):
+def test_splines_interpolate_the_voxels(rng):
     volume = torch.from_numpy(rng.normal(0, 300, (9, 8, 7)))
     z, y, x = (along.float() for along in torch.meshgrid(*(torch.arange(count) for count in volume.shape), indexing="ij"))
     torch.testing.assert_close(interpolate(spline_coefficients(volume), x, y, z), volume.float(), atol=0.02, rtol=0)
@@ -62,7 +62,7 @@ def test_the_determinant_is_that_of_the_field(field):
     assert determinant.min() > 0.1
 
 
-def test_values_anywhere_are_those_on_the_lattice(field, rng):
+def test_displacements_at_points_are_those_on_the_lattice(field, rng):
     index = rng.integers(0, GRID.size, (50, 3))
-    anywhere = field.at(torch.from_numpy(index * GRID.spacing)).numpy()
-    np.testing.assert_allclose(anywhere, on_grid(field)[tuple(index.T[::-1])], atol=1e-4)
+    displacements = field.at(torch.from_numpy(index * GRID.spacing)).numpy()
+    np.testing.assert_allclose(displacements, on_grid(field)[tuple(index.T[::-1])], atol=1e-4)

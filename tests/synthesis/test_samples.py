@@ -1,4 +1,4 @@
-"""Patch geometry: what the sampler cuts, and that a block is the patches of its points."""
+"""Patch geometry: which windows are cut, and that the outputs of a block equal the patches at its points."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def random_ct(rng, shape=(21, 18, 23)):
 
 
 def randomized(variant):
-    """A network whose batch normalization does something: statistics and weights away from 0 and 1."""
+    """A network whose batch normalization changes values: statistics and weights away from 0 and 1."""
     network = RegNet(variant)
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm3d):

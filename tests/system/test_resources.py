@@ -1,4 +1,4 @@
-"""What is no Python comes along: an installed package finds its schemas, parameter files and weights as the repository does."""
+"""Files other than Python: an installed package finds its schemas, parameter files and weights, as the repository does."""
 
 import shutil
 import subprocess
@@ -19,7 +19,7 @@ BUILD = "import sys; from setuptools import build_meta; build_meta.build_wheel(s
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """A folder with the package as `pip install` leaves it, built from a copy in which weights have been released."""
+    """A folder with the package as `pip install` leaves it, built from a copy of the repository with released weights."""
     source, wheels, target = (tmp_path_factory.mktemp(name) for name in ("source", "wheels", "target"))
     for name in ("pyproject.toml", "requirements.in", "README.md", "LICENSE"):
         shutil.copy(REPOSITORY / name, source)
@@ -34,7 +34,7 @@ def installed(tmp_path_factory):
     return target
 
 
-def test_folders_are_those_that_are_installed():
+def test_the_shipped_folders_are_installed():
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
     data = {name: folder for name, folder in settings["package-dir"].items() if name != "regnet"}
     assert data == {f"regnet.data.{name}": folder for name, folder in FOLDERS.items()}
