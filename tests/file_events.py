@@ -1,4 +1,4 @@
-"""Which files appear in folders by being moved there, and which are made in place. Linux only."""
+"""Which files are moved into folders, and which are made in place. Linux only."""
 
 import ctypes
 import os
@@ -10,17 +10,17 @@ MOVED_IN, MADE = 0x80, 0x100
 
 
 class FileEvents:
-    """What happens to the files of some folders from now on, by inotify.
+    """Watches the files of some folders with inotify.
 
     Parameters
     ----------
     folders
-        They are there. What is in folders below them is not seen.
+        Existing folders; their subfolders are not watched.
 
     Attributes
     ----------
     moved, made
-        Files that were moved into place and files that were made under the name they have, so far as `read` has seen.
+        Files that were moved into place, and files that were made under their own name, until the last `read`.
     """
 
     def __init__(self, folders: Iterable[Path]) -> None:
@@ -35,7 +35,7 @@ class FileEvents:
         self.made: set[Path] = set()
 
     def read(self) -> None:
-        """Take in what has happened."""
+        """Collect the events since the last call."""
         while True:
             try:
                 events = os.read(self._descriptor, 2**20)
@@ -48,5 +48,5 @@ class FileEvents:
                     (self.moved if mask & MOVED_IN else self.made).add(self._folders[watch] / os.fsdecode(name))
 
     def close(self) -> None:
-        """Look no longer."""
+        """Stop watching."""
         os.close(self._descriptor)

@@ -1,4 +1,4 @@
-"""Cohorts for tests: tables as a user writes them, and subjects without files."""
+"""Cohorts for tests: tables as a user writes them, and cohorts without files."""
 
 import pandas as pd
 
@@ -26,11 +26,11 @@ def write_tables(folder, images=IMAGES, pairs=PAIRS):
 
 
 CHAPTER_MM3 = 446 * 0.781 * 315 * 0.781 * 129 * 2.5
-"""Of an image of the chapter's cohort."""
+"""Volume of an image of the chapter's cohort."""
 
 
 def cohort_of(tested, trained=1, validated=1):
-    """Subjects of each split with two images each."""
+    """A cohort with these numbers of subjects in the splits, each subject with two images."""
     counts = {"train": trained, "validation": validated, "test": tested}
     subjects = [f"{split}{number}" for split, count in counts.items() for number in range(count)]
     names = [f"{subject}_{scan}" for subject in subjects for scan in "ab"]

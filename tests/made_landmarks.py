@@ -1,4 +1,4 @@
-"""Transforms and landmarks whose errors are known, for tests of tables and figures."""
+"""Transforms and landmarks with known errors, for tests of tables and figures."""
 
 import numpy as np
 import SimpleITK as sitk
@@ -22,7 +22,7 @@ def scaling(x, y, z):
 
 
 def landmarks(initial, residual, pairs=("p1",)):
-    """Landmarks on a line, `initial` mm off after affine and `residual` mm after the method ``net``, in each of the pairs."""
+    """Landmarks on a line in each pair, with errors of `initial` mm after affine and `residual` mm after the method ``net``."""
     moving = np.array([[distance, 0, 0] for distance in initial], float)
     frames = []
     for pair_name in pairs:

@@ -1,4 +1,4 @@
-"""The rooms of the package: imports point downwards, and what has to start quickly imports nothing heavy."""
+"""The rooms of the package: imports point downwards, and modules that must start quickly import nothing heavy."""
 
 import ast
 import subprocess
@@ -22,13 +22,13 @@ FLOORS = [
     {"register_scans"},
     {"cli"},
 ]
-"""The rooms from the lowest to the highest: a module imports those of its own room and of lower floors."""
+"""The rooms from the lowest to the highest: a module imports from its own room and from lower floors."""
 
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 
 
 def imports(path):
-    """The modules of the package that a file imports, in functions too, as parts below ``regnet``."""
+    """The modules of the package that a file imports, in functions too: the parts of their names below ``regnet``."""
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == "regnet":
             below = node.module.split(".")[1:]
@@ -51,8 +51,8 @@ def test_no_import_points_upwards():
         f"{path.relative_to(PACKAGE)} imports {'.'.join(parts)}"
         for path in modules()
         for parts in imports(path)
-        for here in [path.relative_to(PACKAGE).parts[0].removesuffix(".py")]
-        if parts[0] != here and FLOOR[parts[0]] >= FLOOR[here]
+        for room in [path.relative_to(PACKAGE).parts[0].removesuffix(".py")]
+        if parts[0] != room and FLOOR[parts[0]] >= FLOOR[room]
     ]
     assert upwards == []
 
@@ -69,7 +69,7 @@ def test_no_imports_in_a_circle():
 
 
 def loaded(module, heavy):
-    """Which of the packages `heavy` are loaded when a module of the package is imported in a process of its own."""
+    """Which of the packages `heavy` a new process loads when it imports a module of this package."""
     code = f"import sys, regnet.{module}; print([name for name in {heavy} if name in sys.modules])"
     process = subprocess.run(
         [sys.executable, "-c", code], env={"PYTHONPATH": str(SCRIPTS)}, capture_output=True, encoding="utf-8"

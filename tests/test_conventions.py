@@ -1,9 +1,9 @@
-"""Seeds."""
+"""Seeds of jobs."""
 
 from regnet.conventions import job_seed
 
 
-def test_a_job_seed_is_a_fact_of_its_name():
+def test_a_job_seed_depends_on_the_seed_and_the_name():
     seeds = {
         job_seed(2017, "train", "regnet"),
         job_seed(2018, "train", "regnet"),

@@ -1,4 +1,4 @@
-"""A full disk, files cut off, too little memory, a killed Snakemake: one line, and nothing half-written."""
+"""A full disk, truncated files, too little memory, a killed Snakemake: one line, and nothing half-written."""
 
 import contextlib
 import os
@@ -90,12 +90,12 @@ READERS = {
     "benchmark.tsv": read_benchmark,
 }
 
-WRITERS_OF_READ = WRITERS | {"table.csv": WRITERS["errors.csv"], "benchmark.tsv": write_numbers}
+WRITERS_OF_READ_FILES = WRITERS | {"table.csv": WRITERS["errors.csv"], "benchmark.tsv": write_numbers}
 
 
 @contextlib.contextmanager
 def no_room_beyond(size):
-    """Files cannot grow beyond a size, as on a disk that is full."""
+    """Files cannot grow beyond `size` bytes, as on a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     try:
@@ -105,7 +105,7 @@ def no_room_beyond(size):
 
 
 @pytest.mark.parametrize("name", WRITERS)
-def test_without_room_a_writer_names_its_file_and_leaves_nothing(name, tmp_path):
+def test_on_a_full_disk_a_writer_names_its_file_and_leaves_nothing(name, tmp_path):
     path = tmp_path / name
     for share in (0.0, 0.6, 0.999):
         path.unlink(missing_ok=True)
@@ -120,13 +120,13 @@ def test_without_room_a_writer_names_its_file_and_leaves_nothing(name, tmp_path)
 
 
 @pytest.mark.parametrize("name", READERS)
-def test_a_file_that_is_cut_off_is_named(name, tmp_path, rng):
+def test_a_truncated_file_is_named(name, tmp_path, rng):
     path = tmp_path / name
-    WRITERS_OF_READ[name](path)
+    WRITERS_OF_READ_FILES[name](path)
     READERS[name](path)
     content = path.read_bytes()
     if name == "landmarks.txt":
-        # Landmarks of users need no line end after the last number: of what is cut off within it nobody can tell.
+        # Users' landmark files may lack the last line end: a cut within the last number goes unnoticed.
         content = content[: content.rindex(b" ") + 1]
     ends = [end for end in (0, 1, *rng.integers(2, len(content), 10), len(content) - 1) if content[end - 1 : end] != b"\n"]
     for end in ends:
@@ -136,16 +136,16 @@ def test_a_file_that_is_cut_off_is_named(name, tmp_path, rng):
         assert str(error.value).startswith(f"{path}: "), end
 
 
-def test_what_killed_processes_left_goes_with_the_next_writing(tmp_path):
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    names = [f".partial-{gone.pid}-a.csv", f".partial-{os.getppid()}-a.csv", f".partial-{gone.pid}-b.csv"]
+def test_the_next_writer_removes_what_killed_processes_left(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    names = [f".partial-{ended.pid}-a.csv", f".partial-{os.getppid()}-a.csv", f".partial-{ended.pid}-b.csv"]
     for name in names:
         (tmp_path / name).touch()
     with whole_file(tmp_path / "a.csv") as partial:
         partial.touch()
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", *names[1:]}
-    (tmp_path / f".partial-{gone.pid}-out").mkdir()
+    (tmp_path / f".partial-{ended.pid}-out").mkdir()
     with whole_folder(tmp_path / "out", ()):
         pass
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "out", *names[1:]}
@@ -168,7 +168,7 @@ def job(body, log="job.log"):
         ("raise KeyboardInterrupt", "job.log: the job was interrupted"),
     ],
 )
-def test_what_is_no_fault_of_the_program_is_one_line(body, line, tmp_path):
+def test_an_error_of_the_machine_or_the_user_is_one_line(body, line, tmp_path):
     process = subprocess.run(job(body), cwd=tmp_path, env={"PYTHONPATH": str(PACKAGE)}, capture_output=True, encoding="utf-8")
     assert process.returncode == 1
     assert process.stderr.startswith(f"error: {line}")
@@ -184,7 +184,7 @@ def test_a_log_that_cannot_be_opened_is_named(tmp_path):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_full_disk_of_logs_does_no_harm(tmp_path):
+def test_a_full_disk_for_logs_does_not_stop_the_job(tmp_path):
     body = "import logging; print('text'); logging.info('more'); open('done', 'w', encoding='utf-8').close()"
     process = subprocess.run(job(body, "/dev/full"), cwd=tmp_path, env={"PYTHONPATH": str(PACKAGE)}, capture_output=True)
     assert process.returncode == 0

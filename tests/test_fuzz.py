@@ -1,4 +1,4 @@
-"""Files at random: every reader gives data, or our error in one line, and nothing else."""
+"""Random files: every reader returns data or raises our error in one line, and nothing else."""
 
 import json
 import string
@@ -45,7 +45,7 @@ CELLS = st.one_of(
 ROWS = st.lists(st.tuples(st.lists(CELLS, max_size=5), st.sampled_from([" ", ",", "\t", ";"])), max_size=6).map(
     lambda rows: "\n".join(separator.join(cells) for cells, separator in rows)
 )
-"""Texts that are nearly tables."""
+"""Texts that are almost tables."""
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.floats() | st.text(max_size=5) | st.sampled_from(["LPS", "RAS"]),
@@ -62,7 +62,7 @@ NAMES = sorted({"points.txt", "points.json", *(f"points{suffix}" for suffix in S
 
 
 def data_or_our_error(read, *arguments):
-    """The data, or None where our error was raised, in lines that name something."""
+    """The data, or None if our error was raised; checks that no line of the error is blank or unprintable."""
     try:
         return read(*arguments)
     except RegNetError as error:
@@ -97,7 +97,7 @@ def test_markups(content, tmp_path):
     system=st.sampled_from(["LPS", "RAS"]),
     indices=st.lists(st.tuples(*(st.floats(0, side - 1) for side in GRID.size)), min_size=1, max_size=5),
 )
-def test_what_is_written_is_read_again(kind, system, indices, tmp_path):
+def test_written_landmarks_are_read_back(kind, system, indices, tmp_path):
     points = GRID.points(indices)
     text = format_landmarks(points, kind, GRID, system if kind in SLICER_FORMATS else "LPS")
     path = tmp_path / f"points{SUFFIXES.get(kind, '.txt')}"
@@ -112,7 +112,7 @@ def test_what_is_written_is_read_again(kind, system, indices, tmp_path):
     inserted=st.text(alphabet=string.printable, max_size=5),
 )
 def test_damaged_landmarks(kind, place, length, inserted, tmp_path):
-    """Files that were right, with some characters in place of others."""
+    """Valid files in which some characters are replaced."""
     text = format_landmarks(GRID.points([[1, 2, 3], [4, 5, 6], [29, 19, 9]]), kind, GRID)
     path = tmp_path / f"points{SUFFIXES.get(kind, '.txt')}"
     path.write_text(text[:place] + inserted + text[place + length :], encoding="utf-8", newline="")
@@ -166,7 +166,7 @@ def places(config, prefix=()):
 
 
 def changed(config, place, value):
-    """The config with another value in one place."""
+    """The config with another value at one key."""
     key, *rest = place
     return {**config, key: changed(config[key], rest, value) if rest else value}
 
@@ -178,7 +178,7 @@ def test_configs(place, value):
 
 @pytest.fixture(scope="module")
 def image_files(tmp_path_factory):
-    """The bytes of a small image in the formats of the field, and the length of their headers."""
+    """The bytes of a small image in the usual formats, and the lengths of the headers."""
     folder, image = tmp_path_factory.mktemp("images"), GRID.image(np.arange(6000, dtype=np.int16).reshape(GRID.shape) - 1000)
     files = {}
     for suffix, header in ((".nii", 352), (".nii.gz", 60), (".mha", 380), (".nrrd", 320), (".dcm", 400)):
@@ -196,7 +196,7 @@ def image_files(tmp_path_factory):
     end=st.floats(0.01, 4),
 )
 def test_image_headers(suffix, place, bits, end, image_files, tmp_path):
-    """Some bytes of a header are others, and some files end too soon."""
+    """Some bytes of a header are changed, and some files end too soon."""
     data, header = image_files[suffix]
     start = int(place * header)
     data = data[:start] + bits + data[start + len(bits) :]
@@ -208,7 +208,7 @@ def test_image_headers(suffix, place, bits, end, image_files, tmp_path):
         assert image is None or np.isfinite(sitk.GetArrayViewFromImage(image).astype(float)).all()
 
 
-def test_the_error_is_ours_where_all_is_random(tmp_path):
+def test_a_file_of_random_bytes_raises_our_error(tmp_path):
     path = tmp_path / "points.txt"
     path.write_bytes(bytes(range(256)))
     with pytest.raises(InputError, match="cannot be read as a landmark file"):
