@@ -375,7 +375,7 @@ MATRIX = {
     "points in voxels": bad(
         text("c1.txt", "index\n1\n1 1 1\n"),
         "{folder}/c1.txt: found voxel numbers (elastix point file, voxel numbers from 0), expected points in mm, as no "
-        "image goes with them here",
+        "image is given",
         command=MOVE % "c1.txt",
     ),
     "points that are not there": bad(
