@@ -1,4 +1,4 @@
-"""Headless Chromium for tests of pages: Debian's, with WebGL in software, so that no GPU is needed."""
+"""Headless Chromium for tests of pages: Debian's, with software WebGL, so that no GPU is needed."""
 
 import base64
 import io
@@ -18,7 +18,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 DRIVER = shutil.which("chromedriver")
 
 needs_chromium = pytest.mark.skipif(
-    not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not there: apt-get install chromium chromium-driver"
+    not (CHROMIUM and DRIVER), reason="chromium and chromedriver are not installed: apt-get install chromium chromium-driver"
 )
 
 ARGUMENTS = [
@@ -34,7 +34,7 @@ ARGUMENTS = [
 
 
 class Page:
-    """A page of a file in Chromium."""
+    """An HTML file, opened in Chromium."""
 
     def __init__(self, driver, path: Path):
         self.driver = driver
@@ -42,7 +42,7 @@ class Page:
         driver.get(path.as_uri())
 
     def run(self, script: str):
-        """The value of a JavaScript expression; waits where it is a promise."""
+        """Evaluate a JavaScript expression; waits if it is a promise."""
         answer = self.driver.execute_async_script(
             f"const done = arguments[0]; (async () => ({script}))().then((value) => done([value]), (e) => done(String(e)));"
         )
@@ -62,20 +62,20 @@ class Page:
             self.run(f"window.dispatchEvent(new KeyboardEvent('keydown', {{key: {json.dumps(key)}, cancelable: true}}))")
 
     def picture(self, selector: str) -> np.ndarray:
-        """What an element looks like, with all that lies over it: ``(rows, columns, 3)``, from 0 to 1."""
+        """Screenshot of an element and everything above it: ``(rows, columns, 3)``, from 0 to 1."""
         return _pixels(self.driver.find_element("css selector", selector).screenshot_as_png)[..., :3]
 
     def canvas(self, selector: str) -> np.ndarray:
-        """What was drawn into a 2D canvas: ``(rows, columns, 4)``, from 0 to 1."""
+        """Content of a 2D canvas: ``(rows, columns, 4)``, from 0 to 1."""
         url = self.run(f"document.querySelector({json.dumps(selector)}).toDataURL()")
         return _pixels(base64.b64decode(url.partition(",")[2]))
 
     def messages(self) -> list[str]:
-        """What was written to the console since the last call, warnings and errors of the browser included."""
+        """Messages in the console since the last call, including warnings and errors of the browser."""
         return [entry["message"] for entry in self.driver.get_log("browser")]
 
     def requests(self) -> list[str]:
-        """What was fetched since the last call, other than the page itself and what is inside it."""
+        """Addresses requested since the last call, except the page itself and data inside it."""
         events = (json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance"))
         addresses = [event["params"]["request"]["url"] for event in events if event["method"] == "Network.requestWillBeSent"]
         return [url for url in addresses if url != self.path.as_uri() and not url.startswith(("data:", "blob:"))]
@@ -83,7 +83,7 @@ class Page:
 
 @contextmanager
 def opened(path: Path, started: Callable[[], object] = lambda: None) -> Iterator[Page]:
-    """A page of a file, closed at the end; `started` is called when the browser is there and the page not yet."""
+    """Open an HTML file, and close the browser at the end; `started` is called before the browser loads the file."""
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
     from selenium.webdriver.chrome.service import Service

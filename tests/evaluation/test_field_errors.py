@@ -1,4 +1,4 @@
-"""Whole fields against transforms whose Jacobian determinant and error are known."""
+"""Measures of whole fields, on transforms whose Jacobian determinant and error are known."""
 
 import numpy as np
 import pytest
@@ -34,7 +34,7 @@ def test_regularity_of_affine_transforms(oblique_grid):
 
 
 def folding():
-    """A field that is 3 mm along x in every second column: slopes of +-1.5 in turn, except at nothing."""
+    """A field along x that alternates between 4 mm and 0 mm, two columns of each."""
     field = np.zeros((*GRID.shape, 3))
     x = np.arange(GRID.size[0])
     field[..., 0] = np.where(x % 4 < 2, 4.0, 0.0)
@@ -43,11 +43,11 @@ def folding():
 
 def test_folded_voxels_are_counted_in_the_lungs_alone():
     table = pair_regularity("p1", {"net": folding()}, lungs()).iloc[0]
-    # Central differences over two columns: +-4 mm per 4 mm in turn, so that half the determinants are 2 and half are 0.
+    # Central differences over two columns alternate between +4 and -4 mm per 4 mm: half the determinants are 2, half are 0.
     assert table["folded"] == 0.5
     assert table["min"] == pytest.approx(0, abs=1e-6)
     assert table["max"] == pytest.approx(2, abs=1e-6)
-    # Of those that do not fold, all are 2.
+    # All determinants of voxels that do not fold are 2.
     assert table["sd_log"] == pytest.approx(0, abs=1e-6)
 
 
@@ -58,7 +58,7 @@ def test_lungs_on_the_border_of_the_image_lack_neighbours_and_are_left_out():
     assert table["min"] == pytest.approx(1.5, rel=1e-4)
 
 
-def test_no_lungs_are_refused():
+def test_a_mask_without_lungs_is_refused():
     mask = np.zeros(GRID.shape, np.uint8)
     mask[0] = 1
     with pytest.raises(InputError, match="p1: the lung mask of the fixed image has no voxel away from its border"):
@@ -74,7 +74,7 @@ def test_field_errors_against_the_truth(tmp_path):
     table = pair_field_errors("p1", {"affine": shift(0, 0, 0), "net": shift(1, 2, -2)}, truth, lungs())
     assert list(table.columns) == list(FIELD_ERROR_COLUMNS)
     affine, net = table.iloc[0], table.iloc[1]
-    # Half of the slices of the lungs, 4 to 7 of 4 to 11, move 4 mm along x.
+    # In half of the slices of the lungs, 4 to 7 of 4 to 11, the truth moves points 4 mm along x.
     expected = np.r_[np.full(256, np.sqrt(24)), np.full(256, 3)]
     assert affine["voxels"] == 512
     assert affine["mean"] == pytest.approx(expected.mean())
@@ -83,7 +83,7 @@ def test_field_errors_against_the_truth(tmp_path):
     assert net[["mean", "p25", "p75", "p95", "max"]].tolist() == pytest.approx([1.5, 0, 3, 3, 3], abs=1e-6)
 
 
-def test_what_is_no_field_is_named(tmp_path):
+def test_a_file_that_is_no_field_is_named(tmp_path):
     with pytest.raises(InputError, match=r"none\.nii\.gz: cannot be read as a DVF"):
         read_field(tmp_path / "none.nii.gz")
     write_image(lungs(), tmp_path / "mask.nii.gz")

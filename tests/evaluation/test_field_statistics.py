@@ -1,4 +1,4 @@
-"""What fields are like: against fields whose displacement, wavelength and determinant are known."""
+"""Statistics of fields whose displacement, wavelength and determinant are known."""
 
 import numpy as np
 import pytest
@@ -20,8 +20,8 @@ def draw(sigma, seed=0):
     return random_dvf(GRID, sigma=sigma, points=60, theta=6, border=33, rng=np.random.default_rng(seed))
 
 
-def of_points(points, vectors, sigma):
-    """A field that is not scaled after smoothing."""
+def field_of_points(points, vectors, sigma):
+    """The field of given points and vectors, without the scaling after the smoothing."""
     scale = torch.ones(3, 2, dtype=torch.float64)
     return SyntheticDVF(RandomField(torch.from_numpy(points), torch.from_numpy(vectors), sigma, scale), GRID)
 
@@ -31,7 +31,7 @@ def fields():
     return [("low", draw(35)), ("low", draw(35, seed=1)), ("high", draw(15))]
 
 
-def test_the_summary_is_that_of_all_voxels_together(fields):
+def test_the_summary_pools_all_voxels_of_a_kind(fields):
     distributions, summary = field_statistics(fields)
     assert list(distributions.columns) == list(DISTRIBUTION_COLUMNS)
     assert list(summary.columns) == list(SUMMARY_COLUMNS)
@@ -60,15 +60,15 @@ def test_the_wavelength_of_a_wave_is_found():
     x, y, z = np.meshgrid(np.arange(-40, 160, 20), np.arange(-20, 140, 10), np.arange(-20, 150, 10), indexing="ij")
     points = np.stack([x, y, z], axis=-1).reshape(-1, 3).astype(float)
     vectors = np.where(points[:, :1] / 20 % 2 == 0, 1.0, -1.0) * [1, 0, 0]
-    lengths, power = wavelengths(of_points(points, vectors, 10.0))
+    lengths, power = wavelengths(field_of_points(points, vectors, 10.0))
     assert power.sum() == pytest.approx(1)
     assert lengths[power.argmax()] == pytest.approx(40, rel=0.1)
-    # The image is three waves long: that is how sharp a line of its spectrum can be.
+    # The image is only three waves long, so the line in its spectrum is this wide.
     assert power[(lengths > 27) & (lengths < 63)].sum() > 0.9
 
 
-def test_what_folds_is_counted():
-    one_point = of_points(np.array([[59.0, 54.0, 63.0]]), np.array([[20.0, 0, 0]]), 8.0)
+def test_folded_voxels_are_counted():
+    one_point = field_of_points(np.array([[59.0, 54.0, 63.0]]), np.array([[20.0, 0, 0]]), 8.0)
     _, summary = field_statistics([("high", one_point)])
     expected = (jacobian_determinant(one_point.on_grid(), GRID) <= 0).mean()
     assert summary["folded"][0] == pytest.approx(expected, rel=0.1)

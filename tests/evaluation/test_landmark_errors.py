@@ -53,7 +53,7 @@ def test_snapped_errors_are_between_voxels_of_the_moving_image():
     # Voxels of 2 x 2 x 5 mm: 2.9 mm is nearest to voxel 1, 7.4 mm to voxel 1 along z.
     assert snapped(shift(2.9, 0, 7.4), (2, 0, 5), VOXELS) == 0
     assert snapped(shift(3.1, 0, 7.6), (2, 0, 5), VOXELS) == pytest.approx(np.hypot(2, 5))
-    # Of a landmark off the centre of its voxel, that voxel counts.
+    # A landmark off the centre of its voxel is rounded to that centre.
     assert snapped(shift(2, 0, 0), (2.9, 0, 0), VOXELS) == 0
 
 
@@ -82,17 +82,17 @@ def test_mismatched_points_are_refused_by_name():
 def test_the_spread_over_seeds_by_hand():
     errors = pair()
     moving = np.array([[8.0, 0, 0], [3.0, 4, 12]])
-    again = [
+    repeats = [
         ("1", "regnet", "p1", sitk.TranslationTransform(3, (8.0, 0, 1))),
         ("2", "regnet", "p1", sitk.TranslationTransform(3, (8.0, 0, 0))),
     ]
-    row = landmark_errors.seed_spread(errors, again).iloc[0]
+    row = landmark_errors.seed_spread(errors, repeats).iloc[0]
     first = (3 + np.linalg.norm([6, -6, -10])) / 2
-    means = [first, *(np.linalg.norm(np.array(transform.GetOffset()) - moving, axis=1).mean() for *_, transform in again)]
+    means = [first, *(np.linalg.norm(np.array(transform.GetOffset()) - moving, axis=1).mean() for *_, transform in repeats)]
     assert (row["method"], row["seeds"], row["tre_mean"]) == ("regnet", 3, pytest.approx(first))
     assert row["tre_mean_mean"] == pytest.approx(np.mean(means))
     assert row["tre_mean_sd"] == pytest.approx(np.std(means, ddof=1))
     assert (row["tre_mean_lowest"], row["tre_mean_highest"]) == pytest.approx((min(means), max(means)))
     assert row["tre_median_highest"] == row["tre_mean_highest"]
-    # Two landmarks have their mean as median, and affine was not registered again.
-    assert list(landmark_errors.seed_spread(errors, again)["method"]) == ["regnet"]
+    # The median of two landmarks is their mean. Affine has no row: it was not repeated.
+    assert list(landmark_errors.seed_spread(errors, repeats)["method"]) == ["regnet"]

@@ -1,4 +1,4 @@
-"""Tables and slices survive being written and read, and broken ones are named."""
+"""Tables and slices survive a round trip through their files, and errors name broken files."""
 
 import numpy as np
 import pytest
@@ -21,17 +21,17 @@ def pair():
 def test_errors_survive_a_round_trip(tmp_path):
     table = pair().assign(pair="007")
     long_tables.write_errors(table, tmp_path / "landmarks.csv")
-    found = long_tables.read_errors(tmp_path / "landmarks.csv", LANDMARK_COLUMNS)
-    assert found["pair"].unique().tolist() == ["007"]
-    assert found["within_capture_range"].dtype == bool
-    np.testing.assert_array_equal(found["error"], table["error"])
+    read = long_tables.read_errors(tmp_path / "landmarks.csv", LANDMARK_COLUMNS)
+    assert read["pair"].unique().tolist() == ["007"]
+    assert read["within_capture_range"].dtype == bool
+    np.testing.assert_array_equal(read["error"], table["error"])
 
 
 def test_a_table_without_rows_survives_a_round_trip(tmp_path):
     long_tables.write_errors(long_tables.collect([], LANDMARK_COLUMNS), tmp_path / "landmarks.csv")
-    found = long_tables.read_errors(tmp_path / "landmarks.csv", LANDMARK_COLUMNS)
-    assert found.empty
-    assert found["within_capture_range"].dtype == bool
+    table = long_tables.read_errors(tmp_path / "landmarks.csv", LANDMARK_COLUMNS)
+    assert table.empty
+    assert table["within_capture_range"].dtype == bool
 
 
 @pytest.mark.parametrize(
@@ -59,7 +59,7 @@ def test_broken_slices_are_named(tmp_path):
         long_tables.read_slices(tmp_path / "slices.npz", ["ct", "low"])
 
 
-def test_what_may_be_unknown_survives_and_nothing_else_may_be(tmp_path):
+def test_only_certain_columns_may_have_missing_numbers(tmp_path):
     path = tmp_path / "runs.csv"
     path.write_text("method,pair,seconds,memory_mb\nNA,nan,1.5,nan\n", encoding="utf-8")
     runs = long_tables.read_errors(path, long_tables.RUN_COLUMNS)
@@ -72,7 +72,7 @@ def test_what_may_be_unknown_survives_and_nothing_else_may_be(tmp_path):
         long_tables.read_errors(path, long_tables.RUN_COLUMNS)
 
 
-def test_benchmarks_give_what_a_job_took(tmp_path):
+def test_benchmark_files_hold_time_and_memory_of_a_job(tmp_path):
     path = tmp_path / "p1.tsv"
     header = "s\th:m:s\tmax_rss\tmax_vms\tcpu_time\n"
     path.write_text(f"{header}12.5\t0:00:12\t512.25\t900\t20.5\n", encoding="utf-8")
@@ -88,7 +88,7 @@ def test_benchmarks_give_what_a_job_took(tmp_path):
             long_tables.read_benchmark(path)
 
 
-def test_tables_keep_names_and_may_lack_numbers(tmp_path):
+def test_a_table_keeps_names_and_may_have_missing_numbers(tmp_path):
     path = tmp_path / "comparison.csv"
     path.write_text("method,n,mean,few\nnan,3,,True\n7,0,1.5,False\n", encoding="utf-8")
     table = long_tables.read_table(path, ["method", "n", "mean", "few"])

@@ -1,4 +1,4 @@
-"""Tests between methods against scipy on differences worked out by hand, and Holm's correction against his example."""
+"""Tests between methods against scipy, and Holm's correction against p values corrected by hand."""
 
 import numpy as np
 import pytest
@@ -45,7 +45,7 @@ def test_pairs_are_tested_by_their_means():
     assert row["p"] >= 0.25
 
 
-def test_the_correction_is_within_an_evaluation_and_a_level():
+def test_the_correction_covers_one_evaluation_and_level():
     tests = paired_tests(three_methods(), [8, 4])
     assert len(tests) == 3 * 2 * 3
     for _, group in tests.groupby(["evaluation", "capture_range", "level"], dropna=False):
@@ -66,7 +66,7 @@ def test_nothing_to_test():
 
 
 def test_holm_by_hand():
-    """Three tests: 0.01 x 3, then 0.02 x 2 = 0.04, then 0.03 x 1, which may not fall below the one before."""
+    """Three tests: 0.01 x 3, then 0.02 x 2 = 0.04, then 0.03 x 1, which may not be smaller than the one before."""
     np.testing.assert_allclose(holm(np.array([0.03, 0.01, 0.02])), [0.04, 0.03, 0.04])
     np.testing.assert_allclose(holm(np.array([0.5, 0.9])), [1, 1])
     assert holm(np.array([])).size == 0

@@ -1,4 +1,4 @@
-"""Summaries against numbers worked out by hand and against draws made one by one."""
+"""Summaries against numbers worked out by hand, and the bootstrap against draws made one by one."""
 
 import numpy as np
 import pandas as pd
@@ -101,12 +101,12 @@ def test_intervals_are_those_of_draws_made_one_by_one():
         means.append(np.concatenate(drawn).mean())
         medians.append(np.median(np.concatenate(drawn)))
     expected = [*np.percentile(means, [2.5, 97.5]), *np.percentile(medians, [2.5, 97.5])]
-    found = summaries.bootstrap_intervals(errors, summaries.drawn_counts(pairs, 4000, rng))
-    assert list(found) == ["mean_low", "mean_high", "median_low", "median_high"]
-    np.testing.assert_allclose(list(found.values()), expected, atol=0.08)
-    # Landmarks alone would give half that width: pairs differ here by more than their landmarks do.
-    alone = summaries.bootstrap_intervals(errors, summaries.drawn_counts(np.repeat("a", 90), 4000, rng))
-    assert found["mean_high"] - found["mean_low"] > 1.5 * (alone["mean_high"] - alone["mean_low"])
+    intervals = summaries.bootstrap_intervals(errors, summaries.drawn_counts(pairs, 4000, rng))
+    assert list(intervals) == ["mean_low", "mean_high", "median_low", "median_high"]
+    np.testing.assert_allclose(list(intervals.values()), expected, atol=0.08)
+    # A bootstrap of landmarks alone has narrower intervals: here the pairs differ more than the landmarks within them.
+    landmarks_alone = summaries.bootstrap_intervals(errors, summaries.drawn_counts(np.repeat("a", 90), 4000, rng))
+    assert intervals["mean_high"] - intervals["mean_low"] > 1.5 * (landmarks_alone["mean_high"] - landmarks_alone["mean_low"])
 
 
 def test_one_landmark_has_no_interval():
@@ -144,8 +144,8 @@ def test_the_order_of_the_rows_does_not_matter():
 
 
 def curve_of(*bins, count=12):
-    """The curve of landmarks that are at the first of each two numbers after affine, and at the second after the method."""
-    initial, residual = zip(*(each for each in bins for _ in range(count)), strict=True)
+    """The curve of `count` landmarks for each (distance after affine, error of the method)."""
+    initial, residual = zip(*(pair_of_errors for pair_of_errors in bins for _ in range(count)), strict=True)
     return summaries.capture_curve(landmarks(initial, residual), [2, 4, 8], **DRAWS)
 
 
@@ -171,17 +171,17 @@ def test_bins_of_the_curve_take_their_lower_edge():
         ([(1, 2.5), (3, 2.6)], (2, False)),
     ],
 )
-def test_a_method_holds_up_to_the_first_bin_that_is_not_accurate(bins, expected):
-    held = summaries.accurate_ranges(curve_of(*bins)).loc["net"]
-    assert (held["held_to"], held["is_least"]) == expected
+def test_the_accurate_range_ends_before_the_first_inaccurate_bin(bins, expected):
+    row = summaries.accurate_ranges(curve_of(*bins)).loc["net"]
+    assert (row["held_to"], row["is_least"]) == expected
 
 
 def test_bins_of_few_landmarks_do_not_count():
     assert summaries.accurate_ranges(curve_of((1, 9), (3, 1), count=9)).empty
 
 
-def test_the_lower_end_of_what_holds_is_that_of_the_interval():
+def test_the_low_accurate_range_is_that_of_the_interval():
     initial = [1] * 12 + [3] * 12
     curve = summaries.capture_curve(landmarks(initial, np.r_[np.ones(12), np.ones(7), np.full(5, 9)]), [2, 4], **DRAWS)
-    held = summaries.accurate_ranges(curve).loc["net"]
-    assert (held["held_to"], held["held_to_low"]) == (4, 2)
+    row = summaries.accurate_ranges(curve).loc["net"]
+    assert (row["held_to"], row["held_to_low"]) == (4, 2)

@@ -1,4 +1,4 @@
-"""The comparison against numbers worked out by hand, and its files against their formats."""
+"""The comparison against numbers worked out by hand, and the formats of its files."""
 
 import re
 
@@ -31,7 +31,7 @@ def field_errors():
     return pd.DataFrame(rows, columns=["method", "pair", "voxels", "mean", "p95"])
 
 
-def held(table):
+def ranges(table):
     return accurate_ranges(capture_curve(table, [2, 4, 8], **DRAWS))
 
 
@@ -41,9 +41,9 @@ def table():
 
 
 def test_costs_by_hand(table):
-    found = costs(runs(), regularity(), field_errors(), held(table))
-    assert list(found.columns) == COST_COLUMNS
-    affine, net = found.loc["affine"], found.loc["net"]
+    by_method = costs(runs(), regularity(), field_errors(), ranges(table))
+    assert list(by_method.columns) == COST_COLUMNS
+    affine, net = by_method.loc["affine"], by_method.loc["net"]
     assert (affine["seconds"], affine["seconds_with_affine"], affine["memory_mb"]) == (20, 20, 700)
     # The median of the sums 14, 28 and 62, not the sum of the medians.
     assert (net["seconds"], net["seconds_with_affine"], net["memory_mb"]) == (4, 28, 900)
@@ -53,26 +53,26 @@ def test_costs_by_hand(table):
 
 
 def test_without_a_truth_there_is_no_field_error(table):
-    assert costs(runs(), regularity(), None, held(table))["field_error_mean"].isna().all()
+    assert costs(runs(), regularity(), None, ranges(table))["field_error_mean"].isna().all()
 
 
 def test_every_row_of_a_method_has_its_costs(table):
-    found = comparison(accuracy(table, [8, 4], **DRAWS), costs(runs(), regularity(), field_errors(), held(table)))
-    assert list(found.columns) == COLUMNS
-    assert found["evaluation"].tolist() == ["TRE"] * 2 + ["TRE'"] * 4
-    assert found["seconds"].tolist() == [20, 4] * 3
+    compared = comparison(accuracy(table, [8, 4], **DRAWS), costs(runs(), regularity(), field_errors(), ranges(table)))
+    assert list(compared.columns) == COLUMNS
+    assert compared["evaluation"].tolist() == ["TRE"] * 2 + ["TRE'"] * 4
+    assert compared["seconds"].tolist() == [20, 4] * 3
 
 
 def test_methods_without_landmarks_have_a_row():
     nothing = landmarks([1.0], 1.0)[:0]
-    found = comparison(accuracy(nothing, [8], **DRAWS), costs(runs(), regularity(), None, held(nothing)))
-    assert found[["evaluation", "method", "n"]].to_numpy().tolist() == [["TRE", "affine", 0], ["TRE", "net", 0]]
-    assert found["mean"].isna().all()
-    assert found["seconds"].tolist() == [20, 4]
+    compared = comparison(accuracy(nothing, [8], **DRAWS), costs(runs(), regularity(), None, ranges(nothing)))
+    assert compared[["evaluation", "method", "n"]].to_numpy().tolist() == [["TRE", "affine", 0], ["TRE", "net", 0]]
+    assert compared["mean"].isna().all()
+    assert compared["seconds"].tolist() == [20, 4]
 
 
 def write(table, folder):
-    compared = comparison(accuracy(table, [8, 4], **DRAWS), costs(runs(), regularity(), field_errors(), held(table)))
+    compared = comparison(accuracy(table, [8, 4], **DRAWS), costs(runs(), regularity(), field_errors(), ranges(table)))
     names = {"csv": "comparison.csv", "tests_csv": "comparison_tests.csv", "md": "comparison.md", "tex": "comparison.tex"}
     paths = {kind: folder / name for kind, name in names.items()}
     write_comparison(compared, paired_tests(table, [8, 4]), capture_range=8, **paths)
@@ -83,15 +83,15 @@ def cells(markdown):
     return [[cell.strip() for cell in line.split(" | ")] for line in markdown.splitlines() if line.startswith("| ")]
 
 
-def test_markdown_says_what_the_table_holds(table, tmp_path):
+def test_markdown_has_the_numbers_of_the_table(table, tmp_path):
     compared, written = write(table, tmp_path)
     lines = cells(written["md"])
     rows = {tuple(line[:2]): line for line in lines}
     row = compared[(compared["evaluation"] == "TRE") & (compared["method"] == "net")].iloc[0]
-    found = rows["| TRE", "net"]
-    assert found[2] == f"{row['mean']:.2f} ± {row['sd']:.2f}"
-    assert found[3] == f"{row['mean_low']:.2f} to {row['mean_high']:.2f}"
-    assert found[-2:] == ["58", "2 |"]
+    tre = rows["| TRE", "net"]
+    assert tre[2] == f"{row['mean']:.2f} ± {row['sd']:.2f}"
+    assert tre[3] == f"{row['mean_low']:.2f} to {row['mean_high']:.2f}"
+    assert tre[-2:] == ["58", "2 |"]
     assert "| net | 4.0 | 28.0 | 0.88 | −0.50 | 0.500 | 0.200 | 1.25 | 3.50 | 4 (4) |" in written["md"]
     assert "seconds: median over pairs" in written["md"]
     assert "Differences of TRE in mm" in written["md"]
@@ -112,9 +112,9 @@ def test_numbers_on_few_landmarks_are_marked(tmp_path):
 
 def test_csv_has_all_digits_and_all_tests(table, tmp_path):
     compared, _ = write(table, tmp_path)
-    found = read_table(tmp_path / "comparison.csv", COLUMNS)
+    read = read_table(tmp_path / "comparison.csv", COLUMNS)
     for column in ("mean", "sd", "median_low", "seconds", "folded"):
-        np.testing.assert_array_equal(found[column], compared[column])
+        np.testing.assert_array_equal(read[column], compared[column])
     assert len(pd.read_csv(tmp_path / "comparison_tests.csv")) == 3 * 2
 
 
@@ -138,8 +138,8 @@ def test_latex_is_well_formed(table, tmp_path):
 def test_the_capture_curve_is_written(table, tmp_path):
     curve = capture_curve(table, [2, 4, 8], **DRAWS)
     write_capture_curve(curve, csv=tmp_path / "capture_range.csv", md=tmp_path / "capture_range.md")
-    found = read_table(tmp_path / "capture_range.csv", curve.columns)
-    pd.testing.assert_frame_equal(found, curve, check_dtype=False)
+    read = read_table(tmp_path / "capture_range.csv", curve.columns)
+    pd.testing.assert_frame_equal(read, curve, check_dtype=False)
     text = (tmp_path / "capture_range.md").read_text(encoding="utf-8")
     lines = cells(text)
     assert lines[0] == ["| after affine", "landmarks", "pairs", "Affine", "net |"]
@@ -149,7 +149,7 @@ def test_the_capture_curve_is_written(table, tmp_path):
     assert lines[-1][4] == "4 (4) |"
 
 
-def test_no_landmarks_make_a_curve_without_rows(tmp_path):
+def test_the_capture_curve_without_landmarks_has_no_rows(tmp_path):
     curve = capture_curve(landmarks([1.0], 1.0)[:0], [2, 4], **DRAWS)
     write_capture_curve(curve, csv=tmp_path / "capture_range.csv", md=tmp_path / "capture_range.md")
     assert len(cells((tmp_path / "capture_range.md").read_text(encoding="utf-8"))) == 2

@@ -1,4 +1,4 @@
-"""The figures: what they show and say, that nothing crashes without data, and that files are reproducible."""
+"""The figures: their content, that they can be drawn without data, and that their files are reproducible."""
 
 import re
 
@@ -21,9 +21,9 @@ from regnet.images.volumes import Grid
 from regnet.learning.training import COLUMNS
 from regnet.presentation.comparison import comparison, costs
 from regnet.presentation.figures import chapter, fields, overview, style, synthesis, training
-from regnet.presentation.figures import comparison as methods_beside
+from regnet.presentation.figures import comparison as compared_methods
 
-MODULES = (chapter, fields, methods_beside, overview, synthesis, training)
+MODULES = (chapter, fields, compared_methods, overview, synthesis, training)
 
 
 def landmarks(count=60, methods=("bspline_1r", "bspline_3r", "regnet")):
@@ -90,7 +90,7 @@ def test_errors_of_zero_are_drawn_on_logarithmic_axes(tmp_path):
     style.save_figure(figure, tmp_path / "figure.png", tmp_path / "figure.pdf")
 
 
-def test_a_method_keeps_its_colour_whoever_is_beside_it():
+def test_a_method_keeps_its_colour_beside_any_other():
     def colours(figure):
         return {to_hex(line.get_color()) for axes in figure.axes for line in axes.get_lines()}
 
@@ -108,7 +108,7 @@ def test_every_method_of_the_workflow_has_a_look_of_its_own():
     assert set(style.METHOD_LOOKS) == named
 
 
-def test_a_users_method_has_the_same_look_beside_whatever_method():
+def test_a_users_method_has_the_same_look_beside_any_other():
     alone = style.method_looks(["mine"])["mine"]
     assert alone in style.OTHER_LOOKS
     for others in (["affine", "regnet"], list(style.METHOD_LOOKS), ["syn"]):
@@ -156,14 +156,14 @@ def test_examples_are_cut_to_the_lungs_and_a_margin(example_slices):
 
 def test_files_are_reproducible_and_carry_no_date(tmp_path, field_slices):
     draw = [lambda: chapter.figure_2_2(field_slices), lambda: chapter.figure_2_4(landmarks(), 8.0)]
-    for number, each in enumerate(draw):
+    for number, draw_figure in enumerate(draw):
         for copy in "ab":
-            style.save_figure(each(), tmp_path / f"{number}{copy}.png", tmp_path / f"{number}{copy}.pdf")
+            style.save_figure(draw_figure(), tmp_path / f"{number}{copy}.png", tmp_path / f"{number}{copy}.pdf")
         for suffix in ("png", "pdf"):
             assert (tmp_path / f"{number}a.{suffix}").read_bytes() == (tmp_path / f"{number}b.{suffix}").read_bytes()
     pdf = (tmp_path / "1a.pdf").read_bytes()
     assert b"CreationDate" not in pdf
-    # Type 42 is TrueType, embedded whole: text stays text in a paper. Type 3 would be drawings.
+    # Type 42 is embedded TrueType, so text stays text in a paper. Type 3 fonts are drawings.
     assert b"/Type42" in pdf or b"/CIDFontType2" in pdf
     assert b"/Type3" not in pdf
 
@@ -241,8 +241,8 @@ def comparison_of(table, methods=METHODS):
     rows = [(method, "p1", 10.0 + rank, 500.0) for rank, method in enumerate(methods)]
     runs = pd.DataFrame(rows, columns=["method", "pair", "seconds", "memory_mb"])
     draws = {"samples": 100, "seed": 1}
-    held = accurate_ranges(capture_curve(table, [4, 8], **draws))
-    return comparison(accuracy(table, [8.0, 4.0], **draws), costs(runs, regularity(methods), None, held))
+    ranges = accurate_ranges(capture_curve(table, [4, 8], **draws))
+    return comparison(accuracy(table, [8.0, 4.0], **draws), costs(runs, regularity(methods), None, ranges))
 
 
 def regularity(methods=METHODS):
@@ -289,9 +289,9 @@ def test_a_method_has_one_colour_in_all_figures(tmp_path):
     for figure in (
         chapter.figure_2_3(table, 8.0),
         chapter.figure_2_4(table, 8.0),
-        methods_beside.figure_comparison(table, compared, 8.0),
-        methods_beside.figure_accuracy_time(compared, 8.0),
-        methods_beside.figure_capture_range(curve, 8.0),
+        compared_methods.figure_comparison(table, compared, 8.0),
+        compared_methods.figure_accuracy_time(compared, 8.0),
+        compared_methods.figure_capture_range(curve, 8.0),
         fields.figure_jacobian(regularity(), map_slices(tmp_path, values)),
         fields.figure_field_error(field_errors(), map_slices(tmp_path, values)),
     ):
@@ -301,17 +301,17 @@ def test_a_method_has_one_colour_in_all_figures(tmp_path):
             assert style.method_name(method) in words(figure)
 
 
-def test_the_capture_range_figure_counts_and_marks_what_rests_on_few():
+def test_the_capture_range_figure_marks_bins_of_few_landmarks():
     table = many_landmarks()
     curve = capture_curve(table, [2, 4, 6, 8, 10], samples=100, seed=1)
     affine = curve[curve["method"] == "affine"]
     assert affine["few"].any()
     assert not affine["few"].all()
-    text = words(methods_beside.figure_capture_range(curve, 8.0)).splitlines()
+    text = words(compared_methods.figure_capture_range(curve, 8.0)).splitlines()
     for _, row in affine.iterrows():
         assert f"{row['n']}†" in text if row["few"] else f"{row['n']}" in text
-    held = accurate_ranges(curve)
-    assert any(line.startswith(f"B-spline 1R: {held.loc['bspline_1r', 'held_to']:g} mm") for line in text)
+    ranges = accurate_ranges(curve)
+    assert any(line.startswith(f"B-spline 1R: {ranges.loc['bspline_1r', 'held_to']:g} mm") for line in text)
     assert "RegNet: ≥ 6 mm" in text or "RegNet: ≥ 8 mm" in text
 
 
@@ -320,23 +320,23 @@ def test_axes_of_the_comparison_have_units():
     compared = comparison_of(table)
     curve = capture_curve(table, [2, 4, 8], samples=100, seed=1)
     axes = [
-        *methods_beside.figure_comparison(table, compared, 8.0).axes,
-        *methods_beside.figure_accuracy_time(compared, 8.0).axes,
-        *methods_beside.figure_capture_range(curve, 8.0).axes,
+        *compared_methods.figure_comparison(table, compared, 8.0).axes,
+        *compared_methods.figure_accuracy_time(compared, 8.0).axes,
+        *compared_methods.figure_capture_range(curve, 8.0).axes,
     ]
-    for one in axes:
-        assert not one.get_xlabel() or re.search(r"\((mm|s)\)", one.get_xlabel())
-    labels = [one.get_xlabel() for one in axes] + [one.get_ylabel() for one in axes]
+    for panel in axes:
+        assert not panel.get_xlabel() or re.search(r"\((mm|s)\)", panel.get_xlabel())
+    labels = [panel.get_xlabel() for panel in axes] + [panel.get_ylabel() for panel in axes]
     assert {label for label in labels if label and "(" not in label} == {"landmarks"}
 
 
-def test_no_landmarks_are_said_in_the_comparison(tmp_path):
+def test_the_comparison_says_that_there_are_no_landmarks(tmp_path):
     nothing = many_landmarks()[:0]
     compared = comparison_of(nothing)
     drawn = [
-        methods_beside.figure_comparison(nothing, compared, 8.0),
-        methods_beside.figure_accuracy_time(compared, 8.0),
-        methods_beside.figure_capture_range(capture_curve(nothing, [2], samples=100, seed=1), 8.0),
+        compared_methods.figure_comparison(nothing, compared, 8.0),
+        compared_methods.figure_accuracy_time(compared, 8.0),
+        compared_methods.figure_capture_range(capture_curve(nothing, [2], samples=100, seed=1), 8.0),
     ]
     for number, figure in enumerate(drawn):
         style.save_figure(figure, tmp_path / f"{number}.png", tmp_path / f"{number}.pdf")
@@ -349,9 +349,9 @@ def test_one_landmark_has_no_interval_to_draw(count, tmp_path):
     compared, curve = comparison_of(table), capture_curve(table, [2, 4, 8], samples=100, seed=1)
     for number, figure in enumerate(
         (
-            methods_beside.figure_comparison(table, compared, 8.0),
-            methods_beside.figure_accuracy_time(compared, 8.0),
-            methods_beside.figure_capture_range(curve, 8.0),
+            compared_methods.figure_comparison(table, compared, 8.0),
+            compared_methods.figure_accuracy_time(compared, 8.0),
+            compared_methods.figure_capture_range(curve, 8.0),
         )
     ):
         style.save_figure(figure, tmp_path / f"{number}.png")
@@ -383,14 +383,14 @@ def test_maps_are_coloured_in_the_lungs_alone_and_to_one_scale(tmp_path):
     maps = [image for axes in figure.findobj(Axes) for image in axes.get_images() if image.get_cmap().name == "viridis"]
     assert len(maps) == len(METHODS)
     assert len({(image.norm.vmin, image.norm.vmax) for image in maps}) == 1
-    window = style.around(read_slices(path, ["mask"])["mask"], np.array([2.0, 2.0]))
-    inside = read_slices(path, ["mask"])["mask"][window] != 0
+    crop = style.crop_around(read_slices(path, ["mask"])["mask"], np.array([2.0, 2.0]))
+    inside = read_slices(path, ["mask"])["mask"][crop] != 0
     for image in maps:
         np.testing.assert_array_equal(~np.ma.getmaskarray(image.get_array()), inside)
     assert "distance to the true displacement (mm)" in words(figure)
 
 
-def test_many_methods_go_on_in_further_rows(tmp_path):
+def test_many_methods_take_several_rows(tmp_path):
     arrays = read_slices(map_slices(tmp_path, np.full((60, 70), 3.0)), ["fixed"])
     save_slices(tmp_path / "example.npz", arrays | {method: arrays["fixed"] for method in METHODS})
     figure = chapter.figure_2_5(tmp_path / "example.npz")

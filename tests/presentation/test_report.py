@@ -1,4 +1,4 @@
-"""The pages of the report: what they say, and that what comes from data stays text."""
+"""The pages of the report: their content, and that data stay text."""
 
 import re
 
@@ -23,7 +23,7 @@ def benchmark(folder, name, seconds, memory="2048.00"):
     return path
 
 
-def test_run_times_of_jobs_of_a_step_are_counted_together(tmp_path):
+def test_run_times_are_summed_over_the_jobs_of_a_step(tmp_path):
     names = ["synthesize/a", "synthesize/b", "train/regnet", "train/regnet_early", "register/affine/p", "register/regnet/p"]
     table = run_times([benchmark(tmp_path, name, 10 * (number + 1)) for number, name in enumerate(names)])
     steps = ["synthesize", "train regnet", "train regnet_early", "register affine", "register regnet"]
@@ -42,7 +42,7 @@ def test_a_job_too_short_to_be_measured_has_no_memory(tmp_path):
     assert "nan" not in run_times_page(table)
 
 
-def test_what_is_no_benchmark_file_is_refused(tmp_path):
+def test_a_file_that_is_no_benchmark_is_refused(tmp_path):
     path = benchmark(tmp_path, "synthesize/a", 1)
     path.write_text("time\n3\n", encoding="utf-8")
     with pytest.raises(InputError, match=r"a\.tsv: cannot be read .*expected a benchmark file"):
@@ -59,11 +59,11 @@ def test_a_page_is_one_file_in_which_data_are_text(tmp_path):
     assert not re.search(r"\b(src|href)=", page)
 
 
-def test_versions_name_what_results_depend_on():
-    found = versions()
-    page = versions_page(found)
+def test_the_versions_page_names_everything_results_depend_on():
+    by_name = versions()
+    page = versions_page(by_name)
     for name in ("regnet", "Python", *PACKAGES, "processor"):
-        assert found[name]
+        assert by_name[name]
         assert f"<td>{name}</td>" in page
 
 

@@ -1,4 +1,4 @@
-"""Slices against images whose orientation, fields and Jacobians are known."""
+"""Slices of images whose orientation, fields and Jacobians are known."""
 
 import numpy as np
 import SimpleITK as sitk
@@ -26,18 +26,18 @@ def test_slices_are_coronal_through_the_largest_mask_with_superior_on_top():
     assert slices["mask"].all()
     assert slices["fixed"][0].tolist() == [500, 501, 502, 503, 504]
     np.testing.assert_array_equal(slices["affine"], slices["fixed"])
-    # T moves points one voxel up: the row shows what lies one row higher in the moving image; above it there is air.
+    # T moves points one voxel up: each row shows the row above it in the moving image, and the top row shows air.
     np.testing.assert_array_equal(slices["regnet"][1:], slices["fixed"][:-1])
     assert (slices["regnet"][0] == -1024).all()
 
 
 def test_slices_do_not_depend_on_the_direction_of_the_image():
     _, image, mask, _ = phantom()
-    turned, turned_mask = (sitk.DICOMOrient(each, "RAI") for each in (image, mask))
+    turned, turned_mask = (sitk.DICOMOrient(volume, "RAI") for volume in (image, mask))
     expected = example_slices("p", image, mask, image, {"affine": shift(0, 0, 0)})
-    found = example_slices("p", turned, turned_mask, image, {"affine": shift(0, 0, 0)})
+    slices = example_slices("p", turned, turned_mask, image, {"affine": shift(0, 0, 0)})
     for name in ("spacing", "fixed", "mask", "affine"):
-        np.testing.assert_array_equal(found[name], expected[name])
+        np.testing.assert_array_equal(slices[name], expected[name])
 
 
 def test_field_slices_hold_the_magnitude_in_mm(tmp_path):
@@ -60,7 +60,7 @@ def test_jacobian_slices_hold_the_determinant_of_the_whole_transform():
     slices = jacobian_slices("p", image, mask, {"affine": scaling(1.5, 2, 0.5), "regnet": scaling(-1, 1, 1)})
     assert list(slices) == ["pair", "spacing", "fixed", "mask", "affine", "regnet"]
     assert slices["affine"].shape == slices["fixed"].shape == (6, 5)
-    # Differences across the slice are right even there where the image is one voxel thick; its border has one neighbour less.
+    # Differences across the slice use its neighbours. Voxels on its border lack a neighbour and are left out.
     np.testing.assert_allclose(slices["affine"][1:-1, 1:-1], 1.5, rtol=1e-5)
     assert (slices["regnet"][1:-1, 1:-1] < 0).all()
 
@@ -68,9 +68,9 @@ def test_jacobian_slices_hold_the_determinant_of_the_whole_transform():
 def test_jacobian_slices_are_those_of_the_plane_shown(rng):
     grid, image, mask, _ = phantom()
     transform = field_transform(rng.normal(0, 0.5, (*grid.shape, 3)), grid)
-    found = jacobian_slices("p", image, mask, {"net": transform})["net"]
+    determinant = jacobian_slices("p", image, mask, {"net": transform})["net"]
     volume = jacobian_determinant(sitk.GetArrayFromImage(displacement_image(transform, grid)), grid)
-    np.testing.assert_allclose(found[::-1], volume[:, 2], rtol=1e-4)
+    np.testing.assert_allclose(determinant[::-1], volume[:, 2], rtol=1e-4)
 
 
 def test_error_slices_hold_the_distance_to_the_truth():

@@ -1,4 +1,4 @@
-"""Table 2.1 against cells worked out by hand, and its files against their formats."""
+"""Table 2.1 against cells worked out by hand, and the formats of its files."""
 
 import re
 
@@ -95,7 +95,7 @@ def test_mae_is_the_sum_of_its_axes_and_tre_is_not(table):
 
 
 def test_the_chapters_numbers_keep_its_identities(table):
-    """What was typed in from the chapter: MAE rows add up over axes within rounding, TRE rows lie below the sum."""
+    """The transcribed numbers: an MAE is the sum over axes within rounding, a TRE is below that sum."""
     sums = table[["chapter_x_mean", "chapter_y_mean", "chapter_z_mean"]].sum(axis=1)
     mae = table["evaluation"] == "MAE"
     assert (abs(sums - table["chapter_measure_mean"])[mae] < 0.0151).all()
@@ -145,13 +145,13 @@ def write(table, folder):
     return {suffix: path.read_text(encoding="utf-8") for suffix, path in paths.items()}
 
 
-def test_what_rests_on_fewer_than_ten_landmarks_is_marked(table, tmp_path):
+def test_numbers_on_fewer_than_ten_landmarks_are_marked(table, tmp_path):
     written = write(table, tmp_path)
     assert "8.67 ± 4.04†" in written["md"]
     assert "| 3†<br>685 |" in written["md"]
     assert "† rests on fewer than 10 landmarks." in written["md"]
     assert "8.67 $\\pm$ 4.04$^\\dagger$" in written["tex"]
-    # Points of synthetic pairs are no landmarks.
+    # Points of synthetic pairs are not landmarks.
     assert "2.00 ± 1.15<br>" in written["md"]
     many = pd.concat([landmarks()] * 5, ignore_index=True)
     assert "†" not in write(table_2_1.table_2_1(many, synthetic(), {}), tmp_path)["md"]
@@ -159,8 +159,8 @@ def test_what_rests_on_fewer_than_ten_landmarks_is_marked(table, tmp_path):
 
 def test_csv_has_all_digits(table, tmp_path):
     write(table, tmp_path)
-    found = pd.read_csv(tmp_path / "table_2_1.csv")
-    np.testing.assert_array_equal(found["measure_sd"], table["measure_sd"])
+    read = pd.read_csv(tmp_path / "table_2_1.csv")
+    np.testing.assert_array_equal(read["measure_sd"], table["measure_sd"])
 
 
 def test_markdown_has_ours_beside_the_chapters(table, tmp_path):

@@ -1,4 +1,4 @@
-"""The viewer: what is in its page, and that it shows it in a browser, offline."""
+"""The viewer: the content of its page, and what a browser shows of it offline."""
 
 import base64
 import gzip
@@ -22,7 +22,7 @@ METHOD = "</script><b>mine"
 
 
 def balls(grid, centres):
-    """Soft tissue around a big air-filled ball, with small bright balls of 3 mm at some points."""
+    """Soft tissue around a big air-filled ball, with bright balls of radius 3 mm at `centres`."""
     index = np.moveaxis(np.indices(grid.shape)[::-1], 0, -1)
     points = grid.points(index)
     middle = grid.points((np.array(grid.size) - 1) / 2)
@@ -67,7 +67,7 @@ def opened_page(path):
 
 @pytest.fixture
 def page(opened_page):
-    """The page as it is after it was opened."""
+    """The page in the state after opening."""
     opened_page.run("change({mode: 'side', method: 'regnet', plane: 'all', window: 'lung', landmarks: true, chosen: null})")
     opened_page.run("goTo(data.start)")
     return opened_page
@@ -88,8 +88,8 @@ def content(path):
 
 def values(path, name):
     data, codes = content(path)
-    meaning = data["volumes"][name]
-    return meaning["intercept"] + meaning["slope"] * codes[name].astype(float)
+    coding = data["volumes"][name]
+    return coding["intercept"] + coding["slope"] * codes[name].astype(float)
 
 
 def grid_of(path):
@@ -117,7 +117,7 @@ def test_the_fields_are_in_mm_and_folding_is_marked(path):
     assert (codes[viewer.html.escape(METHOD) + "/jacobian"] == 0).any()
 
 
-def test_landmarks_lie_on_the_bright_balls_with_what_is_missing(pair, path):
+def test_landmarks_lie_on_the_bright_balls_with_their_errors(pair, path):
     *_, (fixed_points, moving_points) = pair
     data, codes = content(path)
     for index in data["landmarks"]:
@@ -125,8 +125,8 @@ def test_landmarks_lie_on_the_bright_balls_with_what_is_missing(pair, path):
     errors = {method["id"]: method["errors"] for method in data["methods"]}
     assert np.allclose(errors["moving"]["length"], 61**0.5)
     assert np.allclose(errors["affine"]["length"], 1)
-    missing = grid_of(path).to_physical(np.array(errors["affine"]["missing"]) * grid_of(path).spacing)
-    assert np.allclose(missing, moving_points - fixed_points - [5, -3, 4])
+    vectors = grid_of(path).to_physical(np.array(errors["affine"]["vector"]) * grid_of(path).spacing)
+    assert np.allclose(vectors, moving_points - fixed_points - [5, -3, 4])
 
 
 def test_a_pair_without_landmarks_and_a_page_that_would_be_too_large(pair, path, tmp_path, monkeypatch):
@@ -140,7 +140,7 @@ def test_a_pair_without_landmarks_and_a_page_that_would_be_too_large(pair, path,
     assert data["grid"]["spacing"][0] > 2
 
 
-def test_the_library_has_its_licence_with_it(path):
+def test_the_page_contains_the_licence_of_the_library(path):
     licence = (shipped("viewer") / "LICENSE.niivue").read_text(encoding="utf-8")
     assert "BSD 2-Clause" in licence
     assert licence in path.read_text(encoding="utf-8")
@@ -174,9 +174,9 @@ def test_the_slider_and_the_image_change_the_picture(page, mode):
     assert np.abs(slid - before).max() > 0.1
     page.run("moveSlider(MODES[state.mode].slider.max)")
     page.run("change({})")
-    one = page.picture("#main")
+    before = page.picture("#main")
     page.run("change({method: 'affine'})")
-    assert np.abs(page.picture("#main") - one).max() > 0.1
+    assert np.abs(page.picture("#main") - before).max() > 0.1
 
 
 @needs_chromium
@@ -186,8 +186,8 @@ def test_methods_planes_and_windows_change_the_picture_by_key(page):
         page.press(key)
         page.run("change({})")
         pictures.append(page.picture("#main"))
-    for one, other in pairwise(pictures):
-        assert np.abs(one - other).max() > 0.1
+    for before, after in pairwise(pictures):
+        assert np.abs(after - before).max() > 0.1
 
 
 @needs_chromium
@@ -211,7 +211,7 @@ def test_a_landmark_is_drawn_on_the_ball_that_it_marks(page, plane):
     for number in range(3):
         page.run(f"goTo(data.landmarks[{number}])")
         page.run("toggleLandmarks(false)")
-        seen = page.picture("#reference")
+        picture = page.picture("#reference")
         drawn = page.run(
             f"(() => {{ const {{ nv, pane }} = panes.reference; const slice = nv.screenSlices[0];"
             f" const axes = [0, 1, 2].filter((axis) => axis !== PLANES[state.plane].across);"
@@ -223,7 +223,7 @@ def test_a_landmark_is_drawn_on_the_ball_that_it_marks(page, plane):
             "panes.reference.nv.screenSlices[0].leftTopWidthHeight[2] / panes.reference.nv.screenSlices[0].fovMM[0]"
         )
         radius = abs(int(7 * scale))
-        around = seen[row - radius : row + radius + 1, column - radius : column + radius + 1].mean(axis=-1)
-        bright = np.argwhere(around > 0.8) - radius
+        patch = picture[row - radius : row + radius + 1, column - radius : column + radius + 1].mean(axis=-1)
+        bright = np.argwhere(patch > 0.8) - radius
         assert len(bright) > 20
         assert np.abs(bright.mean(axis=0)).max() < 1.2 * abs(scale)

@@ -11,10 +11,10 @@ with log_to(snakemake.log[0]):
     landmarks = read_errors(inputs.landmarks, LANDMARK_COLUMNS)
     field_errors = read_errors(inputs.field_errors, FIELD_ERROR_COLUMNS) if inputs.field_errors else None
     capture_ranges = list(dict.fromkeys([params.capture_range, *FURTHER_CAPTURE_RANGES]))
-    held = accurate_ranges(capture_curve(landmarks, seed=params.seed))
+    ranges = accurate_ranges(capture_curve(landmarks, seed=params.seed))
     runs, regularity = read_errors(inputs.runs, RUN_COLUMNS), read_errors(inputs.regularity, REGULARITY_COLUMNS)
     write_comparison(
-        comparison(accuracy(landmarks, capture_ranges, seed=params.seed), costs(runs, regularity, field_errors, held)),
+        comparison(accuracy(landmarks, capture_ranges, seed=params.seed), costs(runs, regularity, field_errors, ranges)),
         paired_tests(landmarks, capture_ranges),
         csv=output.csv,
         tests_csv=output.tests,

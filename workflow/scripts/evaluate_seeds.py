@@ -8,5 +8,5 @@ from regnet.system.jobs import log_to
 with log_to(snakemake.log[0]):
     inputs, params = snakemake.input, snakemake.params
     errors = collect([read_errors(path, LANDMARK_COLUMNS) for path in inputs.errors], LANDMARK_COLUMNS)
-    again = [(*names, read_transform(path)) for names, path in zip(params.again, inputs.again, strict=True)]
-    write_errors(seed_spread(errors, again), snakemake.output.spread)
+    repeats = [(*names, read_transform(path)) for names, path in zip(params.again, inputs.again, strict=True)]
+    write_errors(seed_spread(errors, repeats), snakemake.output.spread)

@@ -1,15 +1,15 @@
 "use strict";
 
-// Everything that comes from data goes into the page as text, never as markup.
+// Data go into the page as text, never as markup.
 
 const { Niivue, NVImage, SLICE_TYPE, DRAG_MODE } = niivue;
 const data = JSON.parse(document.getElementById("data").textContent);
 const { size, spacing } = data.grid;
 const element = (id) => document.getElementById(id);
 
-const UINT8 = 2, INT16 = 4;  // Codes of NIfTI for types of voxels.
-const DEPTH = 5;  // Landmarks are drawn on slices that pass at most so far from them, in mm.
-const CLASSES = [[2, "small"], [5, "middle"], [Infinity, "large"]];  // Upper limits of errors, in mm, and their colours.
+const UINT8 = 2, INT16 = 4;  // NIfTI codes of voxel types.
+const DEPTH = 5;  // The largest distance, in mm, at which a slice shows a landmark.
+const CLASSES = [[2, "small"], [5, "middle"], [Infinity, "large"]];  // Classes of errors: upper limits, in mm, and colours.
 
 const MODES = {
   side: { key: "s", name: "Side by side" },
@@ -21,7 +21,7 @@ const MODES = {
   jacobian: { key: "j", name: "Jacobian", slider: { min: 0, max: 100, step: 5, value: 70, unit: "%", from: "Opacity", to: () => "" } },
 };
 
-// The sides are the patient's at the left, right, upper and lower edge.
+// `sides` are the patient's sides at the left, right, upper and lower edge.
 const PLANES = {
   all: { name: "All planes", slice: SLICE_TYPE.MULTIPLANAR },
   axial: { name: "Axial", slice: SLICE_TYPE.AXIAL, across: 2, sides: "RLAP" },
@@ -40,7 +40,7 @@ const RANGES = { displacement: lengthRange("displacement"), nonrigid: lengthRang
 
 const COLOURS = {
   difference: { R: [72, 38, 8, 150, 255], G: [150, 80, 8, 70, 150], B: [255, 170, 8, 20, 60], A: [255, 255, 255, 255, 255], I: [0, 64, 128, 192, 255] },
-  // The first colour is for folding. Transparent from 0.95 to 1.05: NiiVue knows no half transparent colours of an overlay.
+  // The first colour is for folding. 0.95 to 1.05 is transparent; NiiVue has no semi-transparent colours in an overlay.
   jacobian: {
     R: [255, 25, 60, 150, 150, 235, 235, 240, 220], G: [0, 60, 140, 200, 200, 215, 215, 140, 50], B: [255, 200, 250, 240, 240, 160, 160, 50, 20],
     A: [255, 255, 255, 255, 0, 0, 255, 255, 255], I: [0, 1, 64, 120, 121, 134, 135, 192, 255],
@@ -64,7 +64,7 @@ const state = {
 
 const shown = () => data.methods.find((method) => method.id === state.method);
 
-// From 0 to the largest length that any method shows, rounded up to a number that reads well.
+// From 0 to the largest length of any method, rounded up.
 function lengthRange(kind) {
   const slopes = Object.entries(data.volumes).filter(([name]) => name.endsWith(`/${kind}`)).map(([, volume]) => volume.slope * 255);
   const largest = Math.max(1, ...slopes);
@@ -76,7 +76,7 @@ function lengthRange(kind) {
 
 const codes = new Map();
 
-// Rows hold differences, modulo 256, from the voxel before.
+// Undo the coding of rows as differences, modulo 256, from the previous voxel.
 function summed(differences, row) {
   for (let voxel = 0; voxel < differences.length; voxel++) {
     if (voxel % row) differences[voxel] += differences[voxel - 1];
@@ -92,12 +92,12 @@ function unpack(name) {
 async function load(name) {
   const packed = atob(document.querySelector(`script[data-volume="${CSS.escape(name)}"]`).textContent);
   const bytes = new Uint8Array(packed.length);
-  for (let place = 0; place < packed.length; place++) bytes[place] = packed.charCodeAt(place);
+  for (let index = 0; index < packed.length; index++) bytes[index] = packed.charCodeAt(index);
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return summed(new Uint8Array(await new Response(stream).arrayBuffer()), size[0] / data.volumes[name].scale);
 }
 
-// Each layer keeps one volume of NiiVue, whose voxels are exchanged.
+// Each layer keeps one NiiVue volume, whose voxels are replaced.
 const layers = new Map();
 
 async function layer(name, voxels, { slope, intercept, scale }, colours, [low, high]) {
@@ -129,15 +129,15 @@ function windowRange() {
 
 const ct = async (pane, name, voxels) => layer(`${pane} ct`, voxels ?? await unpack(name), data.volumes.fixed, "gray", windowRange());
 
-function checkerboard(one, other, millimetres) {
-  const mixed = new Uint8Array(one.length);
+function checkerboard(fixed, warped, millimetres) {
+  const mixed = new Uint8Array(fixed.length);
   const square = spacing.map((side) => Math.max(1, Math.round(millimetres / side)));
   let voxel = 0;
   for (let z = 0; z < size[2]; z++) {
     for (let y = 0; y < size[1]; y++) {
       const row = Math.floor(z / square[2]) + Math.floor(y / square[1]);
       for (let x = 0; x < size[0]; x++, voxel++) {
-        mixed[voxel] = (row + Math.floor(x / square[0])) % 2 ? other[voxel] : one[voxel];
+        mixed[voxel] = (row + Math.floor(x / square[0])) % 2 ? warped[voxel] : fixed[voxel];
       }
     }
   }
@@ -220,7 +220,7 @@ function setLayers(nv, volumes) {
   nv.updateGLVolume();
 }
 
-// Both panes show the same place, and the readout says what is there.
+// Both panes show the same position; the readout shows the values there.
 function follow(id) {
   const other = panes[id === "main" ? "reference" : "main"].nv;
   copyPlace(panes[id].nv, other);
@@ -250,7 +250,7 @@ function goTo(index) {
 const palette = CLASSES.map(([, name]) => getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim());
 const colourOf = (error) => palette[CLASSES.findIndex(([limit]) => error <= limit)];
 
-// Where a voxel index, in x, y, z, is on a slice: NiiVue says where the slice is on the canvas, and which part of the volume.
+// Canvas position of a voxel index (x, y, z) on a slice, from NiiVue's position and field of view of the slice.
 function place(slice, index, [right, up]) {
   const [left, top, width, height] = slice.leftTopWidthHeight;
   const across = (index[right] * spacing[right] - slice.leftTopMM[0]) / slice.fovMM[0];
@@ -267,7 +267,7 @@ function drawMarks({ nv, marks, pane }) {
   context.font = `600 ${12 * unit}px system-ui, sans-serif`;
   context.shadowColor = "#000";
   context.shadowBlur = 3 * unit;
-  const here = Array.from(nv.scene.crosshairPos, (fraction, axis) => fraction * size[axis] - 0.5);
+  const crosshair = Array.from(nv.scene.crosshairPos, (fraction, axis) => fraction * size[axis] - 0.5);
   const { errors } = shown();
   for (const slice of nv.screenSlices) {
     const plane = Object.values(PLANES).find(({ slice: type, across }) => across !== undefined && type === slice.axCorSag);
@@ -280,14 +280,14 @@ function drawMarks({ nv, marks, pane }) {
     context.beginPath();
     context.rect(...box);
     context.clip();
-    drawCrosshair(context, unit, box, place(slice, here, inPlane));
+    drawCrosshair(context, unit, box, place(slice, crosshair, inPlane));
     drawSides(context, unit, plane, box, slice);
     if (!state.landmarks) {
       context.restore();
       continue;
     }
     data.landmarks.forEach((landmark, number) => {
-      const distance = Math.abs(landmark[across] - here[across]) * spacing[across];
+      const distance = Math.abs(landmark[across] - crosshair[across]) * spacing[across];
       if (distance > DEPTH) return;
       const [x, y] = place(slice, landmark, inPlane);
       const isChosen = number === state.chosen;
@@ -295,7 +295,7 @@ function drawMarks({ nv, marks, pane }) {
       context.strokeStyle = context.fillStyle = colourOf(errors.length[number]);
       context.lineWidth = 2 * unit;
       if (pane.id === "main") {
-        const [endX, endY] = place(slice, landmark.map((value, axis) => value + errors.missing[number][axis]), inPlane);
+        const [endX, endY] = place(slice, landmark.map((value, axis) => value + errors.vector[number][axis]), inPlane);
         context.beginPath();
         context.moveTo(x, y);
         context.lineTo(endX, endY);
@@ -314,7 +314,7 @@ function drawMarks({ nv, marks, pane }) {
   }
 }
 
-// Thin lines that leave the place itself free; those of NiiVue vanish where they are thinner than a pixel.
+// Thin lines with a gap at the position itself. NiiVue's own vanish if they are thinner than a pixel.
 function drawCrosshair(context, unit, [left, top, wide, high], [x, y]) {
   const gap = 8 * unit;
   context.save();
@@ -331,7 +331,7 @@ function drawCrosshair(context, unit, [left, top, wide, high], [x, y]) {
   context.restore();
 }
 
-// The patient's sides at the edges of a slice, and how long 5 cm are.
+// The patient's sides at the edges of a slice, and a scale bar of 5 cm.
 function drawSides(context, unit, { sides }, [left, top, wide, high], slice) {
   const [leftSide, rightSide, topSide, bottomSide] = sides;
   const gap = 7 * unit;
@@ -362,10 +362,10 @@ function chooseLandmark(number) {
   showLandmarks();
 }
 
-// The largest errors of the image that is shown come first.
+// Landmarks by their error in the shown image, largest first.
 function ranking() {
   const { errors } = shown();
-  return errors ? errors.length.map((_, number) => number).sort((one, other) => errors.length[other] - errors.length[one]) : [];
+  return errors ? errors.length.map((_, number) => number).sort((first, second) => errors.length[second] - errors.length[first]) : [];
 }
 
 function nextLandmark(step) {
@@ -375,17 +375,17 @@ function nextLandmark(step) {
   chooseLandmark(order[rank < 0 ? 0 : (rank + step + order.length) % order.length]);
 }
 
-// --- what stands around the images ---
+// --- controls and text around the images ---
 
 function put(id, ...children) {
   element(id).replaceChildren(...children);
 }
 
 function make(tag, text, attributes = {}) {
-  const made = document.createElement(tag);
-  made.append(...[text].flat());
-  for (const [name, value] of Object.entries(attributes)) made.setAttribute(name, value);
-  return made;
+  const node = document.createElement(tag);
+  node.append(...[text].flat());
+  for (const [name, value] of Object.entries(attributes)) node.setAttribute(name, value);
+  return node;
 }
 
 function choice(id, options, act) {
@@ -407,7 +407,7 @@ function showFacts() {
   const { errors, folded, jacobian } = shown();
   const rows = [];
   if (errors?.length.length) {
-    const sorted = errors.length.toSorted((one, other) => one - other);
+    const sorted = errors.length.toSorted((first, second) => first - second);
     const middle = mean([sorted[Math.floor((sorted.length - 1) / 2)], sorted[Math.ceil((sorted.length - 1) / 2)]]);
     rows.push(["TRE, mean", `${mean(sorted).toFixed(2)} mm`], ["TRE, median", `${middle.toFixed(2)} mm`], ["TRE, largest", `${sorted.at(-1).toFixed(2)} mm`]);
   }
@@ -432,9 +432,9 @@ function showLandmarks() {
 }
 
 function showColours() {
-  const shows = state.mode in RANGES || state.mode === "difference";
-  element("colours").style.visibility = shows ? "visible" : "hidden";
-  if (!shows) return;
+  const isColoured = state.mode in RANGES || state.mode === "difference";
+  element("colours").style.visibility = isColoured ? "visible" : "hidden";
+  if (!isColoured) return;
   const isDifference = state.mode === "difference";
   const [low, high] = isDifference ? [-sliderValue(), sliderValue()] : RANGES[state.mode];
   const table = panes.main.nv.colormap(isDifference ? "difference" : state.mode === "jacobian" ? "jacobian" : "viridis");
@@ -449,8 +449,8 @@ function showColours() {
   }[state.mode];
   element("colours-from").textContent = `${low}${unit}`;
   element("colours-to").textContent = `${high}${unit}`;
-  const isThere = isDifference || `${state.method}/${state.mode}` in data.volumes;
-  element("colours-note").textContent = !isThere ? "none for this image" : state.mode === "jacobian" ? "clear: 0.95-1.05, magenta: folds" : "";
+  const isAvailable = isDifference || `${state.method}/${state.mode}` in data.volumes;
+  element("colours-note").textContent = !isAvailable ? "none for this image" : state.mode === "jacobian" ? "clear: 0.95-1.05, magenta: folds" : "";
 }
 
 function showSlider() {
@@ -484,7 +484,7 @@ async function readout() {
   if (method === state.method) put("readout", ...values.map(([label, value]) => make("div", [make("span", label), value])));
 }
 
-// --- what users do ---
+// --- user actions ---
 
 async function refresh() {
   const isSide = state.mode === "side";
@@ -511,7 +511,7 @@ async function refresh() {
   readout();
 }
 
-// One refresh at a time; what changes meanwhile is seen by one more.
+// One refresh at a time; changes during it are shown by another one.
 let refreshing = null, again = false;
 
 async function change(changes) {
@@ -613,10 +613,10 @@ async function open() {
     const dot = make("i", "");
     dot.style.background = palette[number];
     return make("span", [dot, limit === Infinity ? `> ${CLASSES.at(-2)[0]} mm` : `\u2264 ${limit} mm`]);
-  }), make("div", "Point: landmark in the fixed image. Line: what is still missing, x_M - T(x_F), true to scale. In the list: its length in mm."));
-  put("help", ...HELP.map(([key, what]) => make("span", [...key.split(" ").map((one) => make("kbd", one)), what])));
+  }), make("div", "Point: landmark in the fixed image. Line: remaining error, x_M - T(x_F), to scale. List: its length in mm."));
+  put("help", ...HELP.map(([keys, action]) => make("span", [...keys.split(" ").map((key) => make("kbd", key)), action])));
   listen();
-  // They unpack while the shaders are compiled.
+  // These volumes unpack while the shaders are compiled.
   unpack("fixed");
   unpack(state.method);
   for (const id of ["reference", "main"]) await openPane(id);
@@ -628,6 +628,6 @@ async function open() {
 
 open().catch((error) => {
   element("message").hidden = false;
-  element("message").textContent = `The images cannot be shown: ${error.message}. A browser with WebGL 2 is needed.`;
+  element("message").textContent = `Cannot show the images: ${error.message}. This page needs a browser with WebGL 2.`;
   throw error;
 });

@@ -1,1 +1,1 @@
-"""Errors at landmarks, at points and of whole fields: measured, collected in long tables, summarized."""
+"""Measure errors at landmarks, at points and of whole fields, collect them in long tables, and summarize them."""

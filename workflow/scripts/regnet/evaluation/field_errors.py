@@ -1,4 +1,4 @@
-"""Whole fields in the lungs: how regular transforms are, and how far off where the true DVF is known."""
+"""Whole fields in the lungs: the regularity of transforms, and their error where the true DVF is known."""
 
 from collections.abc import Mapping
 
@@ -17,8 +17,8 @@ from regnet.images.volumes import Grid
 def pair_regularity(pair: str, transforms: Mapping[str, sitk.Transform], mask: sitk.Image) -> pd.DataFrame:
     """Jacobian determinants of the transforms of a pair in the lungs.
 
-    They are those of the whole transform, the affine part included, by central differences on the grid of the mask. Voxels on
-    the border of that grid lack a neighbour and are left out.
+    Determinants are of the whole transform, affine part included, by central differences on the grid of the mask. Voxels on the
+    border of that grid lack a neighbour and are left out.
 
     Parameters
     ----------
@@ -37,7 +37,7 @@ def pair_regularity(pair: str, transforms: Mapping[str, sitk.Transform], mask: s
     Raises
     ------
     InputError
-        If there is no lung away from the border.
+        If the mask has no voxel away from the border.
     """
     grid, inside = _lungs(pair, mask)
     rows = []
@@ -64,7 +64,7 @@ def pair_field_errors(
     transforms
         Transform of each method, fixed to moving.
     truth
-        The true one, ``x + u(x)``.
+        The true transform, ``x + u(x)``.
     mask
         Lung mask of the fixed image, uint8.
 
@@ -76,17 +76,17 @@ def pair_field_errors(
     Raises
     ------
     InputError
-        If there is no lung away from the border.
+        If the mask has no voxel away from the border.
     """
     grid, inside = _lungs(pair, mask)
 
     def displacements(transform: sitk.Transform) -> np.ndarray:
         return sitk.GetArrayFromImage(displacement_image(transform, grid))[inside].astype(float)
 
-    expected = displacements(truth)
+    true = displacements(truth)
     rows = []
     for method, transform in transforms.items():
-        difference = displacements(transform) - expected
+        difference = displacements(transform) - true
         error = np.linalg.norm(difference, axis=1)
         row = {"method": method, "pair": pair, "voxels": error.size} | _percentiles(error, FIELD_ERROR_COLUMNS)
         row |= {"mean": error.mean(), "sd": error.std(ddof=1), "max": error.max()}
@@ -96,8 +96,10 @@ def pair_field_errors(
 
 
 def _lungs(pair: str, mask: sitk.Image) -> tuple[Grid, np.ndarray]:
-    """The box of the lungs with one voxel around it, and where in it they are, ``(z, y, x)``, without the border of the
-    image."""
+    """The grid of the box around the lungs with a margin of one voxel, and the mask in it, bool ``(z, y, x)``.
+
+    The mask leaves out the border of the image.
+    """
     inside = np.pad(sitk.GetArrayViewFromImage(mask)[1:-1, 1:-1, 1:-1] != 0, 1)
     box = bounding_box(inside, 1)
     if box is None:
@@ -106,6 +108,6 @@ def _lungs(pair: str, mask: sitk.Image) -> tuple[Grid, np.ndarray]:
 
 
 def _percentiles(values: np.ndarray, columns: Mapping[str, type]) -> dict[str, float]:
-    """Those percentiles of the values, ``p5`` and the like and ``median``, that a table has columns for."""
+    """The percentiles (``p5`` ... and ``median``) of the values that a table has columns for."""
     levels = {"median": 50.0} | {column: float(column[1:]) for column in columns if column[1:].isdigit()}
     return dict(zip(levels, np.percentile(values, list(levels.values())), strict=True))

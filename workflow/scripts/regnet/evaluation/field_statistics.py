@@ -1,6 +1,6 @@
-"""What synthetic fields are like: how far they displace, over which distances they vary, how much they compress and stretch.
+"""Statistics of synthetic fields: their displacements, their wavelengths, and how much they compress and stretch.
 
-All fields of a kind are taken together: the three frequencies, and the fields that make the second moving images.
+All fields of a kind are pooled. The kinds are the three frequencies and the fields that make the second moving images.
 """
 
 from collections.abc import Iterable
@@ -14,56 +14,56 @@ from regnet.synthesis.pairs import SyntheticDVF
 from regnet.synthesis.random_fields import slabs, voxel_axes
 
 FIELD_KINDS = ("low", "medium", "high", "moving")
-"""The kinds of fields: the frequencies in the order of the chapter, and what makes the second moving images."""
+"""The kinds of fields: the frequencies in the order of the chapter, then the fields that make the second moving images."""
 
-MAGNITUDE_STEP = 0.05
-"""Width of the classes of ``||u||``, in mm."""
+MAGNITUDE_BIN = 0.05
+"""Width of the bins of ``||u||``, in mm."""
 
-DETERMINANT_STEP = 0.01
-"""Width of the classes of the Jacobian determinant."""
+DETERMINANT_BIN = 0.01
+"""Width of the bins of the Jacobian determinant."""
 
-CLASSES_PER_OCTAVE = 8
-"""Classes of wavelengths, in mm, within a factor of two."""
+BINS_PER_OCTAVE = 8
+"""Number of bins of wavelengths within a factor of two."""
 
 LATTICE_PER_SIGMA = 5
-"""Points per sigma at which a field is sampled for its spectrum: far more than its wavelengths need."""
+"""Points per sigma at which a field is sampled for its spectrum: far denser than its wavelengths need."""
 
 QUANTILES = {"p1": 0.01, "p5": 0.05, "median": 0.5, "p95": 0.95, "p99": 0.99}
 
 
 def field_statistics(fields: Iterable[tuple[str, SyntheticDVF]]) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Distributions of what fields are like, and their summary.
+    """Distributions of displacements, wavelengths and determinants of fields, and their summary.
 
     Parameters
     ----------
     fields
-        The kind of each field, one of `FIELD_KINDS`, and the field. They are looked at one by one.
+        The kind of each field, one of `FIELD_KINDS`, and the field. They are read one by one.
 
     Returns
     -------
     distributions : pandas.DataFrame
-        Columns `DISTRIBUTION_COLUMNS`.
+        Columns `regnet.evaluation.long_tables.DISTRIBUTION_COLUMNS`.
     summary : pandas.DataFrame
-        Columns `SUMMARY_COLUMNS`; kinds without fields have no row.
+        Columns ``SUMMARY_COLUMNS`` of the same module; kinds without fields have no row.
     """
-    parts, facts = [], []
+    histograms, rows = [], []
     for kind, dvf in fields:
-        classes, of_field = _one_field(dvf)
-        parts.append(classes.assign(kind=kind))
-        facts.append({"kind": kind, **of_field})
-    classes, facts = pd.concat(parts, ignore_index=True), pd.DataFrame(facts)
+        histogram, aggregates = _single_field_statistics(dvf)
+        histograms.append(histogram.assign(kind=kind))
+        rows.append({"kind": kind, **aggregates})
+    by_field = pd.DataFrame(rows)
     keys = ["kind", "quantity", "lower", "upper"]
-    weights = classes.groupby(keys, as_index=False)["weight"].sum()
+    weights = pd.concat(histograms, ignore_index=True).groupby(keys, as_index=False)["weight"].sum()
     totals = weights.groupby(["kind", "quantity"])["weight"].transform("sum")
     distributions = weights.assign(fraction=weights["weight"] / totals)[list(DISTRIBUTION_COLUMNS)]
     rows = []
     for kind in FIELD_KINDS:
-        chosen = facts[facts["kind"] == kind]
+        chosen = by_field[by_field["kind"] == kind]
         if chosen.empty:
             continue
         row = {"kind": kind, "fields": len(chosen), "voxels": chosen["voxels"].sum()}
-        for quantity, of_quantity in distributions[distributions["kind"] == kind].groupby("quantity"):
-            row |= {f"{quantity}_{name}": _quantile(of_quantity, level) for name, level in QUANTILES.items()}
+        for quantity, bins in distributions[distributions["kind"] == kind].groupby("quantity"):
+            row |= {f"{quantity}_{name}": _quantile(bins, level) for name, level in QUANTILES.items()}
         row["magnitude_mean"] = chosen["magnitude_sum"].sum() / row["voxels"]
         row["magnitude_max"] = chosen["magnitude_max"].max()
         row["determinant_min"], row["determinant_max"] = chosen["determinant_min"].min(), chosen["determinant_max"].max()
@@ -73,32 +73,32 @@ def field_statistics(fields: Iterable[tuple[str, SyntheticDVF]]) -> tuple[pd.Dat
 
 
 def wavelengths(dvf: SyntheticDVF) -> tuple[np.ndarray, np.ndarray]:
-    """The Fourier components of a field: their wavelengths in mm and the power in each, which sums up to 1.
+    """Wavelengths of the Fourier components of a field, in mm, and the share of the power in each; the shares add up to 1.
 
-    The field is multiplied with a Hann window, so that its edges do not count; its mean, of infinite wavelength, is left out.
+    A Hann window suppresses the edges of the field. Its mean, of infinite wavelength, is left out.
     """
     extent = (np.array(dvf.grid.size) - 1) * dvf.grid.spacing
     axes = [np.linspace(0, side, int(np.ceil(side / dvf.field.sigma * LATTICE_PER_SIGMA)) + 1) for side in extent]
     field = dvf.field.on_lattice(*map(torch.from_numpy, axes)).numpy()
-    windows = np.ix_(*(np.hanning(len(along)) for along in reversed(axes)))
+    windows = np.ix_(*(np.hanning(len(points)) for points in reversed(axes)))
     centred = field - field.mean(axis=(1, 2, 3), keepdims=True)
     power = (np.abs(np.fft.fftn(centred * windows[0] * windows[1] * windows[2], axes=(1, 2, 3))) ** 2).sum(axis=0)
-    frequencies = np.meshgrid(*(np.fft.fftfreq(len(along), along[1]) for along in reversed(axes)), indexing="ij")
-    frequency = np.sqrt(sum(np.square(along) for along in frequencies))
+    frequencies = np.meshgrid(*(np.fft.fftfreq(len(points), points[1]) for points in reversed(axes)), indexing="ij")
+    frequency = np.sqrt(sum(np.square(component) for component in frequencies))
     waves = frequency > 0
     return 1 / frequency[waves], power[waves] / power[waves].sum()
 
 
-def _one_field(dvf: SyntheticDVF) -> tuple[pd.DataFrame, dict[str, float]]:
-    """The classes of one field with their weights, and what they do not tell."""
+def _single_field_statistics(dvf: SyntheticDVF) -> tuple[pd.DataFrame, dict[str, float]]:
+    """The histograms of one field, and the sums and extremes that cannot be computed from them."""
     x, y, z = voxel_axes(dvf.grid.size, dvf.grid.spacing)
-    parts, facts = [], []
+    histograms, aggregates = [], []
     for planes in slabs(dvf.grid.shape):
         magnitude = torch.linalg.vector_norm(dvf.field.on_lattice(x, y, z[planes]), dim=0).numpy().ravel()
         determinant = dvf.field.determinant(x, y, z[planes]).numpy().ravel()
-        parts.append(_classes("magnitude", _counted(magnitude / MAGNITUDE_STEP), MAGNITUDE_STEP))
-        parts.append(_classes("determinant", _counted(determinant / DETERMINANT_STEP), DETERMINANT_STEP))
-        facts.append(
+        histograms.append(_bins("magnitude", _bin_weights(magnitude / MAGNITUDE_BIN), MAGNITUDE_BIN))
+        histograms.append(_bins("determinant", _bin_weights(determinant / DETERMINANT_BIN), DETERMINANT_BIN))
+        aggregates.append(
             {
                 "voxels": magnitude.size,
                 "magnitude_sum": magnitude.sum(dtype=float),
@@ -109,29 +109,30 @@ def _one_field(dvf: SyntheticDVF) -> tuple[pd.DataFrame, dict[str, float]]:
             }
         )
     lengths, power = wavelengths(dvf)
-    octaves = _classes("wavelength", _counted(CLASSES_PER_OCTAVE * np.log2(lengths), power), 1 / CLASSES_PER_OCTAVE)
+    octaves = _bins("wavelength", _bin_weights(BINS_PER_OCTAVE * np.log2(lengths), power), 1 / BINS_PER_OCTAVE)
     octaves[["lower", "upper"]] = 2 ** octaves[["lower", "upper"]]
-    how = {"voxels": "sum", "magnitude_sum": "sum", "magnitude_max": "max", "folded": "sum"}
-    how |= {"determinant_min": "min", "determinant_max": "max"}
-    return pd.concat([*parts, octaves], ignore_index=True), pd.DataFrame(facts).agg(how).to_dict()
+    functions = {"voxels": "sum", "magnitude_sum": "sum", "magnitude_max": "max", "folded": "sum"}
+    functions |= {"determinant_min": "min", "determinant_max": "max"}
+    return pd.concat([*histograms, octaves], ignore_index=True), pd.DataFrame(aggregates).agg(functions).to_dict()
 
 
-def _counted(values: np.ndarray, weights: np.ndarray | None = None) -> pd.Series:
-    """Sum of weights, 1 each if None, of the values in classes of width 1, by the lower end of the class."""
-    classes = np.floor(values).astype(int)
-    first = classes.min()
-    sums = np.bincount(classes - first, weights)
+def _bin_weights(values: np.ndarray, weights: np.ndarray | None = None) -> pd.Series:
+    """Sum of the weights (1 each if None) of the values in each bin of width 1, indexed by the lower end of the bin."""
+    bins = np.floor(values).astype(int)
+    first = bins.min()
+    sums = np.bincount(bins - first, weights)
     return pd.Series(sums, index=first + np.arange(len(sums)))
 
 
-def _classes(quantity: str, counted: pd.Series, step: float) -> pd.DataFrame:
-    lower = np.round(counted.index.to_numpy() * step, 6)
-    upper = np.round((counted.index.to_numpy() + 1) * step, 6)
-    return pd.DataFrame({"quantity": quantity, "lower": lower, "upper": upper, "weight": counted.to_numpy(float)})
+def _bins(quantity: str, weights: pd.Series, width: float) -> pd.DataFrame:
+    """The bins of `_bin_weights`, stretched from width 1 to `width`."""
+    lower = np.round(weights.index.to_numpy() * width, 6)
+    upper = np.round((weights.index.to_numpy() + 1) * width, 6)
+    return pd.DataFrame({"quantity": quantity, "lower": lower, "upper": upper, "weight": weights.to_numpy(float)})
 
 
-def _quantile(classes: pd.DataFrame, level: float) -> float:
-    """Below what a fraction `level` lies, linear within the class."""
-    ordered = classes.sort_values("lower")
+def _quantile(bins: pd.DataFrame, level: float) -> float:
+    """The value below which a fraction `level` lies, linearly interpolated within its bin."""
+    ordered = bins.sort_values("lower")
     limits = [ordered["lower"].iloc[0], *ordered["upper"]]
     return float(np.interp(level, [0, *ordered["fraction"].cumsum()], limits))

@@ -1,7 +1,7 @@
-"""The long tables and the slices of ``results/<experiment>/evaluation``: what they hold, how they are written and read.
+"""The long tables and slices in ``results/<experiment>/evaluation``: their columns, and how they are written and read.
 
-Tables have one row per landmark and method, per point and network variant, or per pair and method. All that people look at,
-tables and figures, is made of these files alone, so this module needs neither images nor torch.
+Tables have one row per landmark and method, per point and network variant, or per pair and method. The tables and figures that
+people look at are made from these files alone, so this module needs neither images nor torch.
 """
 
 from collections.abc import Iterable, Mapping
@@ -27,11 +27,11 @@ METHOD_NAMES = {
     "greedy": "Greedy",
     "convexadam": "ConvexAdam",
 }
-"""How tables and figures write methods and network variants; any other method is written as it is named."""
+"""Display names of methods and network variants in tables and figures; any other method keeps its own name."""
 
 
 def method_name(method: str) -> str:
-    """How tables and figures write a method or network variant."""
+    """The display name of a method or network variant."""
     return METHOD_NAMES.get(method, method)
 
 
@@ -45,17 +45,17 @@ def components(*names: str) -> list[str]:
 
 
 def vector_columns(name: str, vectors: np.ndarray) -> dict[str, np.ndarray]:
-    """The columns of `components` with vectors ``(n, 3)``, x, y, z."""
+    """The columns of `components`, filled from vectors ``(n, 3)``, x, y, z."""
     return dict(zip(components(name), vectors.T, strict=True))
 
 
 def corresponding_points(**arrays: np.ndarray) -> list[np.ndarray]:
-    """The arrays as float ``(n, 3)``, x, y, z.
+    """Return the arrays as float ``(n, 3)``, x, y, z.
 
     Raises
     ------
     ValueError
-        If they are not all ``(n, 3)``; it names the one that is not.
+        If they are not all ``(n, 3)``; the message names the first that is not.
     """
     count = len(next(iter(arrays.values())))
     for name, array in arrays.items():
@@ -70,46 +70,46 @@ LANDMARK_COLUMNS = {
     **dict.fromkeys((*components("fixed", "moving", "mapped"), "error", *components("error"), "error_snapped"), float),
     "within_capture_range": bool,
 }
-"""Columns of the landmark table and what they hold; lengths in mm, points in LPS, `landmark` counts rows from 0.
-``error_snapped`` is the distance between the voxels of the moving image, as the cohort gives it, nearest to the mapped point
-and to the landmark there."""
+"""Columns and types of the landmark table; lengths in mm, points in LPS, `landmark` counts the landmarks of a pair from 0.
+``error_snapped`` is the distance between the voxel nearest to the mapped point and the voxel nearest to the moving landmark, on
+the grid of the moving image as the cohort gives it."""
 
 POINT_COLUMNS = {
     **dict.fromkeys(("variant", "split", "image", "moving", "frequency"), str),
     "point": int,
     **dict.fromkeys((*components("point", "displacement", "predicted"), "mae", *components("mae")), float),
 }
-"""Columns of the table of points in synthetic pairs and what they hold; lengths in mm, points in LPS."""
+"""Columns and types of the table of points in synthetic pairs; lengths in mm, points in LPS."""
 
 REGULARITY_COLUMNS = {
     **dict.fromkeys(("method", "pair"), str),
     "voxels": int,
     **dict.fromkeys(("min", "p1", "p5", "median", "p95", "p99", "max", "folded", "sd_log"), float),
 }
-"""Columns of the table of Jacobian determinants of the whole transform in the lungs, one row per method and pair. ``folded``
-is the fraction of voxels whose determinant is at most 0, ``sd_log`` the standard deviation of the natural logarithm of the
-others."""
+"""Columns and types of the table of Jacobian determinants of the whole transform in the lungs, one row per method and pair.
+``folded`` is the fraction of voxels whose determinant is at most 0, ``sd_log`` the standard deviation of the natural logarithm
+of the others."""
 
 RUN_COLUMNS = {**dict.fromkeys(("method", "pair"), str), **dict.fromkeys(("seconds", "memory_mb"), float)}
-"""Columns of the table of registration jobs: wall-clock time, and the peak of the resident memory of the process in MB (2^20
-bytes); what a GPU holds is not in it."""
+"""Columns and types of the table of registration jobs: wall-clock time, and the peak resident memory of the process in MB
+(2^20 bytes), without GPU memory."""
 
 FIELD_ERROR_COLUMNS = {
     **dict.fromkeys(("method", "pair"), str),
     "voxels": int,
     **dict.fromkeys(("mean", "sd", "p5", "p25", "median", "p75", "p95", "p99", "max", *components("mean")), float),
 }
-"""Columns of the table of errors of the whole field in the lungs, where the true DVF is known: ``||T(x) - T_true(x)||`` in mm,
-and under ``mean_x`` ... the means of its absolute components; one row per method and pair."""
+"""Columns and types of the table of errors of the whole field in the lungs, where the true DVF is known:
+``||T(x) - T_true(x)||`` in mm, and in ``mean_x`` ... the means of its absolute components; one row per method and pair."""
 
 MAY_BE_UNKNOWN = ("sd_log", "memory_mb")
-"""Columns whose number may be missing, written ``nan``: of a field that folds everywhere, of a job too short to be looked
-at."""
+"""Columns whose number may be missing, written ``nan``: a field may fold everywhere, a job may be too short to be
+measured."""
 
 DISTRIBUTION_COLUMNS = {"kind": str, "quantity": str, "lower": float, "upper": float, "fraction": float}
-"""Columns of the table of distributions of synthetic fields: what fraction lies between two limits; those of a kind and
-quantity add up to 1. ``magnitude`` is ``||u||`` in mm and ``determinant`` the Jacobian determinant, of all voxels;
-``wavelength``, in mm, is that of the Fourier components, weighted with their power."""
+"""Columns and types of the table of distributions of synthetic fields: the fraction between two limits. The fractions of a kind
+and quantity add up to 1. ``magnitude`` is ``||u||`` in mm and ``determinant`` the Jacobian determinant, both of all voxels;
+``wavelength``, in mm, is that of the Fourier components, weighted by their power."""
 
 SUMMARY_COLUMNS = {
     "kind": str,
@@ -119,51 +119,52 @@ SUMMARY_COLUMNS = {
     **dict.fromkeys((f"determinant_{name}" for name in ("min", "p1", "median", "p99", "max")), float),
     "folded": float,
 }
-"""Columns of the summary of synthetic fields, one row per kind; lengths in mm. ``folded`` is the fraction of voxels whose
-Jacobian determinant is at most 0."""
+"""Columns and types of the summary of synthetic fields, one row per kind; lengths in mm. ``folded`` is the fraction of
+voxels whose Jacobian determinant is at most 0."""
 
 
 def collect(frames: Iterable[pd.DataFrame], columns: Mapping[str, type]) -> pd.DataFrame:
-    """Stack tables of errors, in order, into one with `columns`, those of one of the tables above; no frames, no rows."""
+    """Stack tables of errors, in order, into one with `columns` (of a table above); without frames it has no rows."""
     empty = pd.DataFrame({column: pd.Series(dtype=kind) for column, kind in columns.items()})
     filled = [frame for frame in frames if len(frame)]
     return pd.concat(filled, ignore_index=True)[list(columns)] if filled else empty
 
 
 def write_errors(errors: pd.DataFrame, path: str | Path) -> None:
-    """Write a table of errors as CSV, with all digits; never leaves half a file."""
+    """Write a table of errors as CSV, with all digits; never leaves a partial file."""
     with whole_file(path) as partial:
         errors.to_csv(partial, index=False, lineterminator="\n", na_rep="nan")
 
 
 def read_errors(path: str | Path, columns: Mapping[str, type]) -> pd.DataFrame:
-    """Read a CSV table of errors with `columns`, those of one of the tables above; it may have no rows, and more columns.
+    """Read a CSV table of errors with `columns`, which are those of a table above; it may have no rows and further columns.
 
     Raises
     ------
     InputError
-        If the file is missing, is cut off, is not a CSV table, lacks a column, or holds something else than the column's type.
+        If the file is missing, is cut off, is not a CSV table, lacks a column, or has a value of the wrong type.
     """
     refuse_truncated_table(path)
     try:
-        found = pd.read_csv(path, nrows=0).columns
+        header = pd.read_csv(path, nrows=0).columns
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a CSV table ({error})") from error
-    missing = [column for column in columns if column not in found]
+    missing = [column for column in columns if column not in header]
     if missing:
-        raise InputError(f"{path}: lacks the columns {', '.join(missing)}; found {', '.join(found)}")
+        raise InputError(f"{path}: lacks the columns {', '.join(missing)}; found {', '.join(header)}")
     try:
-        # Nothing else counts as missing: an empty number is an error, and a pair named "NA" is a name.
-        unknown = {column: ["nan"] for column in MAY_BE_UNKNOWN if column in columns}
-        options = {"na_values": unknown, "keep_default_na": False, "na_filter": bool(unknown)}
+        # Only "nan" in these columns counts as missing: an empty number is an error, and a pair may be called "NA".
+        missing_values = {column: ["nan"] for column in MAY_BE_UNKNOWN if column in columns}
+        options = {"na_values": missing_values, "keep_default_na": False, "na_filter": bool(missing_values)}
         return pd.read_csv(path, usecols=list(columns), dtype=dict(columns), **options)[list(columns)]
     except ValueError as error:
         raise InputError(f"{path}: a value does not fit its column ({error})") from error
 
 
 def read_table(path: str | Path, columns: Iterable[str]) -> pd.DataFrame:
-    """Read a CSV table with at least `columns`, one made of long tables or the curves of a training; a number may be missing,
-    its cell empty or ``nan``.
+    """Read a CSV table with at least `columns`: one made from long tables, or the curves of a training.
+
+    A number may be missing: its cell is then empty or ``nan``.
 
     Raises
     ------
@@ -173,9 +174,9 @@ def read_table(path: str | Path, columns: Iterable[str]) -> pd.DataFrame:
     refuse_truncated_table(path)
     text = {name: str for name in ("evaluation", "method", "other", "level")}
     try:
-        # Names stay as they are: a method may be called "nan".
-        unknown = {name: ["", "nan"] for name in columns if name not in text}
-        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=unknown)
+        # Names are read as they are: a method may be called "nan".
+        missing_values = {name: ["", "nan"] for name in columns if name not in text}
+        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=missing_values)
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as a CSV table ({error})") from error
     missing = [column for column in columns if column not in table]
@@ -185,18 +186,18 @@ def read_table(path: str | Path, columns: Iterable[str]) -> pd.DataFrame:
 
 
 BENCHMARK_COLUMNS = ("s", "max_rss", "cpu_time")
-"""Columns of Snakemake's benchmark files that are used: seconds of wall clock, MiB, seconds of CPU time."""
+"""The columns used of Snakemake's benchmark files: wall-clock time in s, peak resident memory in MiB, CPU time in s."""
 
 
 def read_benchmark(path: str | Path) -> dict[str, float]:
-    """What a job took, from the file that Snakemake's ``benchmark`` leaves: `BENCHMARK_COLUMNS`, means if it ran repeatedly.
+    """Read the time and memory of a job, `BENCHMARK_COLUMNS`, from the file of Snakemake's ``benchmark``; means over repeats.
 
-    Memory and CPU time are NaN if the job ended before Snakemake first looked at it.
+    Memory and CPU time are NaN if the job ended before Snakemake first measured it.
 
     Raises
     ------
     InputError
-        If the file is missing, is cut off or is no such file.
+        If the file is missing, is cut off or is not a benchmark file.
     """
     refuse_truncated_table(path)
     try:
@@ -208,7 +209,7 @@ def read_benchmark(path: str | Path) -> dict[str, float]:
 
 
 def save_slices(path: str | Path, slices: Mapping[str, np.ndarray]) -> None:
-    """Write named arrays as ``.npz``; never leaves half a file."""
+    """Write named arrays as ``.npz``; never leaves a partial file."""
     with whole_file(path) as partial:
         np.savez_compressed(partial, **slices)
 
@@ -219,7 +220,7 @@ def read_slices(path: str | Path, names: Iterable[str]) -> dict[str, np.ndarray]
     Raises
     ------
     InputError
-        If the file is missing, is no such file, or lacks one of the arrays `names`.
+        If the file is missing, is not an ``.npz`` file, or lacks one of the arrays `names`.
     """
     try:
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as archive:

@@ -28,17 +28,17 @@ def point_errors(
     Parameters
     ----------
     variant, split, image, moving, frequency
-        Written into the columns of these names. `moving` is ``original`` or ``deformed``, `frequency` one of `FREQUENCIES`.
+        Values of the columns with these names. `moving` is ``original`` or ``deformed``, `frequency` one of `FREQUENCIES`.
     points
         Where the field was evaluated, ``(n, 3)``, x, y, z in mm (LPS).
     displacement, predicted
-        True and predicted displacement there, ``(n, 3)``, x, y, z in mm.
+        True and predicted displacement at these points, ``(n, 3)``, x, y, z in mm.
 
     Returns
     -------
     pandas.DataFrame
         n rows, columns as in `POINT_COLUMNS`. ``mae`` is the sum of the absolute components ``mae_x``, ``mae_y``, ``mae_z``:
-        the chapter's loss, and what the first rows of its table hold.
+        the chapter's loss, and the measure of the first rows of its table.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def sample_errors(
     pool
         The samples with their true displacements.
     predicted
-        Predicted displacements, ``(n, k, k, k, 3)`` in voxels, as `regnet.learning.inference.predict_samples` gives them.
+        Predicted displacements, ``(n, k, k, k, 3)`` in voxels, as `regnet.learning.inference.predict_samples` returns them.
 
     Returns
     -------

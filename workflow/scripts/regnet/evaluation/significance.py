@@ -1,4 +1,7 @@
-"""Tests between methods; apart from the summaries because scipy.stats takes long to import and figures do without it."""
+"""Statistical tests between methods.
+
+They are not in the summaries because scipy.stats is slow to import and the figures do not need it.
+"""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -19,8 +22,9 @@ TEST_COLUMNS = [
 def paired_tests(landmarks: pd.DataFrame, capture_ranges: Sequence[float]) -> pd.DataFrame:
     """Wilcoxon signed-rank tests, two-sided, between the errors of all methods at the same landmarks.
 
-    Twice: over landmarks, as most papers do, which takes the landmarks of one pair for independent and therefore finds too
-    much, and over pairs, by the mean error of each. Holm's correction is over all comparisons of the same evaluation and level.
+    There are two levels. Tests over landmarks, as in most papers, treat the landmarks of a pair as independent and therefore
+    report too many differences. Tests over pairs compare the mean errors of each pair. Holm's correction covers all comparisons
+    of one evaluation and level.
 
     Parameters
     ----------
@@ -31,7 +35,7 @@ def paired_tests(landmarks: pd.DataFrame, capture_ranges: Sequence[float]) -> pd
     -------
     pandas.DataFrame
         Columns `TEST_COLUMNS`, one row per evaluation, level (``landmarks`` or ``pairs``) and two methods; ``p`` is 1 where
-        there is no difference at all.
+        all differences are 0.
     """
     frames = [pd.DataFrame(columns=TEST_COLUMNS)]
     for evaluation, capture_range, chosen in evaluations(landmarks, capture_ranges):
@@ -58,7 +62,7 @@ def paired_tests(landmarks: pd.DataFrame, capture_ranges: Sequence[float]) -> pd
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """The p values ``(m,)`` corrected for m tests after Holm (Scand. J. Statist. 6, 1979)."""
+    """Return the p values ``(m,)``, corrected for m tests by Holm's method (Scand. J. Statist. 6, 1979)."""
     order = np.argsort(p)
     corrected = np.empty(len(p))
     corrected[order] = np.minimum(1, np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)))

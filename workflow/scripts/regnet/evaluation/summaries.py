@@ -1,9 +1,9 @@
-"""What the long tables say in numbers: summaries with intervals, error against initial displacement.
+"""Summaries of the long tables: statistics with intervals, and error against initial displacement.
 
 Landmarks of one pair are not independent: one registration is good or bad for all of them. Intervals therefore come from a
-hierarchical bootstrap (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8): pairs are drawn with
-replacement, then as many landmarks as a pair has within each pair drawn; the limits are percentiles of the statistic over all
-such draws. With few pairs such intervals are too narrow rather than too wide; with one pair they hold for that pair alone.
+hierarchical bootstrap (Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 3.8). Each sample draws
+pairs with replacement, then draws within each of these as many landmarks as the pair has. The limits are percentiles of the
+statistic over all samples. With few pairs these intervals are too narrow; with one pair they are valid for that pair only.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,22 +16,23 @@ from regnet.errors import InputError
 from regnet.evaluation.long_tables import components
 
 FEW = 10
-"""A number that rests on fewer landmarks than this is marked wherever it stands."""
+"""Tables and figures mark every number that is based on fewer landmarks than this."""
 
 COVERAGE = 0.95
-"""Of all intervals."""
+"""Coverage of all intervals."""
 
 BOOTSTRAP_SAMPLES = 2000
-"""Draws of the bootstrap."""
+"""Number of samples of the bootstrap."""
 
 FURTHER_CAPTURE_RANGES = (4, 12)
-"""Distances in mm for which TRE' is given beside that of the config's ``evaluation.capture_range``."""
+"""Capture ranges in mm for which TRE' is computed besides the config's ``evaluation.capture_range``."""
 
 DISTANCE_BINS = (2, 4, 6, 8, 10, 12, 16, 20)
-"""Where the bins of the distance after the affine registration end, in mm; the first begins at 0, the last is open."""
+"""Upper limits of the bins of the distance after the affine registration, in mm; the first bin begins at 0, and an open bin
+follows the last limit."""
 
 ACCURATE_WITHIN = 2.5
-"""A method holds up to the distance after the affine registration up to which its median error is at most this, in mm."""
+"""The largest median error, in mm, at which a method counts as accurate."""
 
 ACCURACY_COLUMNS = [
     *("evaluation", "capture_range", "method", "n", "n_pairs", "few"),
@@ -40,23 +41,23 @@ ACCURACY_COLUMNS = [
     *(f"{axis}_{statistic}" for axis in AXES for statistic in ("mean", "sd")),
     *("snapped_mean", "snapped_sd", "snapped_median"),
 ]
-"""Columns of `accuracy`: TRE or TRE' and its capture range, lengths in mm, ``low`` and ``high`` the limits of the 95 %
-intervals, ``few`` whether `n` is below `FEW`, ``x_mean`` ... of the absolute components, ``snapped`` as
-`regnet.evaluation.long_tables.LANDMARK_COLUMNS`."""
+"""Columns of `accuracy`: TRE, or TRE' and its capture range; lengths in mm. ``low`` and ``high`` are the limits of the 95 %
+intervals, ``few`` says whether `n` is below `FEW`, ``x_mean`` ... are of the absolute components, and ``snapped`` is the
+``error_snapped`` of `regnet.evaluation.long_tables.LANDMARK_COLUMNS`."""
 
 CURVE_COLUMNS = [
     *("method", "lower", "upper", "n", "n_pairs", "few", "initial_mean"),
     *("mean", "mean_low", "mean_high", "median", "median_low", "median_high"),
 ]
 """Columns of `capture_curve`: bins of the distance after the affine registration, ``lower <= distance < upper``, and the
-errors of a method at the landmarks there; lengths in mm."""
+errors of a method at the landmarks in the bin; lengths in mm."""
 
 
 def summarize(frame: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
-    """Number, mean, standard deviation and median of each column.
+    """Number of values, mean, standard deviation and median of each column.
 
-    The chapter does not say which standard deviation it prints; this is that of a sample (division by n - 1), undefined for
-    one value. At the chapter's 503 landmarks the choice moves the largest printed value by 0.002 mm.
+    The chapter does not say which standard deviation it prints. This is that of a sample (division by n - 1), undefined for one
+    value. At the chapter's 503 landmarks the choice changes the largest printed value by 0.002 mm.
 
     Returns
     -------
@@ -72,18 +73,19 @@ def summarize(frame: pd.DataFrame, columns: Iterable[str]) -> pd.DataFrame:
 def zero_field_mae(points: pd.DataFrame) -> float:
     """MAE, in mm, that a network that always predicts no displacement would have at these points; NaN without points.
 
-    `points` has columns as in `POINT_COLUMNS`.
+    `points` has columns as in `regnet.evaluation.long_tables.POINT_COLUMNS`.
     """
     return float(points[components("displacement")].abs().sum(axis=1).mean())
 
 
 def residual_displacements(landmarks: pd.DataFrame, method: str) -> pd.DataFrame:
-    """What the affine registration left over, and what `method` made of it: one row per landmark.
+    """Displacements that the affine registration left, the true ones and those of `method`: one row per landmark.
 
     Parameters
     ----------
     landmarks
-        Columns as in `LANDMARK_COLUMNS`; the rows of ``affine`` and of `method` are matched by pair and landmark.
+        Columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; the rows of ``affine`` and of `method` are
+        matched by pair and landmark.
     method
         A method that runs after the affine registration.
 
@@ -104,7 +106,7 @@ def residual_displacements(landmarks: pd.DataFrame, method: str) -> pd.DataFrame
 
 
 def initial_distances(landmarks: pd.DataFrame) -> pd.Series:
-    """Distance of the landmark of each row after the affine registration, in mm.
+    """Distance after the affine registration, in mm, of the landmark in each row.
 
     Parameters
     ----------
@@ -114,15 +116,15 @@ def initial_distances(landmarks: pd.DataFrame) -> pd.Series:
     Raises
     ------
     InputError
-        If there is no row of ``affine`` for a landmark.
+        If a landmark has no row of ``affine``.
     """
     keys = ["pair", "landmark"]
     affine = landmarks.loc[landmarks["method"] == "affine", [*keys, "error"]]
-    found = landmarks[keys].merge(affine, on=keys, how="left", validate="many_to_one")["error"]
-    if found.isna().any():
-        row = landmarks.loc[found.isna().to_numpy()].iloc[0]
+    distances = landmarks[keys].merge(affine, on=keys, how="left", validate="many_to_one")["error"]
+    if distances.isna().any():
+        row = landmarks.loc[distances.isna().to_numpy()].iloc[0]
         raise InputError(f"landmarks: {row['pair']}, landmark {row['landmark']}: found no row of affine, expected one")
-    return pd.Series(found.to_numpy(float), index=landmarks.index)
+    return pd.Series(distances.to_numpy(float), index=landmarks.index)
 
 
 def accuracy(
@@ -133,14 +135,14 @@ def accuracy(
     Parameters
     ----------
     landmarks
-        Errors at the landmarks of the test pairs, columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; it may have
-        no rows.
+        Errors at the landmarks of the test pairs, columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; may have no
+        rows.
     capture_ranges
-        In mm; TRE' is over the landmarks that are at most this far apart after the affine registration.
+        In mm; TRE' is over the landmarks whose error after the affine registration is at most this.
     samples
-        Number of draws of the bootstrap.
+        Number of samples of the bootstrap.
     seed
-        Seed of the experiment, from which those of the draws are derived. All methods share the landmarks drawn.
+        Seed of the experiment, from which those of the samples are derived. All methods share the landmarks drawn.
 
     Returns
     -------
@@ -168,7 +170,7 @@ def accuracy(
 
 
 def by_method(landmarks: pd.DataFrame) -> pd.DataFrame:
-    """Errors of each landmark (rows, indexed by pair and landmark) and method (columns, in the order of the input), in mm.
+    """Errors in mm with one row per landmark (indexed by pair and landmark) and one column per method (in input order).
 
     Parameters
     ----------
@@ -178,7 +180,7 @@ def by_method(landmarks: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If a method lacks a landmark that another one has: methods are compared at the same landmarks.
+        If a method lacks a landmark that another has: methods are compared at the same landmarks.
     """
     table = landmarks.pivot(index=["pair", "landmark"], columns="method", values="error")[landmarks["method"].unique()]
     for method in table.columns[table.isna().any()]:
@@ -188,19 +190,19 @@ def by_method(landmarks: pd.DataFrame) -> pd.DataFrame:
 
 
 def bootstrap_intervals(errors: np.ndarray, counts: np.ndarray) -> dict[str, float]:
-    """The 95 % intervals of mean and median from the hierarchical bootstrap of this module.
+    """The 95 % intervals of mean and median, from the hierarchical bootstrap of this module.
 
     Parameters
     ----------
     errors
         Shape ``(n,)``: the errors of a method.
     counts
-        Shape ``(samples, n)``, of `drawn_counts`.
+        Shape ``(samples, n)``: the result of `drawn_counts`.
 
     Returns
     -------
     dict
-        ``mean_low``, ``mean_high``, ``median_low``, ``median_high``; NaN for less than two landmarks, which have no spread.
+        ``mean_low``, ``mean_high``, ``median_low``, ``median_high``; NaN for fewer than two landmarks, which have no spread.
     """
     names = ("mean_low", "mean_high", "median_low", "median_high")
     if len(errors) < 2:
@@ -216,9 +218,10 @@ def bootstrap_intervals(errors: np.ndarray, counts: np.ndarray) -> dict[str, flo
 
 
 def drawn_counts(pairs: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
-    """How often each landmark, of the pairs ``(n,)``, is drawn in each sample of the hierarchical bootstrap: ``(samples, n)``.
+    """How often each sample of the hierarchical bootstrap draws each landmark: int ``(samples, n)``.
 
-    A pair that is drawn k times gives k draws of as many landmarks as it has: together these are multinomial.
+    `pairs` names the pair of each landmark, ``(n,)``. A pair of m landmarks that is drawn k times contributes k m draws of its
+    landmarks, whose counts are multinomial.
     """
     _, members = np.unique(pairs, return_inverse=True)
     sizes = np.bincount(members)
@@ -232,21 +235,21 @@ def drawn_counts(pairs: np.ndarray, samples: int, rng: np.random.Generator) -> n
 def capture_curve(
     landmarks: pd.DataFrame, edges: Sequence[float] = DISTANCE_BINS, *, samples: int = BOOTSTRAP_SAMPLES, seed: int
 ) -> pd.DataFrame:
-    """Error of every method against the distance that the affine registration left, in bins.
+    """Error of every method in bins of the distance that the affine registration left.
 
     Parameters
     ----------
     landmarks
-        Columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; it may have no rows.
+        Columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; may have no rows.
     edges
-        Where bins end, in mm, increasing; the first begins at 0, the last is open.
+        Upper limits of the bins, in mm, increasing; as in `DISTANCE_BINS`.
     samples, seed
         As in `accuracy`.
 
     Returns
     -------
     pandas.DataFrame
-        One row per method and bin that has landmarks; columns `CURVE_COLUMNS`, ``upper`` infinite in the open bin.
+        One row per method and non-empty bin; columns `CURVE_COLUMNS`, ``upper`` is infinite in the open bin.
     """
     limits = np.array([0.0, *edges, np.inf])
     distances = initial_distances(landmarks)
@@ -268,33 +271,35 @@ def capture_curve(
 
 
 def accurate_ranges(curve: pd.DataFrame) -> pd.DataFrame:
-    """How far each method holds: the distance up to which its median error stays small.
+    """The distance after the affine registration up to which the median error of each method stays small.
 
     Parameters
     ----------
     curve
-        Of `capture_curve`. Bins with fewer than `FEW` landmarks do not count.
+        Result of `capture_curve`. Bins with fewer than `FEW` landmarks do not count.
 
     Returns
     -------
     pandas.DataFrame
-        Indexed by method: ``held_to``, in mm, the end of the last bin before the first whose median is above
-        `ACCURATE_WITHIN`; 0 if that is the first bin, and of an open bin the beginning; ``held_to_low``, the same for the upper
-        limits of the intervals of the median; ``is_least``, whether there is no such bin, so that the method holds at least
-        that far.
+        Indexed by method. ``held_to``, in mm, is the upper limit (of an open bin: the lower limit) of the last bin before the
+        first whose median is above `ACCURATE_WITHIN`, or 0 if that is the first bin. ``held_to_low`` is the same for the upper
+        limits of the intervals of the median. ``is_least`` is true if no median is above: the method is accurate at least that
+        far.
     """
     rows = {}
     for method, bins in curve[~curve["few"].astype(bool)].groupby("method", sort=False):
         ends = [0.0, *np.where(np.isfinite(bins["upper"]), bins["upper"], bins["lower"])]
-        kept = [int(np.append(bins[name].to_numpy() > ACCURATE_WITHIN, True).argmax()) for name in ("median", "median_high")]
-        rows[method] = {"held_to": ends[kept[0]], "held_to_low": ends[kept[1]], "is_least": kept[0] == len(bins)}
+        end, end_low = (
+            int(np.append(bins[name].to_numpy() > ACCURATE_WITHIN, True).argmax()) for name in ("median", "median_high")
+        )
+        rows[method] = {"held_to": ends[end], "held_to_low": ends[end_low], "is_least": end == len(bins)}
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=["held_to", "held_to_low", "is_least"])
     return frame.rename_axis("method")
 
 
 def evaluations(landmarks: pd.DataFrame, capture_ranges: Sequence[float]) -> list[tuple[str, float, pd.DataFrame]]:
-    """TRE with all landmarks, then TRE' with those within each capture range: its name, the range and the rows, if there are
-    any."""
+    """TRE with all landmarks, then TRE' within each capture range: name, range (NaN for TRE) and rows of each that has rows."""
     distances = initial_distances(landmarks)
-    within = [("TRE'", float(capture_range), landmarks[distances <= capture_range]) for capture_range in capture_ranges]
-    return [one for one in (("TRE", np.nan, landmarks), *within) if len(one[2])]
+    parts = [("TRE", np.nan, landmarks)]
+    parts += [("TRE'", float(capture_range), landmarks[distances <= capture_range]) for capture_range in capture_ranges]
+    return [part for part in parts if len(part[2])]

@@ -1,1 +1,1 @@
-"""What people look at: tables, figures, the report and the viewer."""
+"""Tables, figures, the report and the viewer."""

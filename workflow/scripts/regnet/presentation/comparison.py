@@ -1,6 +1,6 @@
 """The table that compares methods: accuracy with intervals, tests between methods, time, memory and regularity.
 
-Everything comes from the long tables of ``results/<experiment>/evaluation``; `COLUMNS` says from which rows.
+All numbers come from the long tables in ``results/<experiment>/evaluation``; `COLUMNS` says from which.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -21,15 +21,15 @@ COST_COLUMNS = [
     *("field_error_mean", "field_error_p95"),
     *("held_to", "held_to_low", "is_least"),
 ]
-"""Columns of `costs`. From ``runs.csv``, medians over pairs of the seconds of a registration job, alone and together with the
-affine registration that it starts from, and the largest peak of memory. From ``regularity.csv`` the smallest Jacobian
-determinant of all pairs, the fraction of all lung voxels that are folded, and the mean over pairs of the standard deviation
-of the logarithm. From ``field_errors.csv``, where the true DVF is known, the mean error of all lung voxels in mm and the mean
-over pairs of its 95th percentile. The last three as `regnet.evaluation.summaries.accurate_ranges`."""
+"""Columns of `costs`. From ``runs.csv``: medians over pairs of the seconds of a registration job, without and with the affine
+registration that it starts from, and the largest peak memory. From ``regularity.csv``: the smallest Jacobian determinant of
+all pairs, the fraction of all lung voxels that are folded, and the mean over pairs of the standard deviation of the logarithm.
+From ``field_errors.csv``, where the true DVF is known: the mean error of all lung voxels in mm, and the mean over pairs of its
+95th percentile. The last three are those of `regnet.evaluation.summaries.accurate_ranges`."""
 
 COLUMNS = [*ACCURACY_COLUMNS, *COST_COLUMNS]
-"""Columns of the table: those of `regnet.evaluation.summaries.accuracy` from ``landmarks.csv``, then those of `COST_COLUMNS`,
-which are the same in all rows of a method."""
+"""Columns of the table: those of `regnet.evaluation.summaries.accuracy`, from ``landmarks.csv``, then `COST_COLUMNS`, which are
+the same in all rows of a method."""
 
 _ACCURACY_HEADER = [
     *("Evaluation", "Method", "mean ± sd", "95 % interval", "median", "95 % interval", "75th", "95th"),
@@ -43,8 +43,10 @@ _COST_HEADER = [
 ]
 
 
-def costs(runs: pd.DataFrame, regularity: pd.DataFrame, field_errors: pd.DataFrame | None, held: pd.DataFrame) -> pd.DataFrame:
-    """What each method takes, how regular it is, and how far it holds.
+def costs(
+    runs: pd.DataFrame, regularity: pd.DataFrame, field_errors: pd.DataFrame | None, ranges: pd.DataFrame
+) -> pd.DataFrame:
+    """Time, memory, regularity, field error and accurate range of each method.
 
     Parameters
     ----------
@@ -52,8 +54,8 @@ def costs(runs: pd.DataFrame, regularity: pd.DataFrame, field_errors: pd.DataFra
         Columns as in `regnet.evaluation.long_tables.RUN_COLUMNS` and ``REGULARITY_COLUMNS``.
     field_errors
         Columns as in `regnet.evaluation.long_tables.FIELD_ERROR_COLUMNS`; None where the true DVF is not known.
-    held
-        Of `regnet.evaluation.summaries.accurate_ranges`.
+    ranges
+        Result of `regnet.evaluation.summaries.accurate_ranges`.
 
     Returns
     -------
@@ -63,8 +65,8 @@ def costs(runs: pd.DataFrame, regularity: pd.DataFrame, field_errors: pd.DataFra
     methods = runs["method"].unique()
     seconds = runs.pivot(index="pair", columns="method", values="seconds")[methods]
     table = pd.DataFrame({"seconds": seconds.median()})
-    first = seconds["affine"].to_numpy()[:, None] * (seconds.columns != "affine")
-    table["seconds_with_affine"] = (seconds + first).median()
+    affine = seconds["affine"].to_numpy()[:, None] * (seconds.columns != "affine")
+    table["seconds_with_affine"] = (seconds + affine).median()
     table["memory_mb"] = runs.groupby("method")["memory_mb"].max()
     by_method = regularity.groupby("method")
     table["jacobian_min"] = by_method["min"].min()
@@ -73,21 +75,21 @@ def costs(runs: pd.DataFrame, regularity: pd.DataFrame, field_errors: pd.DataFra
     if field_errors is not None:
         table["field_error_mean"] = _over_voxels(field_errors, "mean")
         table["field_error_p95"] = field_errors.groupby("method")["p95"].mean()
-    return table.join(held).reindex(columns=COST_COLUMNS).rename_axis("method")
+    return table.join(ranges).reindex(columns=COST_COLUMNS).rename_axis("method")
 
 
-def comparison(accuracy: pd.DataFrame, of_methods: pd.DataFrame) -> pd.DataFrame:
-    """Put the tables of `regnet.evaluation.summaries.accuracy` and of `costs` side by side.
+def comparison(accuracy: pd.DataFrame, method_costs: pd.DataFrame) -> pd.DataFrame:
+    """Join the table of `regnet.evaluation.summaries.accuracy` with that of `costs`.
 
     Returns
     -------
     pandas.DataFrame
-        Columns `COLUMNS`. A method without landmarks has one row, of TRE, with ``n`` 0.
+        Columns `COLUMNS`. A method without landmarks has one row, for TRE, with ``n`` 0.
     """
-    absent = [method for method in of_methods.index if method not in set(accuracy["method"])]
+    absent = [method for method in method_costs.index if method not in set(accuracy["method"])]
     empty = pd.DataFrame({"evaluation": "TRE", "method": absent, "n": 0, "n_pairs": 0, "few": True}, columns=ACCURACY_COLUMNS)
     filled = [frame for frame in (accuracy, empty) if len(frame)]
-    return pd.concat(filled, ignore_index=True).join(of_methods, on="method")[COLUMNS]
+    return pd.concat(filled, ignore_index=True).join(method_costs, on="method")[COLUMNS]
 
 
 def write_comparison(
@@ -105,14 +107,14 @@ def write_comparison(
     Parameters
     ----------
     table
-        Of `comparison`.
+        Result of `comparison`.
     tests
-        Of `regnet.evaluation.significance.paired_tests`; all go into `tests_csv`, those of TRE and of TRE' with the chapter's
-        capture range into the texts.
+        Result of `regnet.evaluation.significance.paired_tests`. All tests go into `tests_csv`; those of TRE and of TRE' with
+        the chapter's capture range also go into `md` and `tex`.
     csv, tests_csv, md, tex
         Files to write.
     capture_range
-        The chapter's, in mm.
+        The chapter's capture range, in mm.
     """
     for path, frame in ((csv, table), (tests_csv, tests)):
         with whole_file(path) as partial:
@@ -136,7 +138,7 @@ def write_capture_curve(curve: pd.DataFrame, *, csv: str | Path, md: str | Path)
     Parameters
     ----------
     curve
-        Of `regnet.evaluation.summaries.capture_curve`.
+        Result of `regnet.evaluation.summaries.capture_curve`.
     csv, md
         Files to write.
     """
@@ -150,12 +152,12 @@ def write_capture_curve(curve: pd.DataFrame, *, csv: str | Path, md: str | Path)
             for _, row in bins.iterrows()
         }
         first = bins.iloc[0]
-        where = f"{lower:g} to {upper:g}" if np.isfinite(upper) else f"{lower:g} and more"
+        limits = f"{lower:g} to {upper:g}" if np.isfinite(upper) else f"{lower:g} and more"
         counts = [_mark(f"{first['n']:,}", first["few"]), f"{first['n_pairs']}"]
-        rows.append([where, *counts, *(cells.get(method, "–") for method in methods)])
-    held = accurate_ranges(curve)
+        rows.append([limits, *counts, *(cells.get(method, "–") for method in methods)])
     if methods:
-        rows.append([f"holds to ({ACCURATE_WITHIN:g} mm)", "", "", *(_held(held, method) for method in methods)])
+        ranges = accurate_ranges(curve).reindex(methods)
+        rows.append([f"holds to ({ACCURATE_WITHIN:g} mm)", "", "", *(_accurate_range(row) for _, row in ranges.iterrows())])
     header = ["after affine", "landmarks", "pairs", *map(method_name, methods)]
     notes = [
         "Rows: distance of landmarks after the affine registration, in mm. Cells: median residual distance in mm and its 95 % "
@@ -173,7 +175,7 @@ def write_capture_curve(curve: pd.DataFrame, *, csv: str | Path, md: str | Path)
 def _sections(
     table: pd.DataFrame, tests: pd.DataFrame, capture_range: float
 ) -> Iterator[tuple[str, list[str], list[list[str]], int, str, list[str]]]:
-    """Name, header, rows, columns to the left, caption and notes of each table in the texts."""
+    """For each table: name, header, rows, number of left-aligned columns, caption and notes."""
     marked = [f"† rests on fewer than {FEW} landmarks."] if (table["few"].astype(bool) & (table["n"] > 0)).any() else []
     yield (
         "accuracy",
@@ -224,14 +226,14 @@ def _tests_section(
     landmarks, pairs = (tests[tests["level"] == level] for level in ("landmarks", "pairs"))
     rows = [
         [
-            f"{method_name(one['method'])} − {method_name(one['other'])}",
-            *(_mark(_difference(one[column]), one["few"]) for column in ("mean_difference", "median_difference")),
-            *(_mark(_p(one[column]), one["few"]) for column in ("p", "p_holm")),
-            f"{one['n']}",
-            *(_mark(_p(other[column]), one["few"]) for column in ("p", "p_holm")),
-            f"{other['n']}",
+            f"{method_name(test['method'])} − {method_name(test['other'])}",
+            *(_mark(_difference(test[column]), test["few"]) for column in ("mean_difference", "median_difference")),
+            *(_mark(_p(test[column]), test["few"]) for column in ("p", "p_holm")),
+            f"{test['n']}",
+            *(_mark(_p(pair_test[column]), test["few"]) for column in ("p", "p_holm")),
+            f"{pair_test['n']}",
         ]
-        for (_, one), (_, other) in zip(landmarks.iterrows(), pairs.iterrows(), strict=True)
+        for (_, test), (_, pair_test) in zip(landmarks.iterrows(), pairs.iterrows(), strict=True)
     ]
     return (
         name,
@@ -296,15 +298,11 @@ def _cost_cells(row: pd.Series) -> list[str]:
         number(row["sd_log"], 3),
         number(row["field_error_mean"]),
         number(row["field_error_p95"]),
-        _held_range(row),
+        _accurate_range(row),
     ]
 
 
-def _held(held: pd.DataFrame, method: str) -> str:
-    return _held_range(held.loc[method]) if method in held.index else "–"
-
-
-def _held_range(row: pd.Series) -> str:
+def _accurate_range(row: pd.Series) -> str:
     return "–" if pd.isna(row["held_to"]) else f"{'≥ ' if row['is_least'] else ''}{row['held_to']:g} ({row['held_to_low']:g})"
 
 
@@ -325,5 +323,5 @@ def _p(value: float) -> str:
 
 
 def _mark(text: str, few: object) -> str:
-    """Mark a number that rests on few landmarks."""
+    """Mark a number that is based on few landmarks."""
     return f"{text}†" if few and text != "–" else text

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 
 
 def markdown(text: str) -> str:
-    """Plain text as Markdown inside a table: special characters escaped, a typographic prime in TRE'."""
+    """Convert plain text to Markdown for a table cell: escape special characters, write TRE' with a typographic prime."""
     special = {character: f"\\{character}" for character in "\\`*_|<"} | {"'": "′"}
     return "".join(special.get(character, character) for character in text)
 
 
 def latex(text: str) -> str:
-    """Plain text as LaTeX: special characters escaped, symbols in math mode, dashes as ``--``."""
+    """Convert plain text to LaTeX: escape special characters, write symbols in math mode and dashes as ``--``."""
     special = {character: f"\\{character}" for character in "&%$#_{}"}
     special |= {
         "\\": "\\textbackslash{}",
@@ -31,17 +31,17 @@ def latex(text: str) -> str:
 
 
 def number(value: float, digits: int = 2) -> str:
-    """A number as tables print it, with a typographic minus; a dash where it is missing."""
+    """Format a number for a table, with a typographic minus; a dash if it is NaN."""
     return "–" if math.isnan(value) else f"{value:.{digits}f}".replace("-", "−")
 
 
 def mean_and_sd(mean: float, sd: float) -> str:
-    """``mean ± sd`` with two digits; the mean alone where the deviation is missing, a dash where both are."""
+    """Format ``mean ± sd`` with two digits; the mean alone if the deviation is NaN, a dash if both are."""
     return number(mean) if math.isnan(sd) else f"{number(mean)} ± {number(sd)}"
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: int) -> str:
-    """A Markdown table of cells in Markdown; the first `left` columns are aligned to the left, the others to the right."""
+    """Return a Markdown table of Markdown cells; the first `left` columns are left-aligned, the others right-aligned."""
     lines = [header, ["---" if column < left else "---:" for column in range(len(header))], *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
@@ -49,12 +49,12 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]], left: i
 def latex_table(
     header: Sequence[str], rows: Iterable[Sequence[str]], left: int, *, caption: str, label: str, notes: str = ""
 ) -> str:
-    """A whole LaTeX ``table`` of cells in LaTeX; the first `left` columns are aligned to the left, the others to the right.
+    """Return a LaTeX ``table`` of LaTeX cells; the first `left` columns are left-aligned, the others right-aligned.
 
     It needs ``\\usepackage{booktabs}``. An empty row becomes a rule; caption and notes are plain text.
     """
     lines = [" & ".join(row) + " \\\\" if row else "\\midrule" for row in rows]
-    small = (
+    footer = (
         [f"\\par\\smallskip\n\\begin{{minipage}}{{\\linewidth}}\\scriptsize {latex(notes)}\\end{{minipage}}"] if notes else []
     )
     return "\n".join(
@@ -72,7 +72,7 @@ def latex_table(
             *lines,
             "\\bottomrule",
             "\\end{tabular}",
-            *small,
+            *footer,
             "\\end{table}",
             "",
         ]

@@ -1,6 +1,6 @@
-"""The pages of the report that are neither figures nor viewers: the images, tables, run times, versions and the config.
+"""The pages of the report that are neither figures nor viewers: images, tables, run times, versions and the config.
 
-Each is one HTML file with nothing outside it, since the report shows it in a frame of its own.
+Each is a self-contained HTML file, because the report shows it in a frame.
 """
 
 import base64
@@ -27,7 +27,7 @@ THUMBNAIL_WINDOW = (-1350, 150)
 """Range of HU from black to white in the small pictures of the images: a lung window."""
 
 THUMBNAILS = 60
-"""A page has pictures of at most so many images."""
+"""The largest number of images that a page shows pictures of."""
 
 RUN_TIME_COLUMNS = ("step", "jobs", "seconds_mean", "seconds_max", "seconds_total", "cpu_seconds_total", "memory_mib_max")
 """Columns of the table of run times."""
@@ -44,7 +44,7 @@ img { background: #000; vertical-align: middle; }
 
 
 def write_page(path: str | Path, title: str, body: str) -> None:
-    """Write a page; never leaves half a file.
+    """Write a page; never leaves a partial file.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def write_page(path: str | Path, title: str, body: str) -> None:
     title
         Its title, as text.
     body
-        What follows the title, in Markdown with tables; HTML in it stays.
+        The text below the title, in Markdown with tables; HTML in it is kept.
     """
     content = markdown(body, extensions=["tables"], output_format="html")
     title = html.escape(title)
@@ -66,12 +66,12 @@ def write_page(path: str | Path, title: str, body: str) -> None:
 
 
 def cohort_page(cohort: Cohort, resampled: Sequence[str | Path], masks: Sequence[str | Path]) -> str:
-    """Which images there are, with a coronal slice of each, and which pairs: the body of a page.
+    """Return the body of the page of images, with a coronal slice of each, and pairs.
 
     Parameters
     ----------
     cohort
-        Images and pairs; the files of the images are there.
+        Images and pairs; the image files must exist.
     resampled, masks
         The resampled image and lung mask of each image.
 
@@ -107,8 +107,8 @@ def run_times(benchmarks: Sequence[str | Path]) -> pd.DataFrame:
     Parameters
     ----------
     benchmarks
-        Snakemake's benchmark files, one per job, in a folder ``benchmarks``. A step is what is in one folder in there, such as
-        all pairs of a method, but each network is one of its own.
+        Snakemake's benchmark files, one per job, in a folder ``benchmarks``. The jobs of one of its subfolders make up a step,
+        such as all pairs of a method, but each network in ``train`` is a step of its own.
 
     Returns
     -------
@@ -118,7 +118,7 @@ def run_times(benchmarks: Sequence[str | Path]) -> pd.DataFrame:
     Raises
     ------
     InputError
-        If a file is no benchmark file.
+        If a file is not a benchmark file.
     """
     jobs = pd.DataFrame([read_benchmark(path) for path in benchmarks], columns=list(BENCHMARK_COLUMNS))
     by_step = jobs.assign(step=[_step(path) for path in benchmarks]).groupby("step", sort=False)
@@ -134,7 +134,7 @@ def run_times(benchmarks: Sequence[str | Path]) -> pd.DataFrame:
 
 
 def run_times_page(table: pd.DataFrame) -> str:
-    """The table of `run_times` for people: the body of a page."""
+    """Return the body of the page of run times, from the table of `run_times`."""
     rows = [
         [
             row.step,
@@ -145,26 +145,23 @@ def run_times_page(table: pd.DataFrame) -> str:
         ]
         for row in table.itertuples()
     ]
-    header = ["step", "jobs", "mean", "longest", "all together", "CPU time", "most memory"]
-    return (
-        _table(header, rows)
-        + "\n\nTimes are those of the wall clock, except the CPU time. Jobs of a step may run beside each other."
-    )
+    header = ["step", "jobs", "mean", "longest", "total", "CPU time", "peak memory"]
+    return _table(header, rows) + "\n\nAll times but the CPU time are wall-clock times. Jobs of a step may run in parallel."
 
 
-def versions_page(found: Mapping[str, str]) -> str:
-    """The result of `regnet.system.machine.versions`: the body of a page."""
-    return _table(["what", "version"], [[name, text] for name, text in found.items()])
+def versions_page(versions: Mapping[str, str]) -> str:
+    """Return the body of the page of versions, from the result of `regnet.system.machine.versions`."""
+    return _table(["component", "version"], [[name, version] for name, version in versions.items()])
 
 
 def config_page(config: Mapping[str, Any]) -> str:
-    """The whole config of a run, defaults included: the body of a page."""
+    """Return the body of the page of the complete config of a run, including defaults."""
     text = yaml.safe_dump(dict(config), sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)
     return f"<pre>{html.escape(text)}</pre>"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in HTML; its cells are text, but for pictures."""
+    """An HTML table; its cells are text, except for pictures."""
 
     def cell(text: str) -> str:
         return text if text.startswith("<img ") else html.escape(text)
@@ -175,7 +172,7 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _thumbnail(image: sitk.Image, mask: sitk.Image) -> str:
-    """The coronal slice of an image with the largest part of the lungs, as a small picture in HTML."""
+    """The coronal slice of an image with the largest area of lung, as a small HTML picture."""
     arrays = overview_slices(image, mask, image, {})["coronal"]
     png = io.BytesIO()
     low, high = THUMBNAIL_WINDOW

@@ -1,4 +1,4 @@
-"""Slices of images and fields to look at: one plane of a pair under each transform, kept so that figures need no images."""
+"""Slices of images and fields: one plane of a pair under each transform, stored so that figures do not need the images."""
 
 from collections.abc import Callable, Mapping
 
@@ -10,20 +10,20 @@ from regnet.images.transforms import displacement_image, jacobian_determinant, w
 from regnet.images.volumes import Grid
 
 PLANES = {"coronal": 1, "axial": 2, "sagittal": 0}
-"""The planes of an overview, and the axis of an image (x, y, z towards L, P, S) that is at right angles to each."""
+"""The planes of an overview, each with the image axis (x, y, z towards L, P, S) perpendicular to it."""
 
 
 def field_slices(fields: Mapping[str, sitk.Transform], image: sitk.Image, mask: sitk.Image) -> dict[str, np.ndarray]:
-    """Magnitude of synthetic fields on one coronal slice of the image they deform: what Figure 2.2 shows.
+    """Magnitude of synthetic fields on one coronal slice of the image they deform, for Figure 2.2.
 
-    The slice is the one with the largest part of the mask. Rows run from superior to inferior, columns from the patient's
-    right to the left, as radiologists look at images.
+    It is the slice with the largest area of the mask. Rows run from superior to inferior, columns from the patient's right to
+    the left, as radiologists view images.
 
     Parameters
     ----------
     fields
-        One transform ``x + u(x)`` per frequency (`FREQUENCIES`), for example a `regnet.images.transforms.field_transform`; its
-        nodes may be coarser than the image.
+        One transform ``x + u(x)`` per frequency (`FREQUENCIES`), for example of `regnet.images.transforms.field_transform`; its
+        grid may be coarser than the image.
     image
         CT image, HU.
     mask
@@ -49,9 +49,9 @@ def field_slices(fields: Mapping[str, sitk.Transform], image: sitk.Image, mask: 
 def example_slices(
     pair: str, fixed: sitk.Image, mask: sitk.Image, moving: sitk.Image, transforms: Mapping[str, sitk.Transform]
 ) -> dict[str, np.ndarray]:
-    """One coronal slice of the fixed image and of the moving image under each transform: what Figure 2.5 shows.
+    """One coronal slice of the fixed image and of the moving image under each transform, for Figure 2.5.
 
-    Slice and orientation are those of `field_slices`.
+    The slice is chosen and oriented as in `field_slices`.
 
     Parameters
     ----------
@@ -68,7 +68,7 @@ def example_slices(
     -------
     dict
         ``pair``: its name; ``spacing``: of rows and columns, in mm, ``(2,)``; ``fixed``: HU, int16 ``(rows, columns)``;
-        ``mask``: uint8; then under each method's name the warped moving image, HU, int16.
+        ``mask``: uint8; then, for each method under its name, the warped moving image, HU, int16.
     """
     return {"pair": np.array(pair), **_slices("coronal", fixed, mask, transforms, _warped(moving))}
 
@@ -86,12 +86,12 @@ def jacobian_slices(
     Returns
     -------
     dict
-        ``pair``, ``spacing``, ``fixed`` and ``mask`` as in `example_slices`, then under each method's name the determinants,
-        float32 ``(rows, columns)``.
+        ``pair``, ``spacing``, ``fixed`` and ``mask`` as in `example_slices`; then, for each method under its name, the
+        determinants, float32 ``(rows, columns)``.
     """
 
     def determinant(transform: sitk.Transform, grid: Grid) -> sitk.Image:
-        # Differences across the slice need the planes on both sides of it.
+        # Central differences need the planes on both sides of the slice.
         across = grid.size.index(1)
         size, first = list(grid.size), np.zeros(3)
         size[across], first[across] = 3, -1
@@ -105,7 +105,7 @@ def jacobian_slices(
 def field_error_slices(
     pair: str, fixed: sitk.Image, mask: sitk.Image, transforms: Mapping[str, sitk.Transform], truth: sitk.Transform
 ) -> dict[str, np.ndarray]:
-    """Error of each transform on the slice of `example_slices`, where the true one is known.
+    """Error of each transform, where the true one is known, on the slice of `example_slices`.
 
     Parameters
     ----------
@@ -117,7 +117,7 @@ def field_error_slices(
     Returns
     -------
     dict
-        ``pair``, ``spacing``, ``fixed`` and ``mask`` as in `example_slices`, then under each method's name
+        ``pair``, ``spacing``, ``fixed`` and ``mask`` as in `example_slices`; then, for each method under its name,
         ``||T(x) - T_true(x)||`` in mm, float32 ``(rows, columns)``.
     """
 
@@ -130,10 +130,10 @@ def field_error_slices(
 def overview_slices(
     fixed: sitk.Image, mask: sitk.Image, moving: sitk.Image, transforms: Mapping[str, sitk.Transform]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """One slice per plane of the fixed image and of the moving image under each transform: what the overview shows.
+    """One slice per plane of the fixed image and of the moving image under each transform, for the overview.
 
-    Each is the slice with the largest part of the mask, as radiologists look at it: superior or anterior on top, the patient's
-    right or anterior side on the left.
+    Each is the slice with the largest area of the mask, oriented as radiologists view it: superior or anterior on top, the
+    patient's right or anterior side on the left.
 
     Parameters
     ----------
@@ -142,7 +142,7 @@ def overview_slices(
     mask
         Lung mask on the grid of the fixed image.
     transforms
-        Transforms by any names, fixed to moving.
+        Transforms, fixed to moving, under any names.
 
     Returns
     -------
@@ -152,30 +152,29 @@ def overview_slices(
     return {plane: _slices(plane, fixed, mask, transforms, _warped(moving)) for plane in PLANES}
 
 
-Shown = Callable[[sitk.Transform, Grid], sitk.Image]
-"""What is shown of a transform: a scalar image on the grid of a slice."""
+Render = Callable[[sitk.Transform, Grid], sitk.Image]
+"""Makes the scalar image that shows a transform, on the grid of a slice."""
 
 
-def _warped(moving: sitk.Image) -> Shown:
+def _warped(moving: sitk.Image) -> Render:
     return lambda transform, grid: warp(moving, transform, grid)
 
 
 def _slices(
-    plane: str, fixed: sitk.Image, mask: sitk.Image, transforms: Mapping[str, sitk.Transform], show: Shown
+    plane: str, fixed: sitk.Image, mask: sitk.Image, transforms: Mapping[str, sitk.Transform], render: Render
 ) -> dict[str, np.ndarray]:
-    """The arrays of `example_slices`, without ``pair``, in one of the `PLANES`; under the methods' names what is to be
-    shown."""
+    """The arrays of `example_slices`, without ``pair``, in one of the `PLANES`; `render` makes those of the methods."""
     slab, mask_slab = _slab(fixed, mask, plane)
     return {
         "spacing": _spacing(slab, plane),
         "fixed": _upright(slab, plane).astype(np.int16),
         "mask": _upright(mask_slab, plane).astype(np.uint8),
-        **{name: _upright(show(transform, Grid.of(slab)), plane) for name, transform in transforms.items()},
+        **{name: _upright(render(transform, Grid.of(slab)), plane) for name, transform in transforms.items()},
     }
 
 
 def _slab(image: sitk.Image, mask: sitk.Image, plane: str) -> tuple[sitk.Image, sitk.Image]:
-    """Image and mask, one voxel thick across a plane, where the mask is largest, with axes turned towards L, P, S."""
+    """The slices of image and mask in a plane where the mask is largest, still volumes, with axes towards L, P, S."""
     image, mask = sitk.DICOMOrient(image, "LPS"), sitk.DICOMOrient(mask, "LPS")
     across = PLANES[plane]
     area = (sitk.GetArrayViewFromImage(mask) != 0).sum(axis=tuple(2 - axis for axis in range(3) if axis != across))
@@ -185,7 +184,7 @@ def _slab(image: sitk.Image, mask: sitk.Image, plane: str) -> tuple[sitk.Image, 
 
 
 def _upright(slab: sitk.Image, plane: str) -> np.ndarray:
-    """The array ``(rows, columns)`` of a slab; where its rows run along z, superior is on top: z points up, rows run down."""
+    """The array ``(rows, columns)`` of a slab; if its rows run along z, they are flipped so that superior is on top."""
     array = sitk.GetArrayFromImage(slab).squeeze(2 - PLANES[plane])
     return array if plane == "axial" else array[::-1]
 

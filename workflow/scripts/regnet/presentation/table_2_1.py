@@ -1,4 +1,4 @@
-"""Table 2.1 of the chapter: our numbers, with the chapter's own beside them."""
+"""Table 2.1 of the chapter: our numbers beside those of the chapter."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from regnet.presentation.markup import latex, latex_table, markdown, markdown_ta
 from regnet.system.files import whole_file
 
 MEASURES = ("measure", *AXES)
-"""The columns of the chapter's table: MAE or TRE, and its part along each axis."""
+"""The columns of the chapter's table: MAE or TRE, and its component along each axis."""
 
 _CHAPTER = """
     MAE  regnet_1scale validation 1.70 1.81 0.56 0.78 0.53 0.71 0.61 0.88 -
@@ -45,9 +45,8 @@ COLUMNS = [
     "chapter_n",
 ]
 """Columns of the table, in order. Lengths are in mm. `n` counts points (MAE) or landmarks (TRE, TRE'), `n_cases` the images or
-pairs they are from. `patches_seen` and `blocks_seen` are for the rows of networks, `zero_field_mae`, the MAE of predicting no
-displacement, for the MAE rows."""
-
+pairs they come from. Rows of networks have `patches_seen` and `blocks_seen`; MAE rows have `zero_field_mae`, the MAE of
+predicting no displacement."""
 
 _CAPTION = (
     "Quantitative results in mm, mean ± standard deviation. MAE is the sum of the absolute errors along x, y and z at points "
@@ -67,15 +66,15 @@ def table_2_1(landmarks: pd.DataFrame, synthetic: pd.DataFrame, facts: Mapping[s
     synthetic
         Errors at points of synthetic pairs, columns as in `regnet.evaluation.long_tables.POINT_COLUMNS`.
     facts
-        For each network variant what its training wrote down (``models/<variant>/facts.json``), of which ``blocks_seen`` and
-        ``patches_seen`` are used: how many the network saw, warm-up included. A block of k^3 outputs is k^3 overlapping
-        patches.
+        For each network variant the facts that its training wrote (``models/<variant>/facts.json``). Two are used:
+        ``blocks_seen`` and ``patches_seen``, the blocks and patches the network saw, warm-up included. A block of k^3 outputs
+        counts as k^3 overlapping patches.
 
     Returns
     -------
     pandas.DataFrame
-        Columns `COLUMNS`. First the chapter's 12 rows in its order, then those methods and those splits of the input that
-        the chapter does not have. A row without data has ``n`` 0 and no numbers of ours.
+        Columns `COLUMNS`. First the chapter's 12 rows in its order, then the methods and splits of the input that the chapter
+        does not have. A row without data has ``n`` 0 and none of our numbers.
     """
     results = {(evaluation, method, data): part for evaluation, method, data, part in _parts(landmarks, synthetic)}
     chapter = {tuple(words[:3]): words[3:] for words in map(str.split, _CHAPTER.strip().splitlines())}
@@ -96,9 +95,9 @@ def table_2_1(landmarks: pd.DataFrame, synthetic: pd.DataFrame, facts: Mapping[s
 
 
 def write_table(table: pd.DataFrame, csv: str | Path, md: str | Path, tex: str | Path) -> None:
-    """Write the table of `table_2_1` three times: for programs (CSV, all digits), GitHub (Markdown) and a paper (LaTeX).
+    """Write the table of `table_2_1` for programs (CSV, all digits), GitHub (Markdown) and a paper (LaTeX).
 
-    The LaTeX file is a whole ``table`` to ``\\input``; it needs ``\\usepackage{booktabs}``.
+    The LaTeX file is a complete ``table`` to ``\\input``; it needs ``\\usepackage{booktabs}``.
     """
     with whole_file(csv) as partial:
         table.to_csv(partial, index=False, lineterminator="\n")
@@ -108,7 +107,7 @@ def write_table(table: pd.DataFrame, csv: str | Path, md: str | Path, tex: str |
 
 
 def _parts(landmarks: pd.DataFrame, synthetic: pd.DataFrame) -> Iterator[tuple[str, str, str, pd.DataFrame]]:
-    """Evaluation, method, data and errors of each row for which there are any."""
+    """Evaluation, method, data and errors of each row that has errors."""
     for (variant, split), points in synthetic.groupby(["variant", "split"], sort=False):
         yield "MAE", variant, split, points
     for evaluation, frame in (("TRE", landmarks), ("TRE'", landmarks[landmarks["within_capture_range"].astype(bool)])):
@@ -128,7 +127,7 @@ def _statistics(evaluation: str, errors: pd.DataFrame) -> dict[str, float]:
 def _markdown(table: pd.DataFrame) -> str:
     rows = []
     for _, row in table.iterrows():
-        # One row of the table, two lines in each cell: a Markdown cell cannot span rows.
+        # Two lines in each cell of one row: a Markdown cell cannot span rows.
         cells = ["ours", *_ours(row)]
         if pd.notna(row["chapter_measure_mean"]):
             cells = [f"{ours}<br>{chapter}" for ours, chapter in zip(cells, ["chapter", *_chapters(row)], strict=True)]
@@ -155,7 +154,7 @@ def _latex(table: pd.DataFrame) -> str:
 
 
 def _notes(table: pd.DataFrame) -> list[str]:
-    """What a reader needs besides the numbers, each a sentence."""
+    """The sentences below the table."""
     notes = ["The standard deviation is that of a sample; n counts points (MAE) or landmarks (TRE, TRE')."]
     rows = table[(table["evaluation"] == "MAE") & (table["n"] > 0)]
     if len(rows):
@@ -163,11 +162,11 @@ def _notes(table: pd.DataFrame) -> list[str]:
             f"{row['zero_field_mae']:.2f} mm ({method_name(row['method'])}, {row['data']})" for _, row in rows.iterrows()
         ]
         notes.append(f"MAE of predicting no displacement at the same points: {', '.join(references)}.")
-    seen = table.dropna(subset="patches_seen").drop_duplicates("method")
-    if len(seen):
+    trained = table.dropna(subset="patches_seen").drop_duplicates("method")
+    if len(trained):
         counts = [
             f"{method_name(row['method'])} {row['patches_seen']:,} in {row['blocks_seen']:,} blocks"
-            for _, row in seen.iterrows()
+            for _, row in trained.iterrows()
         ]
         notes.append(
             f"Patches seen in training, texture warm-up included, and the blocks of neighbouring patches they were cut in: "
@@ -183,7 +182,7 @@ def _name(row: pd.Series) -> str:
 
 
 def _ours(row: pd.Series) -> list[str]:
-    """Our cells: measure, x, y, z, median, n; marked where they rest on few landmarks."""
+    """Our cells: measure, x, y, z, median, n; marked if they are based on few landmarks."""
     cells = [mean_and_sd(row[f"{name}_mean"], row[f"{name}_sd"]) for name in MEASURES]
     cells += [number(row["median"]), f"{row['n']:,}"]
     is_marked = row["evaluation"].startswith("TRE") and 0 < row["n"] < FEW
@@ -191,6 +190,6 @@ def _ours(row: pd.Series) -> list[str]:
 
 
 def _chapters(row: pd.Series) -> list[str]:
-    """The chapter's cells, in the same order; it prints no median, and no number of points for the MAE."""
+    """The chapter's cells, in the order of `_ours`; it prints no median, and no number of points for the MAE."""
     cells = [mean_and_sd(row[f"chapter_{name}_mean"], row[f"chapter_{name}_sd"]) for name in MEASURES]
     return [*cells, "–", "–" if pd.isna(row["chapter_n"]) else f"{row['chapter_n']:,}"]

@@ -1,8 +1,8 @@
-"""A page to look at the registrations of a pair: one HTML file with images, fields, landmarks and NiiVue inside, offline.
+"""The viewer of a pair's registrations: one offline HTML file with images, fields, landmarks and NiiVue inside.
 
-The parts of the page are in ``workflow/viewer``; what they show is prepared here. Everything is 8-bit: images in steps of
-`HU_STEP` from air up, which is finer than the noise of a CT and half as large a file. Fields are smooth: their maps have voxels
-of twice the size.
+This module prepares the data; the page itself is in ``workflow/viewer``. All volumes are 8-bit. Images have steps of `HU_STEP`
+from air up, which are finer than the noise of a CT and halve the file. Fields are smooth, so their maps have voxels twice as
+large.
 """
 
 import base64
@@ -21,7 +21,7 @@ import SimpleITK as sitk
 
 from regnet.conventions import AIR_HU
 from regnet.evaluation.landmark_errors import landmark_errors
-from regnet.evaluation.long_tables import method_name
+from regnet.evaluation.long_tables import components, method_name
 from regnet.images.boxes import bounding_box
 from regnet.images.transforms import displacement_image, jacobian_determinant, warp
 from regnet.images.volumes import IDENTITY, Grid, resample_ct, resample_mask
@@ -31,24 +31,24 @@ from regnet.system.resources import shipped
 log = logging.getLogger(__name__)
 
 SPACING = 2.0
-"""Voxel size of the images of a page, in mm, unless its file would become too large."""
+"""Voxel size of the images of a page, in mm, unless its file would exceed `LARGEST_PAGE`."""
 
 MARGIN = 15.0
 """How far the images of a page reach beyond the lungs and the landmarks, in mm."""
 
 LARGEST_PAGE = 14_500_000
-"""A page has at most so many bytes; where 2 mm would make it larger, its voxels are larger."""
+"""The largest size of a page, in bytes; if voxels of `SPACING` exceed it, the page gets larger voxels."""
 
 HU_STEP = 6
-"""Distance of neighbouring grey values, in HU; 255 of them reach from air to 506 HU."""
+"""Step between grey values, in HU; 255 steps reach from air to 506 HU."""
 
 DETERMINANT_STEP = 0.01
-"""Distance of neighbouring values of the Jacobian determinant; they reach to 2.55, and the first means folded."""
+"""Step between values of the Jacobian determinant; 255 steps reach to 2.55, and the code 0 means folded."""
 
 
 @dataclass(frozen=True)
 class _Coded:
-    """An 8-bit volume ``(z, y, x)`` and what its values mean: ``intercept + slope * code``.
+    """An 8-bit volume ``(z, y, x)`` whose values are ``intercept + slope * code``.
 
     Its voxels are `scale` times as large as those of the images.
     """
@@ -70,21 +70,21 @@ def write_viewer(
     *,
     experiment: str = "",
 ) -> None:
-    """Write the page of a pair; never leaves half a file.
+    """Write the page of a pair; never leaves a partial file.
 
     Parameters
     ----------
     path
-        The HTML file to make, at most `LARGEST_PAGE` bytes.
+        The HTML file to make, of at most `LARGEST_PAGE` bytes.
     pair, experiment
-        What the page is called.
+        Names for the title of the page.
     fixed, moving
         CT images, HU, on any grids.
     mask
         Lung mask on the grid of the fixed image.
     transforms
-        Transform of each method, fixed to moving, in the order in which the page shows them. Where ``affine`` is among them,
-        the page shows too what the other methods add to it.
+        Transform of each method, fixed to moving, in the order of the page. If they include ``affine``, the page also shows
+        what the other methods add to it.
     landmarks
         Corresponding points of both images, ``(n, 3)`` each, x, y, z in mm (LPS).
     """
@@ -93,7 +93,7 @@ def write_viewer(
         page, volumes = _page(pair, experiment, spacing, fixed, mask, moving, transforms, landmarks)
         if len(page) <= LARGEST_PAGE:
             break
-        # Only the volumes become smaller.
+        # Only the volumes shrink with larger voxels.
         spacing *= 1.02 * (volumes / (volumes + LARGEST_PAGE - len(page))) ** (1 / 3)
     log.info("%.1f MB with voxels of %.2f mm", len(page) / 1e6, spacing)
     with whole_file(path) as partial:
@@ -110,7 +110,7 @@ def _page(
     transforms: Mapping[str, sitk.Transform],
     landmarks: tuple[np.ndarray, np.ndarray] | None,
 ) -> tuple[bytes, int]:
-    """The page with voxels of `spacing` mm, and how many of its bytes are volumes."""
+    """The page with voxels of `spacing` mm, and the number of its bytes that are volumes."""
     image, lungs = _cropped(fixed, mask, spacing, landmarks[0] if landmarks else np.empty((0, 3)))
     grid = Grid.of(image)
     volumes = {"fixed": _coded_ct(image), "moving": _coded_ct(warp(moving, IDENTITY, grid))}
@@ -159,7 +159,7 @@ def _page(
         style=parts["viewer.css"],
         niivue=parts["niivue.umd.js"],
         script=parts["viewer.js"],
-        # No "<" in the data, so that nothing in a name can end the element that holds them.
+        # Without "<" in the data, no name can end the element that holds them.
         data=json.dumps(data).replace("<", "\\u003c"),
         volumes=packed,
     )
@@ -169,7 +169,7 @@ def _page(
 def _cropped(fixed: sitk.Image, mask: sitk.Image, spacing: float, points: np.ndarray) -> tuple[sitk.Image, sitk.Image]:
     """Fixed image and lung mask around the lungs and some points, with voxels of `spacing` mm and axes towards R, A, S.
 
-    Their sizes are even, so that maps can have voxels of twice the size.
+    Sizes are even, so that maps can have voxels of twice the size.
     """
     fixed, mask = sitk.DICOMOrient(fixed, "RAS"), sitk.DICOMOrient(mask, "RAS")
     grid = Grid.of(fixed).isotropic(spacing)
@@ -186,7 +186,7 @@ def _cropped(fixed: sitk.Image, mask: sitk.Image, spacing: float, points: np.nda
 
 
 def _start(lungs: np.ndarray) -> np.ndarray:
-    """The voxel ``(x, y, z)`` to show first: the middle of the part of the lungs that is on the patient's left."""
+    """The voxel ``(x, y, z)`` to show first: the middle of the lung on the patient's left."""
     voxels = np.argwhere(lungs)[:, ::-1]
     return voxels[voxels[:, 0] <= voxels[:, 0].mean()].mean(axis=0)
 
@@ -197,7 +197,7 @@ def _coded_ct(image: sitk.Image) -> _Coded:
 
 
 def _coded_lengths(kind: str, fields: Mapping[str, np.ndarray]) -> dict[str, _Coded]:
-    """Lengths in mm of the vectors of each method's field, all in the same steps, so that they can be compared."""
+    """Lengths in mm of the vectors of each method's field, with the same steps for all methods, so that they are comparable."""
     lengths = {method: _blocks(np.linalg.norm(field, axis=-1)).mean(axis=0) for method, field in fields.items()}
     step = max(1.0, *(float(length.max()) for length in lengths.values())) / 255 if lengths else 1.0
     return {
@@ -206,7 +206,7 @@ def _coded_lengths(kind: str, fields: Mapping[str, np.ndarray]) -> dict[str, _Co
 
 
 def _coded_determinant(determinant: np.ndarray) -> _Coded:
-    """Jacobian determinants; 0 means that one of the voxels is folded, and nothing else is 0."""
+    """Jacobian determinants; the code 0 means that one of the voxels in the block is folded, and nothing else has it."""
     blocks = _blocks(determinant)
     codes = np.clip(np.rint(blocks.mean(axis=0) / DETERMINANT_STEP), 1, 255)
     return _Coded(np.where(blocks.min(axis=0) > 0, codes, 0).astype(np.uint8), DETERMINANT_STEP, scale=2)
@@ -220,16 +220,16 @@ def _blocks(array: np.ndarray) -> np.ndarray:
 def _errors(
     transform: sitk.Transform, landmarks: tuple[np.ndarray, np.ndarray] | None, grid: Grid
 ) -> dict[str, list[Any]] | None:
-    """What is still missing at each landmark, ``x_M - T(x_F)``: its length in mm, and the vector in voxels of the grid."""
+    """The remaining error at each landmark, ``x_M - T(x_F)``: its length in mm, and the vector in voxels of the grid."""
     if landmarks is None:
         return None
     table = landmark_errors("", "", transform, *landmarks)
-    missing = table[[f"moving_{axis}" for axis in "xyz"]].to_numpy() - table[[f"mapped_{axis}" for axis in "xyz"]].to_numpy()
-    return {"length": table["error"].tolist(), "missing": grid.to_voxels(missing).tolist()}
+    moving, mapped = (table[components(name)].to_numpy() for name in ("moving", "mapped"))
+    return {"length": table["error"].tolist(), "vector": grid.to_voxels(moving - mapped).tolist()}
 
 
 def _element(name: str, volume: _Coded) -> str:
-    """The element that holds the codes of a volume, as differences along x (modulo 256): these pack better."""
+    """The element that holds the codes of a volume, as differences along x (modulo 256), which compress better."""
     differences = np.diff(volume.codes, axis=2, prepend=np.uint8(0))
     packed = base64.b64encode(gzip.compress(differences.tobytes(), 6, mtime=0)).decode()
     return f'<script type="text/plain" data-volume="{html.escape(name)}">{packed}</script>'

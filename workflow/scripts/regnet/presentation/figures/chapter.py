@@ -21,7 +21,7 @@ from regnet.presentation.figures.style import (
     LUNG_WINDOW,
     METHOD_LOOKS,
     SLICE_NAMES,
-    around,
+    crop_around,
     grid_of,
     has_methods,
     legend_below,
@@ -36,7 +36,7 @@ from regnet.presentation.figures.style import (
 )
 
 SHORTEST = 0.05
-"""Distances below this, in mm, are drawn at it where the axes are logarithmic."""
+"""Logarithmic axes draw smaller distances at this one, in mm."""
 
 
 @styled
@@ -46,16 +46,16 @@ def figure_2_2(field_slices: str | Path) -> Figure:
     Parameters
     ----------
     field_slices
-        File of `regnet.presentation.slices.field_slices`.
+        File with the arrays of `regnet.presentation.slices.field_slices`.
 
     Raises
     ------
     InputError
-        If the file is not such a file.
+        If the file does not hold these arrays.
     """
     slices = read_slices(field_slices, [*FREQUENCIES, "ct", "spacing"])
     rows, columns = slices["ct"].shape * slices["spacing"]
-    # Smoothed, so that the outlines follow the lungs and not their vessels.
+    # Smoothed, so that the outline follows the lungs and not their vessels.
     outline = gaussian_filter(slices["ct"].astype(float), 3.0 / slices["spacing"])
     largest = max(float(slices[frequency].max()) for frequency in FREQUENCIES)
     width = 2.1
@@ -76,12 +76,12 @@ def figure_2_2(field_slices: str | Path) -> Figure:
 
 @styled
 def figure_2_3(landmarks: pd.DataFrame, capture_range: float) -> Figure:
-    """Residual distances of all landmarks, and what RegNet predicted of the displacement that was left after affine.
+    """Residual distances of all landmarks, and RegNet's prediction of the displacement left after affine.
 
     Parameters
     ----------
     landmarks
-        Columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; it may have no rows.
+        Columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; may have no rows.
     capture_range
         In mm; marked in both panels.
     """
@@ -106,20 +106,20 @@ def figure_2_4(landmarks: pd.DataFrame, capture_range: float) -> Figure:
     Parameters
     ----------
     landmarks
-        Columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; it may have no rows, or none within the capture range.
+        Columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; may have no rows, or none within the capture range.
     capture_range
         In mm; the limit of the axes.
     """
     within = landmarks[landmarks["within_capture_range"].astype(bool)]
     absent = "no landmarks in this cohort" if landmarks.empty else "no landmarks in the capture range"
     count = len(within.drop_duplicates(["pair", "landmark"]))
-    boxes = 0.3 + 0.24 * max(4, within["method"].nunique())
-    figure = new_figure(DOUBLE_COLUMN, 2.6 + boxes)
-    mosaic = figure.subplot_mosaic([["a", "a", "a"], ["b", "c", "d"]], height_ratios=(boxes, 2.2))
+    boxes_height = 0.3 + 0.24 * max(4, within["method"].nunique())
+    figure = new_figure(DOUBLE_COLUMN, 2.6 + boxes_height)
+    mosaic = figure.subplot_mosaic([["a", "a", "a"], ["b", "c", "d"]], height_ratios=(boxes_height, 2.2))
     panel(mosaic["a"], "a", f"landmarks within {capture_range:g} mm after affine registration (n = {count}), every method")
     mosaic["a"].set(xlabel="residual distance (mm)")
     if has_methods(within, mosaic["a"], absent=absent):
-        _boxes(mosaic["a"], within)
+        _box_plots(mosaic["a"], within)
     for letter, axis in zip("bcd", AXES, strict=True):
         axes = mosaic[letter]
         panel(axes, letter, f"the same landmarks, RegNet, {axis}")
@@ -131,35 +131,35 @@ def figure_2_4(landmarks: pd.DataFrame, capture_range: float) -> Figure:
 
 @styled
 def figure_2_5(example_slices: str | Path) -> Figure:
-    """Fixed and warped moving slices, fixed minus warped below them; more than `PER_ROW` cells go on below.
+    """Fixed and warped moving slices, with fixed minus warped below; more than `PER_ROW` cells are split over several rows.
 
     Parameters
     ----------
     example_slices
-        File of `regnet.presentation.slices.example_slices`; one column per method in it.
+        File with the arrays of `regnet.presentation.slices.example_slices`; each method gets a column.
 
     Raises
     ------
     InputError
-        If the file is not such a file, or has no method in it.
+        If the file does not hold these arrays, or holds no method.
     """
     slices = read_slices(example_slices, SLICE_NAMES)
     methods = shown_methods(slices, example_slices)
-    window = around(slices["mask"], slices["spacing"])
-    inside = slices["mask"][window] != 0
-    fixed = slices["fixed"][window].astype(float)
+    crop = crop_around(slices["mask"], slices["spacing"])
+    inside = slices["mask"][crop] != 0
+    fixed = slices["fixed"][crop].astype(float)
     rows, columns = fixed.shape * slices["spacing"]
-    across, lines = grid_of(len(methods) + 1)
+    across, down = grid_of(len(methods) + 1)
     width = DOUBLE_COLUMN / across
-    figure = new_figure(DOUBLE_COLUMN, 2 * lines * ((width - 0.1) * rows / columns + 0.2))
-    cells = figure.subplots(2 * lines, across, squeeze=False)
+    figure = new_figure(DOUBLE_COLUMN, 2 * down * ((width - 0.1) * rows / columns + 0.2))
+    cells = figure.subplots(2 * down, across, squeeze=False)
     tops, bottoms = cells[::2].ravel(), cells[1::2].ravel()
     options = {"extent": (0, columns, rows, 0)}
     grey = tops[0].imshow(fixed, cmap="gray", norm=Normalize(*LUNG_WINDOW), **options)
     tops[0].set_title(f"fixed, {slices['pair']}")
     scale_bar(tops[0], rows, columns)
     for above, below, method in zip(tops[1:], bottoms[1:], methods, strict=False):
-        warped = slices[method][window].astype(float)
+        warped = slices[method][crop].astype(float)
         difference = fixed - warped
         above.imshow(warped, cmap="gray", norm=Normalize(*LUNG_WINDOW), **options)
         above.set_title(f"moving, {method_name(method)}")
@@ -172,7 +172,7 @@ def figure_2_5(example_slices: str | Path) -> Figure:
 
 
 def _residuals_by_distance(axes: Axes, landmarks: pd.DataFrame, capture_range: float) -> None:
-    """Points and binned medians of every method, on logarithmic axes: distances span two orders of magnitude."""
+    """Points and binned medians of every method, on logarithmic axes, as distances span two orders of magnitude."""
     errors = landmarks.pivot(index=["pair", "landmark"], columns="method", values="error").clip(lower=SHORTEST)
     before = errors["affine"]
     bins = _bins(before.to_numpy())
@@ -182,7 +182,7 @@ def _residuals_by_distance(axes: Axes, landmarks: pd.DataFrame, capture_range: f
     for method, (colour, marker, line) in looks.items():
         axes.plot(before, errors[method], marker, color=colour, ms=2, mew=0, alpha=0.3)
         medians = errors[["affine", method]].groupby(bins).median()
-        # A white line below the coloured one keeps the median in sight among its own points.
+        # A white line below the coloured one keeps the median visible among its own points.
         axes.plot(medians["affine"], medians[method], color="white", lw=3, zorder=3)
         style = {"color": colour, "ls": line, "marker": marker, "ms": 4.5, "mec": "white", "mew": 0.6}
         axes.plot(medians["affine"], medians[method], **style, zorder=4, label=f"{method_name(method)}, median")
@@ -195,7 +195,7 @@ def _residuals_by_distance(axes: Axes, landmarks: pd.DataFrame, capture_range: f
 
 
 def _bins(values: np.ndarray) -> np.ndarray:
-    """The bin of each value: 4 to 10 bins with about as many values each, at least 10 where there are enough."""
+    """The bin of each value: 4 to 10 bins with about equal counts, of at least 10 values each if there are 40 or more."""
     count = int(np.clip(len(values) // 10, 4, 10))
     return np.searchsorted(np.quantile(values, np.linspace(0, 1, count + 1)[1:-1]), values)
 
@@ -216,7 +216,7 @@ def _predicted_along_true(axes: Axes, landmarks: pd.DataFrame, capture_range: fl
     legend_below(axes)
 
 
-def _boxes(axes: Axes, landmarks: pd.DataFrame) -> None:
+def _box_plots(axes: Axes, landmarks: pd.DataFrame) -> None:
     looks = method_looks(landmarks["method"])
     jitter = np.random.default_rng(0)
     for row, (method, (colour, marker, _)) in enumerate(looks.items()):

@@ -1,4 +1,4 @@
-"""Methods beside each other: how many landmarks they bring how close, with intervals; how far they hold; and what they take."""
+"""Figures that compare methods: residual distances with intervals, accuracy over initial distance, and accuracy over time."""
 
 from collections.abc import Mapping
 
@@ -23,21 +23,21 @@ from regnet.presentation.figures.style import (
 )
 
 SHORTEST = 0.05
-"""Distances below this, in mm, are drawn at it where the axis is logarithmic."""
+"""Logarithmic axes draw smaller distances at this one, in mm."""
 
 
 @styled
 def figure_comparison(landmarks: pd.DataFrame, comparison: pd.DataFrame, capture_range: float) -> Figure:
-    """The share of landmarks within any distance, and means and medians with their intervals.
+    """The share of landmarks within each residual distance, and means and medians with their intervals.
 
     Parameters
     ----------
     landmarks
-        Columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; it may have no rows.
+        Columns as in `regnet.evaluation.long_tables.LANDMARK_COLUMNS`; may have no rows.
     comparison
         Columns as in `regnet.presentation.comparison.COLUMNS`.
     capture_range
-        The chapter's, in mm.
+        The chapter's capture range, in mm.
     """
     looks = method_looks(comparison["method"])
     figure = new_figure(DOUBLE_COLUMN, 2.6 + 0.12 * len(looks))
@@ -50,7 +50,7 @@ def figure_comparison(landmarks: pd.DataFrame, comparison: pd.DataFrame, capture
         for method, look in looks.items():
             chosen = np.sort(errors[landmarks["method"] == method])
             share.step(chosen, 100 * np.arange(1, len(chosen) + 1) / len(chosen), color=look.colour, ls=look.line, where="post")
-            _marks_along(share, chosen, look)
+            _markers_along(share, chosen, look)
         share.set(xscale="log", ylim=(0, 101), xlim=(errors.min() / 1.1, errors.max() * 1.1))
         log_axis(share.xaxis, *share.get_xlim())
     for axes, letter, evaluation, title in (
@@ -79,9 +79,9 @@ def figure_capture_range(curve: pd.DataFrame, capture_range: float) -> Figure:
     Parameters
     ----------
     curve
-        Columns as in `regnet.evaluation.summaries.CURVE_COLUMNS`; it may have no rows.
+        Columns as in `regnet.evaluation.summaries.CURVE_COLUMNS`; may have no rows.
     capture_range
-        The chapter's, in mm.
+        The chapter's capture range, in mm.
     """
     figure = new_figure(DOUBLE_COLUMN, 4.2)
     axes, counts = figure.subplots(2, 1, height_ratios=(4, 1), sharex=True)
@@ -97,14 +97,14 @@ def figure_capture_range(curve: pd.DataFrame, capture_range: float) -> Figure:
     widths = np.minimum(bins["upper"], last) - bins.index
     looks = method_looks(curve["method"])
     affine = looks.pop("affine")
-    held = accurate_ranges(curve)
+    ranges = accurate_ranges(curve)
     drawn = curve[curve["method"] != "affine"]
     lowest = max(SHORTEST, curve[["median", "median_low"]].min().min())
     line = np.geomspace(lowest / 2, 2 * last)
     axes.plot(line, line, color=affine.colour, ls=affine.line)
     for number, (method, look) in enumerate(looks.items()):
         rows = drawn[drawn["method"] == method]
-        # Beside each other within a bin, so that no interval hides another.
+        # The methods of a bin are drawn side by side, so that no interval hides another.
         shift = ((number + 1) / (len(looks) + 1) - 0.5) * 0.8 * widths.loc[rows["lower"]].to_numpy()
         centre = rows["lower"].to_numpy() + widths.loc[rows["lower"]].to_numpy() / 2
         x = centre + shift
@@ -122,8 +122,8 @@ def figure_capture_range(curve: pd.DataFrame, capture_range: float) -> Figure:
     axes.axvline(capture_range, color="black", lw=0.6)
     axes.text(capture_range, top * 1.12, f" capture range, {capture_range:g} mm", ha="left", va="top")
     for edge in bins.index[1:]:
-        for each in (axes, counts):
-            each.axvline(edge, color="0.88", lw=0.5, zorder=0)
+        for panel_axes in (axes, counts):
+            panel_axes.axvline(edge, color="0.88", lw=0.5, zorder=0)
     counts.bar(bins.index + widths / 2, bins["n"], 0.9 * widths, color="0.75", edgecolor="0.35", lw=0.5)
     for left, width, number in zip(bins.index, widths, bins["n"], strict=True):
         counts.text(left + width / 2, number, f"{number}" if number >= FEW else f"{number}†", ha="center", va="bottom")
@@ -133,7 +133,7 @@ def figure_capture_range(curve: pd.DataFrame, capture_range: float) -> Figure:
     if (bins["n"] < FEW).any():
         counts.text(1, 1, f"†, open marks: fewer than {FEW}", transform=counts.transAxes, ha="right", va="top")
     handles = [Line2D([], [], color=affine.colour, ls=affine.line, label="Affine: residual = distance")]
-    handles += [_handle(look, f"{method_name(method)}: {_held(held, method)}") for method, look in looks.items()]
+    handles += [_handle(look, f"{method_name(method)}: {_accurate_range(ranges, method)}") for method, look in looks.items()]
     title = f"method, and distance up to which its median is at most {ACCURATE_WITHIN:g} mm"
     figure.legend(handles=handles, loc="outside lower center", ncols=4, title=title, handlelength=3.2)
     return figure
@@ -148,7 +148,7 @@ def figure_accuracy_time(comparison: pd.DataFrame, capture_range: float) -> Figu
     comparison
         Columns as in `regnet.presentation.comparison.COLUMNS`.
     capture_range
-        The chapter's, in mm.
+        The chapter's capture range, in mm.
     """
     looks = method_looks(comparison["method"])
     figure = new_figure(DOUBLE_COLUMN, 3.0)
@@ -219,8 +219,8 @@ def _intervals(axes: Axes, chosen: pd.DataFrame, looks: Mapping[str, Look]) -> N
     log_axis(axes.xaxis, *axes.get_xlim())
 
 
-def _marks_along(axes: Axes, ordered: np.ndarray, look: Look) -> None:
-    """A few marks on a curve of shares, by which it is known in grey."""
+def _markers_along(axes: Axes, ordered: np.ndarray, look: Look) -> None:
+    """Draw a few markers on a curve of shares, so that it can be told apart in grey."""
     places = np.unique(np.linspace(0.1, 0.9, 5) * (len(ordered) - 1)).astype(int)
     axes.plot(ordered[places], 100 * (places + 1) / len(ordered), look.marker, color=look.colour, ms=4, mec="white", mew=0.5)
 
@@ -229,8 +229,8 @@ def _handle(look: Look, label: str) -> Line2D:
     return Line2D([], [], color=look.colour, marker=look.marker, ls=look.line, ms=4.5, mec="white", mew=0.5, label=label)
 
 
-def _held(held: pd.DataFrame, method: str) -> str:
-    if method not in held.index:
+def _accurate_range(ranges: pd.DataFrame, method: str) -> str:
+    if method not in ranges.index:
         return "not measured"
-    row = held.loc[method]
+    row = ranges.loc[method]
     return f"{'≥ ' if row['is_least'] else ''}{row['held_to']:g} mm"

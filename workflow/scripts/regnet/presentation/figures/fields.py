@@ -1,4 +1,4 @@
-"""Jacobian determinants, and errors of the whole field where it is known: a map for each method, and what all lungs say."""
+"""Jacobian determinants and errors of the whole field: a map for each method, and their range in the lungs of all pairs."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +15,7 @@ from regnet.presentation.figures.style import (
     DOUBLE_COLUMN,
     LUNG_WINDOW,
     SLICE_NAMES,
-    around,
+    crop_around,
     grid_of,
     log_axis,
     method_looks,
@@ -28,13 +28,13 @@ from regnet.presentation.figures.style import (
 )
 
 DETERMINANTS = (0.5, 2.0)
-"""Range of the colours of Jacobian determinants: to half and to twice the volume."""
+"""Colour range of Jacobian determinants: from half to twice the volume."""
 
 SMALLEST_DETERMINANT = -0.5
-"""Where the axis of determinants begins, unless most of the lungs are below."""
+"""Lower limit of the axis of determinants, unless 1 % of a pair's lungs are below."""
 
 SMALLEST_ERROR = 0.1
-"""Where the colours of field errors begin, in mm; the axis begins at a tenth of it."""
+"""Lower limit of the colours of field errors, in mm; errors below a tenth of it are drawn at that tenth."""
 
 
 @styled
@@ -46,19 +46,19 @@ def figure_jacobian(regularity: pd.DataFrame, jacobian_slices: str | Path) -> Fi
     regularity
         Columns as in `regnet.evaluation.long_tables.REGULARITY_COLUMNS`.
     jacobian_slices
-        File of `regnet.presentation.slices.jacobian_slices`.
+        File with the arrays of `regnet.presentation.slices.jacobian_slices`.
 
     Raises
     ------
     InputError
-        If the file is not such a file, or has no method in it.
+        If the file does not hold these arrays, or holds no method.
     """
 
     def draw(axes: Axes, values: np.ndarray, inside: np.ndarray, **options) -> None:
         folded = inside & (values <= 0)
         axes.imshow(np.ma.masked_where(~folded, folded), cmap=ListedColormap(["#FF2D00"]), **options)
         if folded.any():
-            # In grey, the outline alone tells folded voxels from compressed ones.
+            # In grey, only the outline tells folded voxels from compressed ones.
             axes.contour(folded[::-1], levels=[0.5], colors="white", linewidths=0.6, extent=options["extent"])
 
     figure, axes, bar = _maps(
@@ -100,26 +100,26 @@ def figure_field_error(field_errors: pd.DataFrame, error_slices: str | Path) -> 
     field_errors
         Columns as in `regnet.evaluation.long_tables.FIELD_ERROR_COLUMNS`.
     error_slices
-        File of `regnet.presentation.slices.field_error_slices`.
+        File with the arrays of `regnet.presentation.slices.field_error_slices`.
 
     Raises
     ------
     InputError
-        If the file is not such a file, or has no method in it.
+        If the file does not hold these arrays, or holds no method.
     """
     slices = read_slices(error_slices, SLICE_NAMES)
-    shown = [slices[method][slices["mask"] != 0] for method in shown_methods(slices, error_slices)]
-    largest = max(float(np.percentile(values, 99)) for values in shown)
-    shown_range = SMALLEST_ERROR, max(largest, 10 * SMALLEST_ERROR)
+    errors = [slices[method][slices["mask"] != 0] for method in shown_methods(slices, error_slices)]
+    largest = max(float(np.percentile(values, 99)) for values in errors)
+    colour_range = SMALLEST_ERROR, max(largest, 10 * SMALLEST_ERROR)
     figure, axes, bar = _maps(
         error_slices,
-        colours={"cmap": "viridis", "norm": LogNorm(*shown_range, clip=True)},
+        colours={"cmap": "viridis", "norm": LogNorm(*colour_range, clip=True)},
         label="distance to the true displacement (mm)",
         extend="both",
         count=field_errors["method"].nunique(),
         title=lambda values: f"mean {values.mean():.2f} mm",
     )
-    log_axis(bar, *shown_range)
+    log_axis(bar, *colour_range)
     panel(axes, "b", "in the lungs of every pair: 5th to 95th percentile, quartiles (thick), median; |: mean")
     for row, rows, look in _rows(axes, field_errors):
         offsets = _offsets(len(rows))
@@ -147,42 +147,42 @@ def _maps(
     title: Callable[[np.ndarray], str],
     draw: Callable[..., None] | None = None,
 ) -> tuple[Figure, Axes, Axis]:
-    """A figure with a map for each method of a file of slices, coloured in the lungs, and below them axes for `count` rows.
+    """A figure with a map for each method of a file of slices, coloured in the lungs, and axes for `count` rows below them.
 
-    Gives the figure, these axes and the axis of the colour bar.
+    Returns the figure, the axes below the maps and the axis of the colour bar.
     """
     slices = read_slices(path, SLICE_NAMES)
     methods = shown_methods(slices, path)
-    window = around(slices["mask"], slices["spacing"])
-    inside = slices["mask"][window] != 0
-    ct = slices["fixed"][window]
+    crop = crop_around(slices["mask"], slices["spacing"])
+    inside = slices["mask"][crop] != 0
+    ct = slices["fixed"][crop]
     rows, columns = ct.shape * slices["spacing"]
-    across, lines = grid_of(len(methods))
+    across, down = grid_of(len(methods))
     width = min(DOUBLE_COLUMN / across, 2.2)
-    maps_height, rows_height = lines * ((width - 0.08) * rows / columns + 0.2) + 0.75, 0.6 + 0.27 * count
+    maps_height, rows_height = down * ((width - 0.08) * rows / columns + 0.2) + 0.75, 0.6 + 0.27 * count
     figure = new_figure(DOUBLE_COLUMN, maps_height + rows_height)
     upper, lower = figure.subfigures(2, 1, height_ratios=(maps_height, rows_height))
-    cells = upper.subplots(lines, across, squeeze=False)
+    cells = upper.subplots(down, across, squeeze=False)
     for axes in cells.flat:
         axes.set_axis_off()
     options = {"extent": (0, columns, rows, 0)}
     for axes, method in zip(cells.flat, methods, strict=False):
-        values = slices[method][window].astype(float)
+        values = slices[method][crop].astype(float)
         axes.imshow(ct, cmap="gray", norm=Normalize(*LUNG_WINDOW), alpha=0.6, **options)
-        shown = axes.imshow(np.ma.masked_where(~inside, values), **colours, **options)
+        map_image = axes.imshow(np.ma.masked_where(~inside, values), **colours, **options)
         if draw is not None:
             draw(axes, values, inside, **options)
         axes.set_title(f"{method_name(method)}, {title(values[inside])}")
     scale_bar(cells[0, 0], rows, columns)
     upper.suptitle(rf"$\bf{{a}}$  {slices['pair']}, coronal slice", x=0.01, ha="left", fontsize=7)
-    bar = upper.colorbar(shown, ax=cells, location="bottom", fraction=0.05, pad=0.02, aspect=45, shrink=0.6, extend=extend)
+    bar = upper.colorbar(map_image, ax=cells, location="bottom", fraction=0.05, pad=0.02, aspect=45, shrink=0.6, extend=extend)
     bar.set_label(label, labelpad=1)
     bar.outline.set_linewidth(0.6)
     return figure, lower.subplots(), bar.ax.xaxis
 
 
 def _rows(axes: Axes, table: pd.DataFrame) -> list[tuple[int, pd.DataFrame, tuple]]:
-    """Number, rows and look of each method, with its name on the axis."""
+    """Name each method on the y axis; return its position there, its rows of the table and its look."""
     looks = method_looks(table["method"])
     axes.set_yticks(range(len(looks)), map(method_name, looks))
     axes.set_ylim(len(looks) - 0.5, -0.5)
@@ -190,5 +190,5 @@ def _rows(axes: Axes, table: pd.DataFrame) -> list[tuple[int, pd.DataFrame, tupl
 
 
 def _offsets(count: int) -> np.ndarray:
-    """Where the pairs of a method lie around its row."""
+    """Offsets of the pairs of a method from its row."""
     return np.linspace(-0.25, 0.25, count) if count > 1 else np.zeros(1)

@@ -1,7 +1,7 @@
-"""How all figures look: one style, one colour, marker and line for each method wherever it is drawn.
+"""The style of all figures. Each method has the same colour, marker and line in every figure.
 
-Colours of methods are those of Okabe and Ito, and some between them, which stay apart for colour-blind readers; markers and
-lines tell methods apart in grey. What is no method, such as axes or stages of a training, has other colours.
+Colours of methods are those of Okabe and Ito and some between them, which colour-blind readers can tell apart; markers and
+lines tell methods apart in grey. Everything else, such as axes or stages of a training, has other colours.
 """
 
 import logging
@@ -26,7 +26,7 @@ from regnet.evaluation.long_tables import method_name
 from regnet.images.boxes import bounding_box
 from regnet.system.files import whole_file
 
-# It says at INFO, once per font and file, which tables it leaves out.
+# At INFO it logs, once per font and file, which font tables it drops.
 logging.getLogger("fontTools").setLevel(logging.WARNING)
 
 DOUBLE_COLUMN = 7.0
@@ -36,16 +36,16 @@ LUNG_WINDOW = (-1350, 150)
 """Range of HU from black to white."""
 
 DIFFERENCE_WINDOW = (-500, 500)
-"""Range of HU of difference images, from the colour for "fixed image darker" to that for "fixed image brighter"."""
+"""Range of HU of difference images, from "fixed image darker" to "fixed image brighter"."""
 
 MARGIN = 15.0
 """How far example slices reach beyond the lungs, in mm."""
 
 PER_ROW = 5
-"""As many slices stand beside each other at most."""
+"""The largest number of slices in a row."""
 
 SLICE_NAMES = ("pair", "spacing", "fixed", "mask")
-"""What files of slices hold beside the methods."""
+"""The arrays of a file of slices that are not a method's."""
 
 _STYLE = {
     "font.family": "sans-serif",
@@ -96,7 +96,7 @@ OTHER_LOOKS = [
     Look("#882255", "d", (0, (7, 1, 1, 1))),
     Look("#3F3F3F", "H", (0, (3, 1.5))),
 ]
-"""Looks from which a user's own methods get theirs, by their names."""
+"""Looks for a user's own methods, chosen by their names."""
 
 AXIS_LOOKS = {"x": Look("#117733", "v", ":"), "y": Look("#AA4499", "P", "--"), "z": Look("#B8860B", "X", "-.")}
 """Looks of the components along the axes."""
@@ -129,8 +129,8 @@ def save_figure(figure: Figure, png: str | Path, pdf: str | Path | None = None) 
 def method_looks(methods: Iterable[str]) -> dict[str, Look]:
     """The look of each method, in the order given.
 
-    A method that `METHOD_LOOKS` does not know has the same look in every figure, by its name. Only where two such methods of
-    one figure would have the same one, the later takes the next that is free.
+    A method that is not in `METHOD_LOOKS` gets one of `OTHER_LOOKS` by its name, the same in every figure. Only if two such
+    methods of a figure would share a look, the later one gets the next free look.
     """
     looks: dict[str, Look] = {}
     for method in dict.fromkeys(methods):
@@ -149,12 +149,12 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def panel(axes: Axes, letter: str, title: str) -> None:
-    """Letter and title of a panel."""
+    """Write letter and title of a panel."""
     axes.set_title(rf"$\bf{{{letter}}}$  {title}", loc="left")
 
 
 def has_methods(landmarks: pd.DataFrame, axes: Axes, *methods: str, absent: str = "no landmarks in this cohort") -> bool:
-    """Whether there are landmarks of all `methods`; if not, write_note so in the panel."""
+    """Whether there are landmarks of all `methods`; if not, the panel gets a note that says so."""
     missing = [method for method in methods if not (landmarks["method"] == method).any()]
     if not landmarks.empty and not missing:
         return True
@@ -169,7 +169,7 @@ def write_note(axes: Axes, note: str) -> None:
 
 
 def log_axis(axis: Axis, low: float, high: float) -> None:
-    """Round numbers in plain digits along a logarithmic axis from `low` to `high`."""
+    """Label a logarithmic axis from `low` to `high` with round numbers in plain digits."""
     ticks = log_ticks(low, high)
     axis.set_ticks(ticks, [f"{tick:g}" for tick in ticks])
     axis.set_minor_formatter(NullFormatter())
@@ -183,37 +183,37 @@ def log_ticks(low: float, high: float) -> list[float]:
 
 
 def legend_below(axes: Axes) -> None:
-    """The legend under the panel, where it hides no landmark wherever they lie."""
+    """Draw the legend below the panel, where it cannot hide landmarks."""
     axes.legend(loc="upper center", bbox_to_anchor=(0.48, -0.13), ncols=2, handlelength=2.8, columnspacing=1.2)
 
 
 def shown_methods(slices: Mapping[str, np.ndarray], path: str | Path) -> list[str]:
-    """The methods in a file of slices, in its order.
+    """The methods in a file of slices, in the order of the file.
 
     Raises
     ------
     InputError
-        If there are none.
+        If there is none.
     """
     methods = [name for name in slices if name not in SLICE_NAMES]
     if not methods:
-        raise InputError(f"{path}: holds the image of no method, expected at least one")
+        raise InputError(f"{path}: found no method, expected at least one")
     return methods
 
 
 def grid_of(count: int) -> tuple[int, int]:
-    """Columns and rows of `count` cells, at most `PER_ROW` beside each other and the rows about equally full."""
-    lines = -(-count // PER_ROW)
-    return -(-count // lines), lines
+    """Numbers of columns and rows for `count` cells, with at most `PER_ROW` columns and about equally full rows."""
+    rows = -(-count // PER_ROW)
+    return -(-count // rows), rows
 
 
-def around(mask: np.ndarray, spacing: np.ndarray) -> tuple[slice, slice]:
-    """The part of a slice ``(rows, columns)`` that holds the mask and `MARGIN` around it."""
+def crop_around(mask: np.ndarray, spacing: np.ndarray) -> tuple[slice, slice]:
+    """The part of a slice ``(rows, columns)`` with the mask and a margin of `MARGIN` around it."""
     return bounding_box(mask, [round(MARGIN / step) for step in spacing])
 
 
 def scale_bar(axes: Axes, rows: float, columns: float, length: float = 50.0) -> None:
-    """A bar of `length` mm in the lower left corner of an image of ``rows x columns`` mm."""
+    """Draw a bar of `length` mm in the lower left corner of an image of ``rows x columns`` mm."""
     left, bottom = 0.04 * columns, 0.95 * rows
     axes.plot(
         [left, left + length], [bottom, bottom], color="white", lw=2, path_effects=[withStroke(linewidth=3, foreground="black")]

@@ -1,4 +1,4 @@
-"""What the synthetic fields of a training are like."""
+"""Statistics of the synthetic fields of a training."""
 
 from itertools import cycle
 
@@ -15,15 +15,15 @@ KIND_NAMES = {
     "high": "high frequency",
     "moving": "second moving image",
 }
-"""How the figure writes the kinds of fields."""
+"""Display names of the kinds of fields."""
 
 SHORTEST_WAVE = 30.0
-"""Where the axis of wavelengths begins, in mm: shorter waves have next to no power."""
+"""Lower limit of the axis of wavelengths, in mm: shorter waves have almost no power."""
 
 
 @styled
 def figure_field_statistics(distributions: pd.DataFrame, summary: pd.DataFrame) -> Figure:
-    """How far synthetic fields displace, their spectrum and their Jacobian determinants, one line per kind of field.
+    """Displacements, spectra and Jacobian determinants of synthetic fields, one line per kind of field.
 
     Parameters
     ----------

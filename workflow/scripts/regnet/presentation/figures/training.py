@@ -1,4 +1,4 @@
-"""The curves of a training."""
+"""Training curves."""
 
 from collections.abc import Mapping
 
@@ -19,18 +19,18 @@ from regnet.presentation.figures.style import (
 )
 
 TRAINING_LOOKS = (METHOD_LOOKS["regnet"], *OTHER_LOOKS)
-"""Looks of trainings beside each other, the first in that of RegNet."""
+"""Looks of compared trainings; the first has that of RegNet."""
 
 LOSS_LOOK = Look("#4D4D4D", "D", "--")
-"""Look of the loss, which is no method."""
+"""Look of the loss."""
 
 CURVES = (
     "patches",
     "seconds",
     "loss",
-    *(f"validation_{what}{axis}" for what in ("mae", "zero_field") for axis in ("", "_x", "_y", "_z")),
+    *(f"validation_{measure}{axis}" for measure in ("mae", "zero_field") for axis in ("", "_x", "_y", "_z")),
 )
-"""Columns of the curves that are drawn."""
+"""The columns of the curves that are drawn."""
 
 
 @styled
@@ -40,11 +40,12 @@ def training_curves(curves: pd.DataFrame) -> Figure:
     Parameters
     ----------
     curves
-        Columns as in `regnet.learning.training.COLUMNS`, one row per epoch. A stage without validation has its loss alone.
+        Columns as in `regnet.learning.training.COLUMNS`, one row per epoch. A stage without validation shows only its
+        loss.
     """
     unit, seconds = ("hours", 3600) if curves["seconds"].max() > 2 * 3600 else ("minutes", 60)
-    count, each = ("million", 1e6) if curves["patches"].max() >= 1e6 else ("thousand", 1e3)
-    patches = curves["patches"] / each
+    count, patches_per_unit = ("million", 1e6) if curves["patches"].max() >= 1e6 else ("thousand", 1e3)
+    patches = curves["patches"] / patches_per_unit
     figure = new_figure(DOUBLE_COLUMN, 2.7)
     over_patches, over_time, along_axes = figure.subplots(1, 3)
     panel(over_patches, "a", "error over patches")
@@ -70,13 +71,13 @@ def training_curves(curves: pd.DataFrame) -> Figure:
 
 @styled
 def compared_trainings(trainings: Mapping[str, pd.DataFrame]) -> Figure:
-    """The validation MAE of several trainings over the patches seen, and the zero field's.
+    """The validation MAE of several trainings over the patches seen, and that of the zero field.
 
     Parameters
     ----------
     trainings
-        For each training what it is called and its curves, columns as in `regnet.learning.training.COLUMNS`, all validated on
-        the same samples. Patches seen before the first validation count.
+        The curves of each training under its name, columns as in `regnet.learning.training.COLUMNS`, all validated on the same
+        samples. Patches seen before the first validation count.
     """
     figure = new_figure(DOUBLE_COLUMN / 2, 2.6)
     axes = figure.subplots()
@@ -90,12 +91,12 @@ def compared_trainings(trainings: Mapping[str, pd.DataFrame]) -> Figure:
     return figure
 
 
-def _curves(axes: Axes, curves: pd.DataFrame, abscissa: pd.Series) -> None:
+def _curves(axes: Axes, curves: pd.DataFrame, x: pd.Series) -> None:
     colour, marker, line = LOSS_LOOK
     for stage, rows in curves.groupby("stage", sort=False):
         fill = {} if rows["validation_mae"].notna().any() else {"mfc": "white"}
         label = f"loss, {stage}"
-        axes.plot(abscissa[rows.index], rows["loss"], color=colour, ls=line, marker=marker, ms=2.5, label=label, **fill)
+        axes.plot(x[rows.index], rows["loss"], color=colour, ls=line, marker=marker, ms=2.5, label=label, **fill)
     colour, marker, line = METHOD_LOOKS["regnet"]
-    axes.plot(abscissa, curves["validation_mae"], color=colour, ls=line, marker=marker, ms=2.5, label="validation MAE")
-    axes.plot(abscissa, curves["validation_zero_field"], color="black", lw=0.8, label="zero field")
+    axes.plot(x, curves["validation_mae"], color=colour, ls=line, marker=marker, ms=2.5, label="validation MAE")
+    axes.plot(x, curves["validation_zero_field"], color="black", lw=0.8, label="zero field")
