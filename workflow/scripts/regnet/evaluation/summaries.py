@@ -96,8 +96,8 @@ def residual_displacements(landmarks: pd.DataFrame, method: str) -> pd.DataFrame
         ``T(x_F) - A(x_F)``, in mm.
     """
     keys = ["pair", "landmark"]
-    affine, other = (landmarks[landmarks["method"] == name] for name in ("affine", method))
-    both = affine.merge(other[[*keys, *components("mapped")]], on=keys, suffixes=("", "_by_method"), validate="one_to_one")
+    affine, after = (landmarks[landmarks["method"] == name] for name in ("affine", method))
+    both = affine.merge(after[[*keys, *components("mapped")]], on=keys, suffixes=("", "_by_method"), validate="one_to_one")
     result = both[[*keys, "within_capture_range"]].copy()
     for axis in AXES:
         result[f"true_{axis}"] = both[f"moving_{axis}"] - both[f"mapped_{axis}"]

@@ -206,7 +206,7 @@ def _coded_lengths(kind: str, fields: Mapping[str, np.ndarray]) -> dict[str, _Co
 
 
 def _coded_determinant(determinant: np.ndarray) -> _Coded:
-    """Jacobian determinants; the code 0 means that one of the voxels in the block is folded, and nothing else has it."""
+    """Jacobian determinants; only blocks with a folded voxel have the code 0."""
     blocks = _blocks(determinant)
     codes = np.clip(np.rint(blocks.mean(axis=0) / DETERMINANT_STEP), 1, 255)
     return _Coded(np.where(blocks.min(axis=0) > 0, codes, 0).astype(np.uint8), DETERMINANT_STEP, scale=2)

@@ -36,7 +36,7 @@ from regnet.presentation.figures.style import (
 )
 
 SHORTEST = 0.05
-"""Logarithmic axes draw smaller distances at this one, in mm."""
+"""The smallest distance on a logarithmic axis, in mm; smaller ones are drawn there."""
 
 
 @styled
