@@ -1,4 +1,4 @@
-# What all rules share: the checked config, the cohort, the names that wildcards may take, and the package's source files.
+# What all rules share: the checked config, the cohort, names that stand in several rules, and functions that find files.
 
 import os
 import re
@@ -12,9 +12,9 @@ sys.path.append(str(Path(str(workflow.current_basedir)).parent / "scripts"))
 from regnet.experiment.checking import checked_cohort
 from regnet.errors import RegNetError
 from regnet.system.jobs import STARTED_BY
-from regnet.system.source_files import code_of, scripts
+from regnet.system.source_files import SCRIPTS, code_of, scripts, source_files
 from regnet.registration.methods import configured, memory_mb, method_files
-from regnet.synthesis.pair_names import MOVING, PairName, pair_names
+from regnet.synthesis.pair_names import PairName, pair_names
 from regnet.system.resources import shipped
 from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.released import find_weights
@@ -46,12 +46,20 @@ FREQUENCIES = list(config["synthesis"]["frequencies"])
 SETTINGS = configured(config["methods"])
 METHODS = list(SETTINGS)
 
-SYNTHETIC_PAIRS = pair_names(FREQUENCIES)
+# The tables: the title of the page in the report, where there is one, and the kinds of the files.
+TABLES = {
+    "table_2_1": ("Table 2.1", ["csv", "md", "tex"]),
+    "comparison": ("Comparison of methods: table", ["csv", "md", "tex"]),
+    "comparison_tests": (None, ["csv"]),
+    "capture_range": ("Capture range: table", ["csv", "md"]),
+}
 
+SYNTHETIC_PAIRS = pair_names(FREQUENCIES)
 
 # Methods that draw random numbers, and how often each pair is registered again with the next seed: five seeds in all.
 SEEDED = [method for method in METHODS if SETTINGS[method]["module"] == "elastix"]
 AGAIN = ["1", "2", "3", "4"]
+REPEATED = [(again, method, pair) for again in AGAIN for method in SEEDED for pair in cohort.pairs_with_landmarks()]
 
 
 wildcard_constraints:
@@ -77,20 +85,53 @@ def growing(amount):
     return lambda wildcards, attempt: attempt * amount
 
 
-def of_cohort(table, name, column):
-    """A cell of the cohort's images or pairs; a target of the user's may have a name that is none of theirs."""
-    try:
-        return getattr(cohort, table).loc[name, column]
-    except KeyError:
-        raise WorkflowError(f"{config['cohort']}/{table}.tsv: found no {name!r} in it, which a target needs") from None
+def cell(table, name, column, optional=False):
+    """A cell of the cohort's images or pairs. An empty one is an error, or [] (no file) where it is optional."""
+    rows, path = getattr(cohort, table), f"{config['cohort']}/{table}.tsv"
+    if name not in rows.index:
+        raise WorkflowError(f"{path}: found no {name!r} in it, which a target needs")
+    if not rows.at[name, column] and not optional:
+        raise WorkflowError(f"{path}: found no {column} of {name!r}, which a target needs")
+    return rows.at[name, column] or []
 
 
-def synthetic_pairs(split, pattern):
+def of_image(column):
+    """A function of the wildcards: the cell of {image} in a column of the cohort's images."""
+    return lambda wildcards: cell("images", wildcards.image, column)
+
+
+def of_pair(column, optional=False):
+    """A function of the wildcards: the cell of {pair} in a column of the cohort's pairs."""
+    return lambda wildcards: cell("pairs", wildcards.pair, column, optional)
+
+
+def given_image(side):
+    """A function of the wildcards: the fixed or moving image of {pair} as the cohort gives it."""
+    return lambda wildcards: cell("images", cell("pairs", wildcards.pair, side), "path")
+
+
+def pair_image(side, suffix="", spacing=SPACING, pair=None):
+    """A function of the wildcards: the fixed or moving image of {pair}, or of `pair`, on a grid; its mask with a suffix."""
+    return lambda wildcards: f"{RESULTS}/images/{spacing}mm/{cell('pairs', pair or wildcards.pair, side)}{suffix}.nii.gz"
+
+
+def stage_images(side, suffix=""):
+    """A function of the wildcards: the same on the grid of each stage of a registration."""
+    paths = [pair_image(side, suffix, spacing) for spacing in STAGES]
+    return lambda wildcards: [path(wildcards) for path in paths]
+
+
+def given_mask(wildcards):
+    """The mask that the cohort gives for an image, else the segmented one."""
+    return cell("images", wildcards.image, "mask", optional=True) or f"{RESULTS}/masks/{wildcards.image}.nii.gz"
+
+
+def synthetic_pairs(split, pattern, pairs=SYNTHETIC_PAIRS):
     """One path per synthetic pair of a split, from a pattern below the results with {image}, {pair} and {moving}."""
     return [
         f"{RESULTS}/{pattern.format(image=image, pair=pair, moving=pair.moving)}"
         for image in cohort.images_of(split)
-        for pair in SYNTHETIC_PAIRS
+        for pair in pairs
     ]
 
 
@@ -101,44 +142,22 @@ def transforms_of(pair):
     )
 
 
-def pair_image(side, spacing, suffix=""):
-    """An input function: the fixed or moving image of a pair, or with a suffix its mask, on the grid of a spacing."""
-
-    def path(wildcards):
-        return f"{RESULTS}/images/{spacing}mm/{of_cohort('pairs', wildcards.pair, side)}{suffix}.nii.gz"
-
-    return path
-
-
 def true_field(pair):
     """The true DVF of a pair, which is known from the baseline to the follow-up scan of a phantom; None for other pairs."""
     if config["phantom"] is None:
         return None
-    fixed, moving, subject = cohort.pairs.loc[pair, ["fixed", "moving", "subject"]]
+    subject = cell("pairs", pair, "subject")
     made = [f"{DATA_ROOT}/{subject}_{scan}.nii.gz" for scan in ("baseline", "followup")]
-    given = [os.path.normpath(cohort.images.loc[image, "path"]) for image in (fixed, moving)]
+    given = [os.path.normpath(cell("images", cell("pairs", pair, side), "path")) for side in ("fixed", "moving")]
     return f"{DATA_ROOT}/{subject}_dvf.nii.gz" if given == made else None
 
 
-def stage_images(side, suffix=""):
-    """An input function: the same for the spacing of each stage of a registration."""
-    paths = [pair_image(side, spacing, suffix) for spacing in STAGES]
-    return lambda wildcards: [path(wildcards) for path in paths]
+TRUE_FIELDS = {pair: field for pair in cohort.test_pairs() if (field := true_field(pair)) is not None}
 
-
-def given_image(side):
-    """An input function: the fixed or moving image of a pair as the cohort gives it."""
-    return lambda wildcards: of_cohort("images", of_cohort("pairs", wildcards.pair, side), "path")
-
-
-def landmarks_of(side):
-    """An input function: the fixed or moving landmarks of a pair, or none where the cohort has none."""
-    return lambda wildcards: of_cohort("pairs", wildcards.pair, f"{side}_landmarks") or []
-
-
-def given_mask(wildcards):
-    """The mask that the cohort gives for an image, else the segmented one."""
-    return of_cohort("images", wildcards.image, "mask") or f"{RESULTS}/masks/{wildcards.image}.nii.gz"
+# What the figures of slices show. The DVFs of the training images are made only where something is trained.
+EXAMPLE_IMAGE = cohort.images_of("train" if TRAINED else "validation")[0]
+EXAMPLE_PAIR = cohort.test_pairs()[0]
+TRUTH_PAIR = next(iter(TRUE_FIELDS), None)
 
 
 def given_weights(variant):
@@ -159,5 +178,23 @@ def initial_transform(wildcards):
 
 
 def synthetic_of_split(pattern):
-    """An input function: the paths of all synthetic pairs of the split of the wildcards."""
+    """A function of the wildcards: the paths of all synthetic pairs of {split}."""
     return lambda wildcards: synthetic_pairs(wildcards.split, pattern)
+
+
+def table_files(table):
+    """The outputs of a table."""
+    _, kinds = TABLES[table]
+    return {kind: f"results/{{experiment}}/tables/{table}.{kind}" for kind in kinds}
+
+
+def figure_files(figure, category, result, caption=None):
+    """The outputs of a figure: the PNG, which is in the report with the caption of its name, and the PDF."""
+    path = f"results/{{experiment}}/figures/{figure}"
+    options = {"caption": f"../report/{caption or figure}.rst", "category": category, "labels": {"result": result}}
+    return {"png": report(f"{path}.png", **options), "pdf": f"{path}.pdf"}
+
+
+def figure_code(module):
+    """The code of a figure: what figure.py imports, and the module of presentation/figures whose function it calls."""
+    return sorted({*code_of("figure"), *source_files(f"presentation.figures.{module}")})

@@ -1,20 +1,19 @@
 # Needs transforms, landmarks, weights and synthetic pairs. Gives long tables of errors, and the slices that figures show.
 
-TRAINING_FIELDS = {
-    frequency: [
-        f"{RESULTS}/synthetic/{image}/{PairName(moving, frequency)}/dvf.npz"
-        for image in cohort.images_of("train")
-        for moving in MOVING
-    ]
-    for frequency in FREQUENCIES
-} | {"moving": [f"{RESULTS}/synthetic/{image}/deformed_dvf.npz" for image in cohort.images_of("train")]}
-
-# The image whose DVFs Figure 2.2 shows: those of the training images are made only where something is trained.
-SHOWN = cohort.images_of("train" if TRAINED else "validation")[0]
-
-TRUE_FIELDS = {pair: true_field(pair) for pair in cohort.test_pairs() if true_field(pair)}
+# The DVFs of the training images by kind.
+FIELDS = {kind: synthetic_pairs("train", "synthetic/{image}/{pair}/dvf.npz", pair_names([kind])) for kind in FREQUENCIES}
+FIELDS["moving"] = [f"{RESULTS}/synthetic/{image}/deformed_dvf.npz" for image in cohort.images_of("train")]
 
 EVALUATED = [*((variant, "validation") for variant in VARIANTS), ("regnet", "test")]
+
+# The long tables, and the files that each collects.
+LONG_TABLES = {
+    "landmarks": [f"{RESULTS}/evaluation/landmarks/{pair}.csv" for pair in cohort.pairs_with_landmarks()],
+    "synthetic": [f"{RESULTS}/evaluation/synthetic/{variant}_{split}.csv" for variant, split in EVALUATED],
+    "regularity": [f"{RESULTS}/evaluation/regularity/{pair}.csv" for pair in cohort.test_pairs()],
+}
+if TRUE_FIELDS:
+    LONG_TABLES["field_errors"] = [f"{RESULTS}/evaluation/field_errors/{pair}.csv" for pair in TRUE_FIELDS]
 
 
 rule evaluate_synthetic:
@@ -48,8 +47,8 @@ rule evaluate_landmarks:
     """Measure all methods on the landmarks of a pair."""
     input:
         transforms=transforms_of("{pair}"),
-        fixed_landmarks=lambda wildcards: of_cohort("pairs", wildcards.pair, "fixed_landmarks"),
-        moving_landmarks=lambda wildcards: of_cohort("pairs", wildcards.pair, "moving_landmarks"),
+        fixed_landmarks=of_pair("fixed_landmarks"),
+        moving_landmarks=of_pair("moving_landmarks"),
         fixed=given_image("fixed"),
         moving=given_image("moving"),
         code=code_of("evaluate_landmarks"),
@@ -59,9 +58,6 @@ rule evaluate_landmarks:
         "results/{experiment}/logs/evaluate_landmarks/{pair}.log",
     conda:
         "../../environment.yml"
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
     params:
         methods=METHODS,
         capture_range=config["evaluation"]["capture_range"],
@@ -78,14 +74,8 @@ rule seeds:
 rule evaluate_seeds:
     """Measure the spread of the landmark errors over five seeds."""
     input:
-        errors=[f"{RESULTS}/evaluation/landmarks/{pair}.csv" for pair in cohort.pairs_with_landmarks()],
-        again=expand(
-            "results/{experiment}/seeds/{again}/{method}/{pair}/transform.h5",
-            again=AGAIN,
-            method=SEEDED,
-            pair=cohort.pairs_with_landmarks(),
-            allow_missing=True,
-        ),
+        errors=LONG_TABLES["landmarks"],
+        again=[f"{RESULTS}/seeds/{again}/{method}/{pair}/transform.h5" for again, method, pair in REPEATED],
         code=code_of("evaluate_seeds"),
     output:
         spread="results/{experiment}/evaluation/seeds.csv",
@@ -93,11 +83,8 @@ rule evaluate_seeds:
         "results/{experiment}/logs/evaluate_seeds.log",
     conda:
         "../../environment.yml"
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
     params:
-        again=[(again, method, pair) for again in AGAIN for method in SEEDED for pair in cohort.pairs_with_landmarks()],
+        again=REPEATED,
     script:
         "../scripts/evaluate_seeds.py"
 
@@ -106,7 +93,7 @@ rule evaluate_regularity:
     """Measure the Jacobian determinants of all methods in the lungs of a pair."""
     input:
         transforms=transforms_of("{pair}"),
-        mask=pair_image("fixed", SPACING, "_mask"),
+        mask=pair_image("fixed", "_mask"),
         code=code_of("evaluate_regularity"),
     output:
         regularity="results/{experiment}/evaluation/regularity/{pair}.csv",
@@ -128,7 +115,7 @@ rule evaluate_fields:
     input:
         transforms=transforms_of("{pair}"),
         truth=lambda wildcards: TRUE_FIELDS[wildcards.pair],
-        mask=pair_image("fixed", SPACING, "_mask"),
+        mask=pair_image("fixed", "_mask"),
         code=code_of("evaluate_fields"),
     output:
         errors="results/{experiment}/evaluation/field_errors/{pair}.csv",
@@ -145,82 +132,17 @@ rule evaluate_fields:
         "../scripts/evaluate_fields.py"
 
 
-rule collect_synthetic:
-    """Put the errors on synthetic pairs into one long table."""
+rule collect:
+    """Put the errors on synthetic pairs, or the landmark errors or Jacobian determinants of all pairs, into one long table."""
     input:
-        errors=[f"{RESULTS}/evaluation/synthetic/{variant}_{split}.csv" for variant, split in EVALUATED],
+        errors=lambda wildcards: LONG_TABLES[wildcards.table],
         code=code_of("collect"),
     output:
-        errors="results/{experiment}/evaluation/synthetic.csv",
+        errors="results/{experiment}/evaluation/{table,landmarks|synthetic|regularity}.csv",
     log:
-        "results/{experiment}/logs/collect_synthetic.log",
+        "results/{experiment}/logs/collect_{table}.log",
     conda:
         "../../environment.yml"
-    resources:
-        mem_mb=growing(2000),
-        runtime=growing(10),
-    params:
-        table="synthetic",
-    script:
-        "../scripts/collect.py"
-
-
-rule collect_landmarks:
-    """Put the landmark errors of all pairs and methods into one long table."""
-    input:
-        errors=[f"{RESULTS}/evaluation/landmarks/{pair}.csv" for pair in cohort.pairs_with_landmarks()],
-        code=code_of("collect"),
-    output:
-        errors="results/{experiment}/evaluation/landmarks.csv",
-    log:
-        "results/{experiment}/logs/collect_landmarks.log",
-    conda:
-        "../../environment.yml"
-    resources:
-        mem_mb=growing(2000),
-        runtime=growing(10),
-    params:
-        table="landmarks",
-    script:
-        "../scripts/collect.py"
-
-
-rule collect_regularity:
-    """Put the Jacobian determinants of all pairs and methods into one long table."""
-    input:
-        errors=[f"{RESULTS}/evaluation/regularity/{pair}.csv" for pair in cohort.test_pairs()],
-        code=code_of("collect"),
-    output:
-        errors="results/{experiment}/evaluation/regularity.csv",
-    log:
-        "results/{experiment}/logs/collect_regularity.log",
-    conda:
-        "../../environment.yml"
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
-    params:
-        table="regularity",
-    script:
-        "../scripts/collect.py"
-
-
-rule collect_fields:
-    """Put the errors of the whole field of all pairs and methods into one long table."""
-    input:
-        errors=[f"{RESULTS}/evaluation/field_errors/{pair}.csv" for pair in TRUE_FIELDS],
-        code=code_of("collect"),
-    output:
-        errors="results/{experiment}/evaluation/field_errors.csv",
-    log:
-        "results/{experiment}/logs/collect_fields.log",
-    conda:
-        "../../environment.yml"
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
-    params:
-        table="field_errors",
     script:
         "../scripts/collect.py"
 
@@ -236,9 +158,6 @@ rule collect_runs:
         "results/{experiment}/logs/collect_runs.log",
     conda:
         "../../environment.yml"
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
     params:
         runs=[(method, pair) for method in METHODS for pair in cohort.test_pairs()],
     script:
@@ -248,7 +167,7 @@ rule collect_runs:
 rule field_statistics:
     """Describe the synthetic DVFs of the training images: displacement, spectrum, Jacobian determinant, folding."""
     input:
-        dvf=[path for paths in TRAINING_FIELDS.values() for path in paths],
+        dvf=[path for paths in FIELDS.values() for path in paths],
         code=code_of("field_statistics"),
     output:
         distributions="results/{experiment}/evaluation/field_distributions.csv",
@@ -261,7 +180,7 @@ rule field_statistics:
         mem_mb=growing(3000),
         runtime=growing(60),
     params:
-        kinds=[kind for kind, paths in TRAINING_FIELDS.items() for _ in paths],
+        kinds=[kind for kind, paths in FIELDS.items() for _ in paths],
     script:
         "../scripts/field_statistics.py"
 
@@ -269,14 +188,9 @@ rule field_statistics:
 rule slice_fields:
     """Keep one slice of three synthetic DVFs for Figure 2.2."""
     input:
-        image=f"{RESULTS}/images/{NETWORK_SPACING}mm/{SHOWN}.nii.gz",
-        mask=f"{RESULTS}/images/{NETWORK_SPACING}mm/{SHOWN}_mask.nii.gz",
-        dvf=expand(
-            "results/{experiment}/synthetic/{image}/{pair}/dvf.npz",
-            image=SHOWN,
-            pair=[PairName("original", frequency) for frequency in FREQUENCIES],
-            allow_missing=True,
-        ),
+        image=f"{RESULTS}/images/{NETWORK_SPACING}mm/{EXAMPLE_IMAGE}.nii.gz",
+        mask=f"{RESULTS}/images/{NETWORK_SPACING}mm/{EXAMPLE_IMAGE}_mask.nii.gz",
+        dvf=[f"{RESULTS}/synthetic/{EXAMPLE_IMAGE}/{PairName('original', kind)}/dvf.npz" for kind in FREQUENCIES],
         code=code_of("slice_fields"),
     output:
         slices="results/{experiment}/evaluation/field_slices.npz",
@@ -284,9 +198,6 @@ rule slice_fields:
         "results/{experiment}/logs/slice_fields.log",
     conda:
         "../../environment.yml"
-    resources:
-        mem_mb=growing(2000),
-        runtime=growing(10),
     params:
         frequencies=FREQUENCIES,
     script:
@@ -296,10 +207,10 @@ rule slice_fields:
 rule slice_example:
     """Keep one slice of a test pair under all transforms for Figure 2.5, and their Jacobian determinants there."""
     input:
-        fixed=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[cohort.test_pairs()[0], 'fixed']}.nii.gz",
-        mask=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[cohort.test_pairs()[0], 'fixed']}_mask.nii.gz",
-        moving=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[cohort.test_pairs()[0], 'moving']}.nii.gz",
-        transforms=transforms_of(cohort.test_pairs()[0]),
+        fixed=pair_image("fixed", pair=EXAMPLE_PAIR),
+        mask=pair_image("fixed", "_mask", pair=EXAMPLE_PAIR),
+        moving=pair_image("moving", pair=EXAMPLE_PAIR),
+        transforms=transforms_of(EXAMPLE_PAIR),
         code=code_of("slice_example"),
     output:
         slices="results/{experiment}/evaluation/example_slices.npz",
@@ -308,11 +219,8 @@ rule slice_example:
         "results/{experiment}/logs/slice_example.log",
     conda:
         "../../environment.yml"
-    resources:
-        mem_mb=growing(2000),
-        runtime=growing(10),
     params:
-        pair=cohort.test_pairs()[0],
+        pair=EXAMPLE_PAIR,
         methods=METHODS,
     script:
         "../scripts/slice_example.py"
@@ -320,13 +228,23 @@ rule slice_example:
 
 if TRUE_FIELDS:
 
+    use rule collect as collect_fields with:
+        """Put the errors of the whole field of all pairs and methods into one long table."""
+        input:
+            errors=LONG_TABLES["field_errors"],
+            code=code_of("collect"),
+        output:
+            errors="results/{experiment}/evaluation/field_errors.csv",
+        log:
+            "results/{experiment}/logs/collect_fields.log",
+
     rule slice_field_error:
         """Keep the error of the whole field on one slice of a test pair whose true DVF is known."""
         input:
-            fixed=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[next(iter(TRUE_FIELDS)), 'fixed']}.nii.gz",
-            mask=f"{RESULTS}/images/{SPACING}mm/{cohort.pairs.loc[next(iter(TRUE_FIELDS)), 'fixed']}_mask.nii.gz",
-            truth=next(iter(TRUE_FIELDS.values())),
-            transforms=transforms_of(next(iter(TRUE_FIELDS))),
+            fixed=pair_image("fixed", pair=TRUTH_PAIR),
+            mask=pair_image("fixed", "_mask", pair=TRUTH_PAIR),
+            truth=TRUE_FIELDS[TRUTH_PAIR],
+            transforms=transforms_of(TRUTH_PAIR),
             code=code_of("slice_field_error"),
         output:
             slices="results/{experiment}/evaluation/field_error_slices.npz",
@@ -334,11 +252,8 @@ if TRUE_FIELDS:
             "results/{experiment}/logs/slice_field_error.log",
         conda:
             "../../environment.yml"
-        resources:
-            mem_mb=growing(2000),
-            runtime=growing(10),
         params:
-            pair=next(iter(TRUE_FIELDS)),
+            pair=TRUTH_PAIR,
             methods=METHODS,
         script:
             "../scripts/slice_field_error.py"

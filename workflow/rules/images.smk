@@ -18,9 +18,6 @@ if config["phantom"] is not None:
             f"{RESULTS}/benchmarks/phantom/{{subject}}.tsv"
         conda:
             "../../environment.yml"
-        resources:
-            mem_mb=growing(1500),
-            runtime=growing(10),
         params:
             phantom=config["phantom"],
             seed=config["seed"],
@@ -31,7 +28,7 @@ if config["phantom"] is not None:
 rule segment_lungs:
     """Segment the lungs of an image that comes without a mask."""
     input:
-        image=lambda wildcards: of_cohort("images", wildcards.image, "path"),
+        image=of_image("path"),
         code=code_of("segment_lungs"),
     output:
         mask="results/{experiment}/masks/{image}.nii.gz",
@@ -41,7 +38,6 @@ rule segment_lungs:
         "../../environment.yml"
     resources:
         mem_mb=growing(3000),
-        runtime=growing(10),
     script:
         "../scripts/segment_lungs.py"
 
@@ -49,7 +45,7 @@ rule segment_lungs:
 rule resample:
     """Resample an image and its lung mask to an isotropic grid."""
     input:
-        image=lambda wildcards: of_cohort("images", wildcards.image, "path"),
+        image=of_image("path"),
         mask=given_mask,
         code=code_of("resample"),
     output:
@@ -61,6 +57,5 @@ rule resample:
         "../../environment.yml"
     resources:
         mem_mb=growing(3000),
-        runtime=growing(10),
     script:
         "../scripts/resample.py"

@@ -1,17 +1,8 @@
 # Needs the tables, the machines that jobs ran on, and all that went in. Gives a provenance file beside each table.
 
-# Where each table is below the results, and the suffixes of its files.
-TABLES = {
-    "tables/table_2_1": [".csv", ".md", ".tex"],
-    "tables/comparison": [".csv", ".md", ".tex"],
-    "tables/comparison_tests": [".csv"],
-    "tables/capture_range": [".csv", ".md"],
-    "evaluation/landmarks": [".csv"],
-    "evaluation/synthetic": [".csv"],
-    "evaluation/regularity": [".csv"],
-    **({"evaluation/field_errors": [".csv"]} if TRUE_FIELDS else {}),
-    **({"evaluation/field_statistics": [".csv"]} if TRAINED else {}),
-}
+# The tables that get a provenance file: where they are below the results, and the kinds of their files.
+WITH_PROVENANCE = {f"tables/{table}": kinds for table, (_, kinds) in TABLES.items()}
+WITH_PROVENANCE |= {f"evaluation/{table}": ["csv"] for table in [*LONG_TABLES, *(["field_statistics"] if TRAINED else [])]}
 
 # The jobs whose machines are kept: those whose numbers depend on more than the order of their rows.
 COMPUTED = [
@@ -28,10 +19,7 @@ COMPUTED = [
 SHOWING = re.compile("presentation/(figures/|slices|report|viewer)")
 NUMERICAL_SCRIPTS = [script for script in scripts() if not any(map(SHOWING.search, code_of(script)))]
 NUMERICAL_CODE = sorted(
-    {
-        *(f"workflow/scripts/{script}.py" for script in NUMERICAL_SCRIPTS),
-        *(path for script in NUMERICAL_SCRIPTS for path in code_of(script)),
-    }
+    {path for name in NUMERICAL_SCRIPTS for path in (os.path.relpath(SCRIPTS / f"{name}.py"), *code_of(name))}
 )
 
 GIVEN_WEIGHTS = dict.fromkeys(
@@ -45,7 +33,7 @@ GIVEN_WEIGHTS = dict.fromkeys(
 rule provenances:
     """A file beside each table that says where it comes from."""
     input:
-        expand(f"{RESULTS}/{{table}}.provenance.json", table=TABLES),
+        expand(f"{RESULTS}/{{table}}.provenance.json", table=WITH_PROVENANCE),
 
 
 rule collect_provenance:
@@ -66,7 +54,6 @@ rule collect_provenance:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=growing(1000),
         runtime=growing(60),
     params:
         config=config,
@@ -79,18 +66,15 @@ rule provenance:
     """Write beside each table what it comes from."""
     input:
         facts="results/{experiment}/evaluation/provenance.json",
-        tables=[f"{RESULTS}/{table}{suffix}" for table, suffixes in TABLES.items() for suffix in suffixes],
+        tables=[f"{RESULTS}/{table}.{kind}" for table, kinds in WITH_PROVENANCE.items() for kind in kinds],
         code=code_of("provenance"),
     output:
-        expand("results/{experiment}/{table}.provenance.json", table=TABLES, allow_missing=True),
+        expand("results/{experiment}/{table}.provenance.json", table=WITH_PROVENANCE, allow_missing=True),
     log:
         "results/{experiment}/logs/provenance.log",
     conda:
         "../../environment.yml"
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
     params:
-        tables=TABLES,
+        tables=WITH_PROVENANCE,
     script:
         "../scripts/provenance.py"

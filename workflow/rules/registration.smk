@@ -10,10 +10,10 @@ rule registrations:
 rule register:
     """Register a pair with a method of the config, after the affine registration and composed with it."""
     input:
-        fixed=pair_image("fixed", SPACING),
-        moving=pair_image("moving", SPACING),
-        fixed_mask=pair_image("fixed", SPACING, "_mask"),
-        moving_mask=pair_image("moving", SPACING, "_mask"),
+        fixed=pair_image("fixed"),
+        moving=pair_image("moving"),
+        fixed_mask=pair_image("fixed", "_mask"),
+        moving_mask=pair_image("moving", "_mask"),
         initial=initial_transform,
         files=lambda wildcards: method_files(SETTINGS[wildcards.method]),
     output:
@@ -52,9 +52,6 @@ use rule register as register_again with:
     benchmark:
         "results/{experiment}/benchmarks/seeds/{again}/{method}/{pair}.tsv"
     params:
-        settings=lambda wildcards: SETTINGS[wildcards.method],
-        margin=config["registration"]["margin"],
-        threads=config["registration"]["threads"],
         seed=lambda wildcards: config["seed"] + int(wildcards.again),
 
 

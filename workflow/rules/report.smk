@@ -8,12 +8,7 @@ VIEWER_PARTS = [
     "LICENSE.niivue",
 ]
 
-# The tables that have a page in the report, and their titles.
-TABLE_TITLES = {
-    "table_2_1": "Table 2.1",
-    "comparison": "Comparison of methods: table",
-    "capture_range": "Capture range: table",
-}
+TABLE_TITLES = {table: title for table, (title, _) in TABLES.items() if title is not None}
 
 # The images with synthetic pairs: those to train with only where something is trained.
 SYNTHESIZED = [
@@ -38,12 +33,12 @@ rule viewers:
 rule viewer:
     """Make the page that shows the registrations of a pair, offline, and a picture of them for the report."""
     input:
-        fixed=pair_image("fixed", SPACING),
-        mask=pair_image("fixed", SPACING, "_mask"),
-        moving=pair_image("moving", SPACING),
-        transforms=expand("results/{experiment}/registrations/{method}/{pair}/transform.h5", method=METHODS, allow_missing=True),
-        fixed_landmarks=landmarks_of("fixed"),
-        moving_landmarks=landmarks_of("moving"),
+        fixed=pair_image("fixed"),
+        mask=pair_image("fixed", "_mask"),
+        moving=pair_image("moving"),
+        transforms=transforms_of("{pair}"),
+        fixed_landmarks=of_pair("fixed_landmarks", optional=True),
+        moving_landmarks=of_pair("moving_landmarks", optional=True),
         given_fixed=given_image("fixed"),
         given_moving=given_image("moving"),
         parts=[os.path.relpath(shipped("viewer") / part) for part in VIEWER_PARTS],
@@ -62,7 +57,6 @@ rule viewer:
         "../../environment.yml"
     resources:
         mem_mb=growing(3000),
-        runtime=growing(10),
     params:
         methods=METHODS,
         pictured="regnet",
@@ -98,7 +92,6 @@ rule cohort_page:
     conda:
         "../../environment.yml"
     resources:
-        mem_mb=growing(2000),
         runtime=growing(20),
     params:
         cohort=lambda wildcards, input: os.path.dirname(input.pairs),
@@ -125,9 +118,6 @@ rule table_page:
         table="|".join(TABLE_TITLES),
     conda:
         "../../environment.yml"
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
     params:
         title=lambda wildcards: TABLE_TITLES[wildcards.table],
     script:
@@ -164,8 +154,5 @@ rule run_pages:
         "results/{experiment}/logs/run_pages.log",
     conda:
         "../../environment.yml"
-    resources:
-        mem_mb=growing(1000),
-        runtime=growing(10),
     script:
         "../scripts/run_pages.py"

@@ -65,10 +65,9 @@ rule sample_patches:
         "../../environment.yml"
     resources:
         mem_mb=growing(4000),
-        runtime=growing(10),
     params:
         patches=config["patches"],
-        split=lambda wildcards: cohort.images.loc[wildcards.image, "split"],
+        split=of_image("split"),
         pairs=[str(pair) for pair in SYNTHETIC_PAIRS],
         seed=config["seed"],
     script:

@@ -56,9 +56,6 @@ else:
             "results/{experiment}/logs/released/{variant}.log",
         conda:
             "../../environment.yml"
-        resources:
-            mem_mb=growing(1000),
-            runtime=growing(10),
         params:
             spacing=float(NETWORK_SPACING),
         script:

@@ -1,5 +1,7 @@
 """Put tables of errors into one."""
 
+from pathlib import Path
+
 from regnet.evaluation.long_tables import (
     FIELD_ERROR_COLUMNS,
     LANDMARK_COLUMNS,
@@ -19,6 +21,6 @@ TABLES = {
 }
 
 with log_to(snakemake.log[0]):
-    columns = TABLES[snakemake.params.table]
+    columns = TABLES[Path(snakemake.output.errors).stem]
     tables = [read_errors(path, columns) for path in snakemake.input.errors]
     write_errors(collect(tables, columns), snakemake.output.errors)

@@ -1,6 +1,7 @@
 """Figures 2.2 to 2.5 of the chapter."""
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy.ndimage import gaussian_filter
 
 from regnet.conventions import AXES
-from regnet.evaluation.long_tables import FREQUENCIES, read_slices
+from regnet.evaluation.long_tables import FREQUENCIES, LANDMARK_COLUMNS, read_errors, read_slices
 from regnet.evaluation.summaries import residual_displacements
 from regnet.presentation.figures.style import (
     DIFFERENCE_WINDOW,
@@ -34,6 +35,9 @@ from regnet.presentation.figures.style import (
     shown_methods,
     styled,
 )
+
+READERS = {"landmarks": partial(read_errors, columns=LANDMARK_COLUMNS)}
+"""How `workflow/scripts/figure.py` reads the tables that the figures show, by the names of the arguments."""
 
 SHORTEST = 0.05
 """The smallest distance on a logarithmic axis, in mm; smaller ones are drawn there."""

@@ -1,6 +1,7 @@
 """Figures that compare methods: residual distances with intervals, accuracy over initial distance, and accuracy over time."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -8,7 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from regnet.evaluation.summaries import ACCURATE_WITHIN, FEW, accurate_ranges
+from regnet.evaluation.long_tables import LANDMARK_COLUMNS, read_errors, read_table
+from regnet.evaluation.summaries import ACCURACY_COLUMNS, ACCURATE_WITHIN, CURVE_COLUMNS, FEW, accurate_ranges
 from regnet.presentation.figures.style import (
     DOUBLE_COLUMN,
     Look,
@@ -21,6 +23,13 @@ from regnet.presentation.figures.style import (
     styled,
     write_note,
 )
+
+READERS = {
+    "landmarks": partial(read_errors, columns=LANDMARK_COLUMNS),
+    "comparison": partial(read_table, columns=[*ACCURACY_COLUMNS, "seconds_with_affine"]),
+    "curve": partial(read_table, columns=CURVE_COLUMNS),
+}
+"""How `workflow/scripts/figure.py` reads the tables that the figures show, by the names of the arguments."""
 
 SHORTEST = 0.05
 """The smallest distance on a logarithmic axis, in mm; smaller ones are drawn there."""

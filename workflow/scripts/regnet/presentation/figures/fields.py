@@ -1,6 +1,7 @@
 """Jacobian determinants and errors of the whole field: a map for each method, and their range in the lungs of all pairs."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from matplotlib.axis import Axis
 from matplotlib.colors import ListedColormap, LogNorm, Normalize
 from matplotlib.figure import Figure
 
-from regnet.evaluation.long_tables import read_slices
+from regnet.evaluation.long_tables import FIELD_ERROR_COLUMNS, REGULARITY_COLUMNS, read_errors, read_slices
 from regnet.presentation.figures.style import (
     DOUBLE_COLUMN,
     LUNG_WINDOW,
@@ -26,6 +27,12 @@ from regnet.presentation.figures.style import (
     shown_methods,
     styled,
 )
+
+READERS = {
+    "regularity": partial(read_errors, columns=REGULARITY_COLUMNS),
+    "field_errors": partial(read_errors, columns=FIELD_ERROR_COLUMNS),
+}
+"""How `workflow/scripts/figure.py` reads the tables that the figures show, by the names of the arguments."""
 
 DETERMINANTS = (0.5, 2.0)
 """Colour range of Jacobian determinants: from half to twice the volume."""

@@ -1,5 +1,6 @@
 """Statistics of the synthetic fields of a training."""
 
+from functools import partial
 from itertools import cycle
 
 import matplotlib
@@ -7,7 +8,14 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from regnet.evaluation.long_tables import DISTRIBUTION_COLUMNS, SUMMARY_COLUMNS, read_errors
 from regnet.presentation.figures.style import DOUBLE_COLUMN, log_axis, new_figure, panel, styled
+
+READERS = {
+    "distributions": partial(read_errors, columns=DISTRIBUTION_COLUMNS),
+    "summary": partial(read_errors, columns=SUMMARY_COLUMNS),
+}
+"""How `workflow/scripts/figure.py` reads the tables that the figures show, by the names of the arguments."""
 
 KIND_NAMES = {
     "low": "low frequency",

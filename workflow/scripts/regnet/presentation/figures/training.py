@@ -1,12 +1,14 @@
 """Training curves."""
 
 from collections.abc import Mapping
+from functools import partial
 
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from regnet.evaluation.long_tables import read_table
 from regnet.presentation.figures.style import (
     AXIS_LOOKS,
     DOUBLE_COLUMN,
@@ -31,6 +33,9 @@ CURVES = (
     *(f"validation_{measure}{axis}" for measure in ("mae", "zero_field") for axis in ("", "_x", "_y", "_z")),
 )
 """The columns of the curves that are drawn."""
+
+READERS = {"curves": partial(read_table, columns=CURVES)}
+"""How `workflow/scripts/figure.py` reads the tables that the figures show, by the names of the arguments."""
 
 
 @styled
