@@ -28,7 +28,7 @@ def snakemake(folder, *arguments, config="config/test.yaml"):
 
 @pytest.fixture
 def folder(tmp_path):
-    """The workflow with a profile for the submit script, and the groups of the profile for Slurm."""
+    """The workflow with a profile for the submit script, with the groups, memory and time of the profile for Slurm."""
     folder = copy_of_the_workflow(tmp_path)
     (folder / "submit.sh").write_text(SUBMIT, encoding="utf-8")
     profile = {
@@ -36,6 +36,7 @@ def folder(tmp_path):
         "cluster-generic-submit-cmd": "sh submit.sh {threads} {resources.mem_mb} {resources.runtime}",
         "jobs": 4,
         "seconds-between-status-checks": 1,
+        "default-resources": {key: slurm_profile()["default-resources"][key] for key in ("mem_mb", "runtime")},
         **{key: slurm_profile()[key] for key in ("groups", "group-components")},
     }
     (folder / "profiles" / "generic").mkdir()
@@ -59,9 +60,16 @@ def test_memory_and_time_grow_with_the_attempt(folder):
     target = "results/test/registrations/affine/test1/transform.h5"
     process = snakemake(folder, "--dry-run", "--attempt", "2", "--", target)
     assert process.returncode == 0, process.stderr
-    resources = re.search(r"rule register:\n(?:.*\n)*?    resources: (.*)", process.stdout).group(1)
-    assert "mem_mb=8000" in resources
-    assert "runtime=120" in resources
+    # Those of a rule, and those of the profile for rules that have none.
+    for rule, memory, minutes in (("register", 8000, 120), ("phantom", 4000, 20)):
+        resources = re.search(rf"rule {rule}:\n(?:.*\n)*?    *resources: (.*)", process.stdout).group(1)
+        assert f"mem_mb={memory}" in resources
+        assert f"runtime={minutes}" in resources
+
+
+def test_jobs_ask_for_the_same_here_and_on_a_cluster():
+    default = yaml.safe_load((ROOT / "profiles" / "default" / "profile.yaml").read_text(encoding="utf-8"))["default-resources"]
+    assert default == {key: slurm_profile()["default-resources"][key] for key in ("mem_mb", "runtime")}
 
 
 def test_groups_are_short_rules_that_are_there(folder):

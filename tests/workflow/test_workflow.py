@@ -14,7 +14,7 @@ import SimpleITK as sitk
 import yaml
 from browser import needs_chromium, opened
 from file_events import FileEvents
-from working_copy import copy_of_the_workflow
+from working_copy import ROOT, copy_of_the_workflow
 
 from regnet.evaluation import long_tables, summaries
 from regnet.experiment.checking import checked_cohort, read_config
@@ -300,16 +300,63 @@ def test_the_same_seed_gives_identical_tables_with_one_core_too(run, tmp_path):
     assert provenances[0]["tables"] == provenances[1]["tables"]
 
 
-def test_a_changed_module_reruns_what_uses_it_and_nothing_else(run, tmp_path):
-    folder = tmp_path / "changed"
+USED_BY = {
+    "images/lungs.py": {"segment_lungs"},
+    "learning/training.py": {"train"},
+    "registration/elastix.py": {"register"},
+    "registration/demons.py": set(),
+    "evaluation/landmark_errors.py": {"evaluate_landmarks", "viewer", "collect_provenance"},
+    "presentation/table_2_1.py": {"table_2_1", "collect_provenance"},
+    "presentation/figures/chapter.py": {"figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5"},
+    "presentation/figures/fields.py": {"figure_jacobian", "figure_field_error"},
+}
+"""Modules and the rules that Snakemake names them for; of a rule that waits for one of these it only says that it waits."""
+
+
+@pytest.fixture(scope="module")
+def unchanged(run, tmp_path_factory):
+    """A copy of the finished run, for tests that restore what they change."""
+    folder = tmp_path_factory.mktemp("unchanged") / "run"
     shutil.copytree(run, folder)
-    with open(folder / "workflow" / "scripts" / "regnet" / "figures" / "chapter.py", "a", encoding="utf-8") as module:
-        module.write("# changed\n")
+    return folder
+
+
+def rerun(folder, module, change):
+    """The rule of each job that Snakemake would run after a change of a module's text, and what it says why."""
+    path = folder / "workflow" / "scripts" / "regnet" / module
+    before = path.with_suffix(".before")
+    shutil.copy2(path, before)
+    text = path.read_text(encoding="utf-8")
+    assert change(text) != text
+    path.write_text(change(text), encoding="utf-8")
     process = snakemake(folder, "--cores", "2", "--dry-run")
-    assert process.returncode == 0
-    assert "figure_2_3" in process.stdout
-    for rule in ("table_2_1", "figure_jacobian", "comparison", "train", "register", "phantom"):
-        assert f"rule {rule}:" not in process.stdout
+    before.replace(path)
+    assert process.returncode == 0, process.stderr
+    return re.findall(r"^(?:local)?rule (\w+):\n(?:    .*\n)*?    reason: ([^:]*)", process.stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("module", USED_BY)
+def test_a_changed_module_reruns_what_uses_it_and_nothing_else(unchanged, module):
+    jobs = rerun(unchanged, module, lambda text: text + "# changed\n")
+    assert {rule for rule, reason in jobs if reason == "Updated input files"} == USED_BY[module]
+    # All others follow from what these make; the volumes of test images were removed after the first run.
+    others = {reason for rule, reason in jobs if rule not in {*USED_BY[module], "synthesize"}}
+    assert others <= {"Input files updated by another job"}
+
+
+def test_a_changed_message_about_a_config_repeats_no_computation(unchanged):
+    jobs = rerun(unchanged, "experiment/schemas.py", lambda text: text.replace("the lowest HU first", "first the lowest HU"))
+    pages = {"cohort_page", "table_page", "run_pages"}
+    assert {rule for rule, _ in jobs} == {*pages, "collect_provenance", "provenance", "all"}
+
+
+def test_a_figure_lists_the_module_that_draws_it():
+    text = (ROOT / "workflow" / "rules" / "results.smk").read_text(encoding="utf-8")
+    rules = [rule for rule in re.split(r"\n(?= *(?:use )?rule )", text) if "draw=" in rule]
+    assert len(rules) == 11
+    for rule in rules:
+        # A rule without inputs of its own has those of the rule that it follows.
+        assert re.findall(r'figure_code\("(\w+)"\)', rule) in ([], re.findall(r'draw="(\w+)\.', rule)), rule
 
 
 BAD_CONFIGS = {
@@ -366,7 +413,10 @@ def test_pairs_without_landmarks_are_registered_too(tmp_path):
     process = snakemake(folder, "--cores", "1", "--dry-run")
     assert process.returncode == 0, process.stderr
     assert "results/test/registrations/regnet/again/transform.h5" in process.stdout
-    assert "results/test/evaluation/landmarks/again.csv" not in process.stdout
+    target = "results/test/evaluation/landmarks/again.csv"
+    assert target not in process.stdout
+    process = snakemake(folder, "--cores", "1", "--dry-run", "--", target)
+    assert "config/cohorts/test/pairs.tsv: found no fixed_landmarks of 'again', which a target needs" in process.stdout
 
 
 def test_a_failing_job_shows_one_line_and_leaves_nothing(run, tmp_path):
