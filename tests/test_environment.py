@@ -1,11 +1,13 @@
 """requirements.in says what is used, constraints.txt and environment.yml follow it; further ones have own pins."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
 
+from regnet import __version__
 from regnet.registration.methods import PACKAGES
 
 ROOT = Path(__file__).parents[1]
@@ -55,3 +57,27 @@ def test_environment_yml_has_the_requirements_at_the_constrained_versions():
     pinned = constraints()
     expected = [f"{name}=={pinned[name.partition('[')[0].lower()]}" for name in requirements()]
     assert pip == expected
+
+
+def test_pre_commit_and_make_lint_use_the_same_versions():
+    hooks = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"]
+    revisions = {hook["repo"].rpartition("/")[2].removesuffix("-pre-commit"): hook["rev"] for hook in hooks}
+    pinned = constraints()
+    assert revisions == {name: f"v{pinned[name]}" for name in ("ruff", "snakefmt")}
+
+
+def test_github_runs_the_script_of_the_ci_with_the_oldest_python_that_is_supported():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    steps = workflow["jobs"]["ci"]["steps"]
+    (python,) = [step["with"]["python-version"] for step in steps if "setup-python" in step.get("uses", "")]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert project["requires-python"] == f">={python}"
+    assert [step["run"] for step in steps if "run" in step] == ["bash .ci/run"]
+    assert (ROOT / ".ci" / "run").is_file()
+
+
+def test_citation_and_changelog_name_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__
+    changelog = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    assert re.findall(r"^## (\d\S*)", changelog, re.MULTILINE)[0] == __version__
