@@ -1,3 +1,3 @@
 """RegNet: a network that predicts the displacement field between two CT images, its training data, baselines and evaluation."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
