@@ -14,8 +14,9 @@ import SimpleITK as sitk
 import yaml
 from browser import needs_chromium, opened
 from file_events import FileEvents
-from working_copy import ROOT, copy_of_the_workflow
+from working_copy import ROOT, checkout_of_the_workflow, copy_of_the_workflow, git
 
+from regnet import __version__
 from regnet.evaluation import long_tables, summaries
 from regnet.experiment.checking import checked_cohort, read_config
 from regnet.experiment.plan import image_volumes, plan, remaining_jobs
@@ -35,8 +36,8 @@ def snakemake(folder, *arguments, config=("config/test.yaml",)):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A folder in which the test config has been run with two cores."""
-    folder = copy_of_the_workflow(tmp_path_factory.mktemp("run"))
+    """A checkout in which the test config has been run with two cores."""
+    folder = checkout_of_the_workflow(tmp_path_factory.mktemp("run"))
     declared = outputs(snakemake(folder, "--cores", "2", "--dry-run").stdout)
     for name in declared:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -124,6 +125,12 @@ def test_every_table_says_where_it_comes_from(run):
     methods = {f"register {method}": 1 for method in ("affine", "bspline_1r", "bspline_3r", "regnet")}
     assert jobs == {"train": 3, "evaluate_synthetic": 4, "tables": 1, **methods}
     assert {one["device"] for one in facts["machines"] if "train" in one["jobs"]} == {"CPU, 1 thread"}
+
+
+def test_a_run_names_the_commit_of_its_checkout_and_changes_no_file_in_it(run):
+    facts = read_provenance(find_provenance(run / "results" / "test"))
+    assert facts["commit"] == f"{__version__} (commit {git(run, 'rev-parse', '--short=12', 'HEAD')})"
+    assert git(run, "status", "--porcelain") == ""
 
 
 def test_every_log_that_a_rule_declares_is_written(run):
@@ -291,7 +298,7 @@ def test_the_same_seed_gives_identical_tables_with_one_core_too(run, tmp_path):
     The number of threads of elastix and of torch does; here both are 1 in both runs.
     """
     folder = copy_of_the_workflow(tmp_path)
-    process = snakemake(folder, "--cores", "1")
+    process = snakemake(folder, "--cores", "1", "provenances")
     assert process.returncode == 0, process.stderr[-3000:]
     for name in ("tables/table_2_1.csv", "evaluation/landmarks.csv", "evaluation/synthetic.csv"):
         assert (folder / "results" / "test" / name).read_bytes() == (run / "results" / "test" / name).read_bytes(), name
