@@ -6,11 +6,12 @@ ARGS ?=
 FAULTS ?=
 EXPERIMENT = $(shell sed -n 's/^experiment: *//p' $(CONFIG))
 SNAKEMAKE = $(BIN)/snakemake --cores all --configfile $(CONFIG) $(ARGS)
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 PAIR ?= test1
 CHROMIUM ?= chromium
 
-.PHONY: help run figures report screenshot peers test test-slurm test-faults lint bench
+.PHONY: help run figures report screenshot peers test test-fast test-slurm test-faults lint bench
 
 help:  ## List these commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 13
@@ -34,7 +35,10 @@ peers: $(VENV)/installed  ## Install the packages of the methods in config/peers
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-peers.in -c constraints.txt -c constraints-peers.txt
 
 test: $(VENV)/installed  ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+	$(PYTEST)
+
+test-fast: $(VENV)/installed  ## Run the tests that are not marked slow, in under 2 minutes on two cores
+	$(PYTEST) -m 'not slow'
 
 test-slurm: $(VENV)/installed  ## Run the tests of profiles/slurm on a Slurm started here (root; Debian or Ubuntu); 15 minutes
 	which slurmctld slurmd sbatch munged > /dev/null || { apt-get -qq update && \
@@ -45,10 +49,11 @@ test-slurm: $(VENV)/installed  ## Run the tests of profiles/slurm on a Slurm sta
 test-faults: $(VENV)/installed  ## Kill jobs, fill disks, damage files: reruns have to end alike. FAULTS="arguments of tests/faults/run.py"
 	$(BIN)/python tests/faults/run.py $(FAULTS)
 
-lint: $(VENV)/installed  ## Check format and style of code and workflow
+lint: $(VENV)/installed  ## Check format, style and types of code and workflow
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/mypy
 	$(BIN)/snakemake --lint
 
 bench: $(VENV)/installed  ## Measure speed and memory beside the direct ways: results/benchmarks/*.csv

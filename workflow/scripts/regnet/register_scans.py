@@ -160,8 +160,9 @@ def register_scans(
             where = _device(device)
             torch.set_num_threads(threads)
             scans = [_read_scan(*paths) for paths in ((fixed, fixed_mask), (moving, moving_mask))]
-            points = read_landmark_pair(*landmarks, [scan.grid for scan in scans]) if landmarks else None
-            if points:
+            points = None
+            if landmarks:
+                points = read_landmark_pair(*landmarks, [scan.grid for scan in scans])
                 for scan, array, path in zip(scans, points, landmarks, strict=True):
                     refuse_points_outside(array, scan.grid, path, scan.path)
         with _step("lungs", seconds):
@@ -170,6 +171,7 @@ def register_scans(
         with _step("resampling", seconds):
             stages = [_stage(network, facts, fixed_scan, moving_scan) for network, facts in networks]
             finest = min(stages, key=lambda stage: stage.fixed.GetSpacing()[0])
+            assert finest.mask is not None
         elastix_seed = job_seed(seed, "affine")
         initial = compose(sitk.AffineTransform(3))
         if affine:
@@ -178,8 +180,8 @@ def register_scans(
         _refuse_little_overlap(fixed_scan, moving_scan, finest.mask, initial, affine)
         with _step("regnet", seconds):
             *coarser, last = stages
-            settings = {"module": "regnet", "network": last.network, "window": last.window, "coarser": coarser}
-            settings |= {"inference": inference, "device": where}
+            settings: dict[str, Any] = {"module": "regnet", "network": last.network, "window": last.window}
+            settings |= {"coarser": coarser, "inference": inference, "device": where}
             transform = register_pair(last.fixed, last.moving, settings, fixed_mask=last.mask, initial=initial, threads=threads)
         transforms = {"before": IDENTITY, **({"affine": initial} if affine else {}), "regnet": transform}
         with _step("writing", seconds):
@@ -254,8 +256,8 @@ def _with_lungs(scan: Scan) -> Scan:
 def _stage(network: RegNet, facts: Mapping[str, Any], fixed: Scan, moving: Scan) -> Stage:
     """Both scans at the working spacing of a network."""
     grids = [scan.grid.isotropic(facts["spacing"]) for scan in (fixed, moving)]
-    images = [resample_ct(scan.image, grid) for scan, grid in zip((fixed, moving), grids, strict=True)]
-    return Stage(network, tuple(facts["window"]), *images, resample_mask(fixed.mask, grids[0]))
+    fixed_image, moving_image = (resample_ct(scan.image, grid) for scan, grid in zip((fixed, moving), grids, strict=True))
+    return Stage(network, tuple(facts["window"]), fixed_image, moving_image, resample_mask(fixed.mask, grids[0]))
 
 
 def _register_affine(

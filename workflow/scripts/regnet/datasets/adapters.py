@@ -195,6 +195,9 @@ def find_cases(dataset: DataSet, source: str | Path) -> dict[str, tuple[ScanFile
     InputError
         If there are no cases, if a scan or the landmarks of one side are missing, or if several files match.
     """
+    # Only a list of files has no patterns, and `read_list` reads it.
+    assert dataset.fixed is not None
+    assert dataset.moving is not None
     source = Path(source)
     paths = sorted(path.relative_to(source).as_posix() for path in source.rglob("*") if path.is_file())
     sides = [_find_scans(files, source, paths) for files in (dataset.fixed, dataset.moving)]
@@ -308,7 +311,7 @@ def verify(download: Download, folder: Path) -> None:
             raise InputError(f"{name}: found the git blob {found}, expected {expected} of {download.url}")
 
 
-def read_raw(path: str | Path, size: Sequence[int], spacing: Sequence[float]) -> sitk.Image:
+def read_raw(path: str | Path, size: tuple[int, int, int], spacing: tuple[float, float, float]) -> sitk.Image:
     """Read a DIR-Lab image: int16, little-endian, x fastest, the topmost slice first, air 0.
 
     The order of the slices is reversed, so that the image has the directions of LPS and the origin 0; values below air are
@@ -323,8 +326,8 @@ def read_raw(path: str | Path, size: Sequence[int], spacing: Sequence[float]) ->
     found, expected = Path(path).stat().st_size, 2 * int(np.prod(size))
     if found != expected:
         raise InputError(f"{path}: found {found} bytes, expected {expected} for {' x '.join(map(str, size))} voxels of int16")
-    hu = np.maximum(raw.reshape(tuple(size)[::-1])[::-1].astype(np.int32) - RAW_AIR, AIR_HU).astype(np.int16)
-    return Grid(tuple(size), tuple(spacing)).image(hu)
+    hu = np.maximum(raw.reshape(size[::-1])[::-1].astype(np.int32) - RAW_AIR, AIR_HU).astype(np.int16)
+    return Grid(size, spacing).image(hu)
 
 
 @contextmanager

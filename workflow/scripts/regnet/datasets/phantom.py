@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
+from numpy.typing import ArrayLike
 from scipy import ndimage
 from scipy.spatial.transform import Rotation
 
@@ -144,7 +145,7 @@ class _Frame:
     centre: np.ndarray
     size: np.ndarray
 
-    def to_physical(self, nominal: np.ndarray) -> np.ndarray:
+    def to_physical(self, nominal: ArrayLike) -> np.ndarray:
         return self.centre + self.size * np.asarray(nominal, float)
 
     def to_nominal(self, physical: np.ndarray) -> np.ndarray:
@@ -184,7 +185,7 @@ def _field_of_view(corners: np.ndarray, margins: np.ndarray, spacing: tuple[floa
     """The image grid of `spacing` around a box of `corners` ``(2, 3)`` with `margins` ``(2, 3)`` in mm."""
     lower, upper = np.round(corners[0] - margins[0], 2), corners[1] + margins[1]
     size = np.ceil((upper - lower) / spacing).astype(int)
-    return Grid(tuple(size.tolist()), tuple(map(float, spacing)), tuple(lower.tolist()))
+    return Grid(tuple(size.tolist()), tuple(np.array(spacing, float).tolist()), tuple(lower.tolist()))
 
 
 def _grid_points(grid: Grid) -> np.ndarray:
@@ -224,13 +225,13 @@ def _distance(level: np.ndarray, spacing: float) -> np.ndarray:
     return level / np.maximum(slope, 1e-3 * slope.max())
 
 
-def _smooth_min(first: np.ndarray, second: np.ndarray, width: float) -> np.ndarray:
+def _smooth_min(first: np.ndarray, second: np.ndarray | np.float32, width: float) -> np.ndarray:
     """The minimum of two distances with an edge rounded over `width` mm: the intersection of what they bound."""
     weight = np.clip(0.5 + 0.5 * (second - first) / width, 0, 1)
     return second + weight * (first - second) - width * weight * (1 - weight)
 
 
-def _smooth_max(first: np.ndarray, second: np.ndarray, width: float) -> np.ndarray:
+def _smooth_max(first: np.ndarray, second: np.ndarray | np.float32, width: float) -> np.ndarray:
     """The maximum of two distances with an edge rounded over `width` mm: the union of what they bound."""
     return -_smooth_min(-first, -second, width)
 
@@ -315,7 +316,8 @@ def _mediastinum(x: np.ndarray, y: np.ndarray, z: np.ndarray, heart: np.ndarray)
     spine = _ellipsoid((x, y), (0, 78), (25, 27))
     aorta = _ellipsoid((x, y, z), (20, 48, -60), (15, 15, 110))
     vessels = _ellipsoid((x, y, z), (10, -2, 26), (34, 34, 32))
-    hila = _smooth_max(*(_ellipsoid((x, y, z), (side * 30, 14, 2), (20, 18, 24)) for side in (-1, 1)), 4)
+    right, left = (_ellipsoid((x, y, z), (side * 30, 14, 2), (20, 18, 24)) for side in (-1, 1))
+    hila = _smooth_max(right, left, 4)
     union = _smooth_max(column, heart, 8)
     for part in (spine, aorta, vessels, hila):
         union = _smooth_max(union, part, 8)
@@ -522,7 +524,7 @@ def _grow_airways(thorax: _Thorax, rng: np.random.Generator) -> tuple[list[np.nd
     return paths, np.array(radii)
 
 
-def _rasterize(grid: Grid, paths: list[np.ndarray], radii: np.ndarray) -> np.ndarray:
+def _rasterize(grid: Grid, paths: list[np.ndarray], radii: ArrayLike) -> np.ndarray:
     """The part of each voxel of an isotropic grid that is inside round tubes, shape ``(z, y, x)``, float32 in [0, 1].
 
     Parameters
@@ -671,7 +673,7 @@ def _scan(anatomy: sitk.Image, grid: Grid, motion: _Motion | None, rng: np.rando
     # Parts up to 1.5 voxels apart leave no gap between the voxels that linear interpolation reads.
     parts = int(np.ceil(grid.spacing[2] / (1.5 * FINE_MM)))
     thin = (*grid.spacing[:2], grid.spacing[2] / parts)
-    first = grid.points((0, 0, (1 / parts - 1) / 2))
+    first = grid.points(np.array((0, 0, (1 / parts - 1) / 2)))
     fine = Grid((*grid.size[:2], grid.size[2] * parts), thin, tuple(first.tolist()))
     hu = _resample(anatomy, fine, transform)
     hu = hu.reshape(grid.size[2], parts, *grid.shape[1:]).mean(1)

@@ -102,7 +102,7 @@ def _lungs(pair: str, mask: sitk.Image) -> tuple[Grid, np.ndarray]:
     """
     inside = np.pad(sitk.GetArrayViewFromImage(mask)[1:-1, 1:-1, 1:-1] != 0, 1)
     box = bounding_box(inside, 1)
-    if box is None:
+    if not box:
         raise InputError(f"{pair}: the lung mask of the fixed image has no voxel away from its border, expected lungs")
     return Grid.of(mask[box[::-1]]), inside[box]
 

@@ -211,7 +211,8 @@ def read_benchmark(path: str | Path) -> dict[str, float]:
 def save_slices(path: str | Path, slices: Mapping[str, np.ndarray]) -> None:
     """Write named arrays as ``.npz``; never leaves a partial file."""
     with whole_file(path) as partial:
-        np.savez_compressed(partial, **slices)
+        # For the types any of the names could be allow_pickle.
+        np.savez_compressed(partial, **slices)  # type: ignore[arg-type]
 
 
 def read_slices(path: str | Path, names: Iterable[str]) -> dict[str, np.ndarray]:

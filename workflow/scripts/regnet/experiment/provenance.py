@@ -26,7 +26,7 @@ BOOKKEEPING_KEYS = (("experiment",), ("data_root",), ("cohort",), ("training", "
 """Keys of the config that say where things are and how a run is kept, not what it computes."""
 
 
-def cohort_inputs(cohort: Cohort) -> dict[str, str]:
+def cohort_inputs(cohort: Cohort) -> dict[str, str | None]:
     """The checksums of all files of a cohort, by what they are in it: two cohorts are compared wherever their files lie.
 
     Raises
@@ -226,7 +226,7 @@ def _causes(provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """A config with one level: keys joined by dots."""
-    found = {}
+    found: dict[str, Any] = {}
     for name, value in config.items():
         found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
     return found

@@ -100,7 +100,7 @@ def problems(instance: object, schema_path: str | Path, source: str) -> list[str
         One line for each problem: the source, the field, what was found and what was expected. Empty if there are none.
     """
     check = validator(schema_path)
-    lines = []
+    lines: list[str] = []
     for error in check.iter_errors(_plain(instance)):
         lines += (f"{source}: {line}" for line in _lines(error, check.schema))
     return list(dict.fromkeys(lines))

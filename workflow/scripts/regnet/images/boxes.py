@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-Box = tuple[slice, slice, slice]
-"""A part of a volume, along z, y, x."""
+Box = tuple[slice, ...]
+"""A part of a volume: slices along z, y, x."""
 
 
-def bounding_box(inside: np.ndarray, margin: int | Sequence[int] = 0) -> tuple[slice, ...] | None:
+def bounding_box(inside: np.ndarray, margin: int | Sequence[int] = 0) -> Box:
     """The smallest box around a mask, plus a margin, cut to the array.
 
     Parameters
@@ -20,13 +20,13 @@ def bounding_box(inside: np.ndarray, margin: int | Sequence[int] = 0) -> tuple[s
 
     Returns
     -------
-    tuple of slice or None
-        A slice for each axis; None if the mask is empty.
+    tuple of slice
+        A slice for each axis; an empty tuple if the mask is empty.
     """
     box = []
     for axis, (count, reach) in enumerate(zip(inside.shape, np.broadcast_to(margin, inside.ndim).tolist(), strict=True)):
         along = np.flatnonzero(inside.any(axis=tuple(other for other in range(inside.ndim) if other != axis)))
         if not len(along):
-            return None
+            return ()
         box.append(slice(max(0, int(along[0]) - reach), min(count, int(along[-1]) + reach + 1)))
     return tuple(box)

@@ -211,6 +211,6 @@ def jacobian_determinant(field: np.ndarray, grid: Grid) -> np.ndarray:
     # one-sided difference; with one more node, extrapolated linearly, it does not.
     along_axes = np.asarray(field) @ np.reshape(grid.direction, (3, 3))
     padded = np.pad(along_axes.astype(np.float32), [(1, 1)] * 3 + [(0, 0)], mode="reflect", reflect_type="odd")
-    image = Grid(tuple(count + 2 for count in grid.size), grid.spacing).image(padded)
+    image = Grid(tuple((np.array(grid.size) + 2).tolist()), grid.spacing).image(padded)
     determinant = sitk.DisplacementFieldJacobianDeterminant(image, useImageSpacing=True)
     return sitk.GetArrayFromImage(determinant)[1:-1, 1:-1, 1:-1]

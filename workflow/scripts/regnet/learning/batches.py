@@ -37,7 +37,7 @@ class DeviceVolumes:
         Where to keep them.
     """
 
-    def __init__(self, volumes: Sequence[np.ndarray | Tensor], device: torch.device | str) -> None:
+    def __init__(self, volumes: MappedVolumes | Sequence[np.ndarray | Tensor], device: torch.device | str) -> None:
         shapes = torch.tensor([volume.shape for volume in volumes])
         ends = shapes.prod(dim=1).cumsum(0)
         self.voxels = torch.empty(int(ends[-1]), dtype=torch.int16, device=device)
@@ -118,7 +118,7 @@ class Feed:
 
         `augment` is called with some normalized samples and their place in the batch, so often that all have been changed.
         """
-        batch = None
+        batch: list[Tensor] = []
         at_once = AT_ONCE if self.device.type == "cpu" else len(chosen)
         for start in range(0, len(chosen), at_once):
             part = slice(start, start + at_once)
@@ -126,11 +126,12 @@ class Feed:
             samples = normalize(fixed.float(), self.pool.window), normalize(moving.float(), self.pool.window), targets
             if augment is not None:
                 samples = augment(samples, part)
-            if batch is None:
-                batch = tuple(tensor.new_empty(len(chosen), *tensor.shape[1:]) for tensor in samples)
+            if not batch:
+                batch = [tensor.new_empty(len(chosen), *tensor.shape[1:]) for tensor in samples]
             for whole, tensor in zip(batch, samples, strict=True):
                 whole[part] = tensor
-        return batch
+        fixed, moving, targets = batch
+        return fixed, moving, targets
 
 
 class Noise:
@@ -205,7 +206,7 @@ class Prefetch:
         """Go on from what `state_dict` gave."""
         self._waiting.result()
         self.source.load_state_dict(state)
-        self._state = state
+        self._state = dict(state)
         self._waiting = self._worker.submit(self._make)
 
 

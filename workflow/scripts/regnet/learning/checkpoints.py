@@ -62,7 +62,7 @@ def _file_digest(path: str | Path) -> bytes:
         return hashlib.file_digest(file, "blake2b").digest()
 
 
-def _digest(*parts: bytes) -> str:
+def _digest(*parts: bytes | memoryview) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
         digest.update(len(part).to_bytes(8, "little"))

@@ -72,8 +72,7 @@ def _continued(values: Tensor, known: Tensor) -> Tensor:
     means = functional.avg_pool3d(values * known, factors, ceil_mode=True, count_include_pad=False) / share.clamp(min=1e-3)
     scale = [float(factor) for factor in factors]
     coarse = functional.interpolate(_continued(means, share > 0), scale_factor=scale, mode="trilinear", align_corners=False)
-    whole = (..., *(slice(side) for side in values.shape[2:]))
-    filled = torch.where(known, values, coarse[whole])
+    filled = torch.where(known, values, coarse[:, :, *(slice(side) for side in values.shape[2:])])
     for _ in range(RELAXATIONS):
         around = functional.avg_pool3d(functional.pad(filled, (1,) * 6, mode="replicate"), 3, stride=1)
         filled = torch.where(known, values, around)
@@ -239,7 +238,7 @@ class DenseNetwork:
         sides = [window_size(count) + OUTPUT_STRIDE - self.stride for count in self._pairs(box)]
         windows = [self._window(volume, starts, sides) for volume in (fixed, moving)]
         answer = self.network if self.stride == OUTPUT_STRIDE else self.network.every_voxel
-        outputs = 0
+        outputs = torch.zeros((), device=self.device)
         for axes in MIRRORINGS[self.settings.mirrors]:
             # Outputs lie symmetrically in their window: those of a mirrored window are at the same points.
             dims = [4 - axis for axis in axes]
@@ -248,7 +247,7 @@ class DenseNetwork:
             mirrored[:, list(axes)] *= -1
             outputs = outputs + mirrored / self.settings.mirrors
         counts = (slice(extent.stop - extent.start) for extent in box)
-        return outputs[(0, slice(None), *counts)].cpu()
+        return outputs[0][:, *counts].cpu()
 
     def _window(self, volume: np.ndarray, starts: list[int], sides: list[int]) -> Tensor:
         """A window of a volume as the network sees it, shape ``(1, 1, z, y, x)``; outside the volume its border value."""

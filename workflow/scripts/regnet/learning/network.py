@@ -131,10 +131,10 @@ class RegNet(nn.Module):
         outputs = fixed.new_empty(len(fixed), 3, *counts)
         for shifts in product(range(OUTPUT_STRIDE), repeat=3):
             shifted = [
-                tensor[(..., *(slice(shift, side - 1 + shift) for shift, side in zip(shifts, tensor.shape[2:], strict=True)))]
+                tensor[:, :, *(slice(shift, side - 1 + shift) for shift, side in zip(shifts, tensor.shape[2:], strict=True))]
                 for tensor in (features, fixed, moving)
             ]
-            outputs[(..., *(slice(shift, None, OUTPUT_STRIDE) for shift in shifts))] = self._answer(*shifted)
+            outputs[:, :, *(slice(shift, None, OUTPUT_STRIDE) for shift in shifts)] = self._answer(*shifted)
         return outputs
 
     def responding_features(self, fixed: Tensor, moving: Tensor) -> dict[str, tuple[int, int]]:
@@ -160,11 +160,12 @@ class RegNet(nn.Module):
     def _original_features(self, fixed: Tensor, moving: Tensor) -> Tensor:
         """The features of a window at original resolution, before they are pooled."""
         before, behind = ORIGINAL_MARGIN
-        crop = (..., *(slice(before, side - behind) for side in fixed.shape[2:]))
+        crop = (slice(None), slice(None), *(slice(before, side - behind) for side in fixed.shape[2:]))
         return self.original(fixed[crop], moving[crop])
 
     def _low_features(self, fixed: Tensor, moving: Tensor) -> Tensor:
-        """The features of a window at low resolution."""
+        """The features of a window at low resolution, in a variant that has it."""
+        assert self.low is not None
         return self.low(functional.avg_pool3d(fixed, 2), functional.avg_pool3d(moving, 2))
 
     def _answer(self, features: Tensor, fixed: Tensor, moving: Tensor) -> Tensor:

@@ -80,7 +80,7 @@ class TexturePairs:
         self.generator = generator
         self.drawn = 0
         self.origins = [torch.empty(0)] * settings["volumes"]
-        self.pairs: list[Batch] = [()] * settings["volumes"]
+        self.pairs: list[Batch] = [(torch.empty(0),) * 3] * settings["volumes"]
         for number in range(settings["volumes"]):
             self._renew(number)
 
@@ -116,9 +116,10 @@ class TexturePairs:
         for _ in range(self.settings["batch"]):
             fixed, moving, field = self.pairs[int(torch.randint(len(self.pairs), (1,), generator=self.generator))]
             first = torch.randint(self.settings["size"] - side + 1, (3,), generator=self.generator).tolist()
-            voxels = (0, slice(None), *(slice(start, start + side) for start in first))
+            voxels = [slice(start, start + side) for start in first]
             # An output lies between two voxels on each axis: its displacement is the mean of the two.
-            pairs = (0, slice(None), *(slice(start + WINDOW_MARGIN, start + side - WINDOW_MARGIN) for start in first))
-            target = functional.avg_pool3d(field[pairs], OUTPUT_STRIDE)
-            windows.append((fixed[voxels], moving[voxels], target))
-        return tuple(torch.stack(tensors) for tensors in zip(*windows, strict=True))
+            pairs = [slice(start + WINDOW_MARGIN, start + side - WINDOW_MARGIN) for start in first]
+            target = functional.avg_pool3d(field[0][:, *pairs], OUTPUT_STRIDE)
+            windows.append((fixed[0][:, *voxels], moving[0][:, *voxels], target))
+        fixed, moving, targets = (torch.stack(tensors) for tensors in zip(*windows, strict=True))
+        return fixed, moving, targets

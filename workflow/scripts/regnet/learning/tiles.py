@@ -31,9 +31,8 @@ def output_lattice(shape: tuple[int, int, int], stride: int = OUTPUT_STRIDE) -> 
     With a stride of 2 neighbours are two voxels apart, from 0.5 to the last voxel or half a voxel behind it. With a stride of 1
     they lie between all voxels, and half a voxel outside the first and the last. Odd nodes of that lattice are the other one's.
     """
-    if stride == 1:
-        return tuple(side + 1 for side in shape), -0.5
-    return tuple(-(-side // OUTPUT_STRIDE) for side in shape), 0.5
+    z, y, x = (side + 1 if stride == 1 else -(-side // OUTPUT_STRIDE) for side in shape)
+    return (z, y, x), -0.5 if stride == 1 else 0.5
 
 
 def near_mask(mask: np.ndarray, stride: int = OUTPUT_STRIDE) -> np.ndarray:
@@ -89,6 +88,6 @@ def tiles(wanted: np.ndarray, side: int) -> list[Box]:
     found = []
     for part in product(*cuts):
         box = bounding_box(wanted[part])
-        if box is not None:
+        if box:
             found.append(tuple(slice(cut.start + own.start, cut.start + own.stop) for cut, own in zip(part, box, strict=True)))
     return found

@@ -113,7 +113,7 @@ class Trainer:
     checkpoints: Checkpoints | None = None
     events: EventFiles | None = None
     rows: list[dict[str, Any]] = field(default_factory=list)
-    best: tuple[float, dict[str, Tensor]] | None = None
+    best: tuple[float, dict[str, Tensor]] = (math.inf, {})
     blocks: int = 0
     patches: int = 0
     finished: list[str] = field(default_factory=list)
@@ -133,7 +133,7 @@ class Trainer:
         return self._apply(self.network, fixed, moving)
 
     def _apply(self, network: nn.Module, fixed: Tensor, moving: Tensor) -> Tensor:
-        layout = {"device": self.device, "memory_format": torch.channels_last_3d}
+        layout: dict[str, Any] = {"device": self.device, "memory_format": torch.channels_last_3d}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             return network(fixed.to(**layout), moving.to(**layout))
 
@@ -169,9 +169,10 @@ class Trainer:
             If the loss or the validation error is not finite.
         """
         optimizer = StageOptimizer(self.network, settings["optimizer"])
-        steps, first, losses = epochs * steps_per_epoch, 0, []
+        steps, first = epochs * steps_per_epoch, 0
+        losses: list[Tensor] = []
         if self.interrupted:
-            first, losses = self._go_on(optimizer, source)
+            first, losses = self._go_on(self.interrupted, optimizer, source)
         progress = Progress(stage, first, steps, self.patches)
         for step in range(first, steps):
             epoch = step // steps_per_epoch
@@ -200,7 +201,7 @@ class Trainer:
                 same_buffers(self.network)
                 self._keep(stage, epoch + 1, done, rate, loss, validate)
             if self.checkpoints and process_number() == 0 and (not losses or self.checkpoints.due()):
-                self._save(stage, done, losses, optimizer, source)
+                self.checkpoints.save(self._state(stage, done, losses, optimizer, source))
         self.finished.append(stage)
 
     def validate(self, feed: Feed, batch: int) -> tuple[Tensor, Tensor]:
@@ -255,12 +256,15 @@ class Trainer:
         self.started = time.monotonic() - state["seconds"]
         torch.set_rng_state(state["random"])
 
-    def _save(self, stage: str, step: int, losses: Sequence[Tensor], optimizer: StageOptimizer, source: BatchSource) -> None:
+    def _state(
+        self, stage: str, step: int, losses: Sequence[Tensor], optimizer: StageOptimizer, source: BatchSource
+    ) -> dict[str, Any]:
+        """All that `load_state_dict` and `_go_on` need to go on from here."""
         if losses:
             self._mean_loss(stage, step, losses)
         running = {"name": stage, "step": step, "optimizer": optimizer.state_dict(), "source": source.state_dict()}
         running["losses"] = torch.stack(list(losses)) if losses else torch.empty(0, len(AXES))
-        state = {
+        return {
             "variant": self.network.variant,
             "network": self.network.state_dict(),
             "best": self.best,
@@ -272,11 +276,10 @@ class Trainer:
             "seconds": time.monotonic() - self.started,
             "random": torch.get_rng_state(),
         }
-        self.checkpoints.save(state)
 
-    def _go_on(self, optimizer: StageOptimizer, source: BatchSource) -> tuple[int, list[Tensor]]:
+    def _go_on(self, state: Mapping[str, Any], optimizer: StageOptimizer, source: BatchSource) -> tuple[int, list[Tensor]]:
         """Restore the interrupted stage: how many steps are done, and the losses of its running epoch."""
-        state, self.interrupted = self.interrupted, None
+        self.interrupted = None
         optimizer.load_state_dict(state["optimizer"])
         source.load_state_dict(state["source"])
         log.info("%s goes on after step %d", state["name"], state["step"])
@@ -318,7 +321,7 @@ class Trainer:
             first = COLUMNS.index("learning_rate")
             curves = {name: row[name] for name in COLUMNS[first:] if math.isfinite(row[name])}
             self.events.add(stage, self.patches, curves)
-        if validate and (self.best is None or total < self.best[0]):
+        if validate and total < self.best[0]:
             weights = {name: value.detach().cpu().clone() for name, value in self.network.state_dict().items()}
             self.best = total, weights
 
@@ -381,7 +384,8 @@ def train(
         If the loss is not finite.
     """
     torch.manual_seed(seed)
-    network, facts = RegNet(variant), {}
+    network = RegNet(variant)
+    facts: dict[str, Any] = {}
     if start:
         network, facts = load_network(start, variant=variant)
         log.info("starting from %s, trained at %g mm", start, facts["spacing"])

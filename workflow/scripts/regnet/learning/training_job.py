@@ -117,10 +117,13 @@ class TrainingJob:
 
 def _train_and_write(job: TrainingJob, checkpoints: Checkpoints) -> None:
     torch.set_num_threads(max(1, job.threads // process_count()))
-    pools = [SamplePool(files.samples, files.fixed, files.moving, job.window) for files in (job.training, job.validation)]
+    training, validation = (
+        SamplePool(files.samples, files.fixed, files.moving, job.window) for files in (job.training, job.validation)
+    )
     trainer = train(
         job.variant,
-        *pools,
+        training,
+        validation,
         job.settings,
         job.synthesis,
         spacing=job.spacing,
@@ -131,7 +134,8 @@ def _train_and_write(job: TrainingJob, checkpoints: Checkpoints) -> None:
         events=job.events,
     )
     if process_number() == 0:
-        facts = {"spacing": job.spacing, "window": job.window, "blocks_seen": trainer.blocks, "patches_seen": trainer.patches}
+        facts: dict[str, Any] = {"spacing": job.spacing, "window": job.window}
+        facts |= {"blocks_seen": trainer.blocks, "patches_seen": trainer.patches}
         facts["settings"] = checkpoints.fingerprint["settings"]
         save_network(trainer.network, job.last, **facts, **job.facts)
         best = RegNet(job.variant)

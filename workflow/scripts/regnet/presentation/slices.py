@@ -93,9 +93,9 @@ def jacobian_slices(
     def determinant(transform: sitk.Transform, grid: Grid) -> sitk.Image:
         # Central differences need the planes on both sides of the slice.
         across = grid.size.index(1)
-        size, first = list(grid.size), np.zeros(3)
+        size, first = np.array(grid.size), np.zeros(3)
         size[across], first[across] = 3, -1
-        thick = Grid(tuple(size), grid.spacing, tuple(grid.points(first).tolist()), grid.direction)
+        thick = Grid(tuple(size.tolist()), grid.spacing, tuple(grid.points(first).tolist()), grid.direction)
         field = sitk.GetArrayFromImage(displacement_image(transform, thick))
         return grid.image(np.take(jacobian_determinant(field, thick), [1], axis=2 - across))
 

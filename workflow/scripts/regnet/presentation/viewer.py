@@ -120,7 +120,7 @@ def _page(
     if "affine" in fields:
         others = {method: field - fields["affine"] for method, field in fields.items() if method != "affine"}
         volumes |= _coded_lengths("nonrigid", others)
-    methods = [{"id": "moving", "name": "Moving", "errors": _errors(IDENTITY, landmarks, grid)}]
+    methods: list[dict[str, Any]] = [{"id": "moving", "name": "Moving", "errors": _errors(IDENTITY, landmarks, grid)}]
     for method, transform in transforms.items():
         volumes[method] = _coded_ct(warp(moving, transform, grid))
         determinant = jacobian_determinant(fields[method], grid)

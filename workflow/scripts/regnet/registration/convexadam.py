@@ -38,9 +38,9 @@ def register(
     H. Siebert, C. Großbröhmer, L. Hansen, M. P. Heinrich, ConvexAdam: self-configuring dual-optimisation-based 3D multitask
     medical image registration, IEEE Trans. Med. Imaging 44, 2025.
     """
-    pair = on_one_grid(fixed, moving, initial)
+    fixed_array, moving_array = map(sitk.GetArrayFromImage, on_one_grid(fixed, moving, initial))
     grid = Grid.of(fixed)
-    return after(initial, _to_field(_convexadam(*map(sitk.GetArrayFromImage, pair), settings), grid), grid)
+    return after(initial, _to_field(_convexadam(fixed_array, moving_array, settings), grid), grid)
 
 
 def _convexadam(fixed: np.ndarray, moving: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:

@@ -40,7 +40,7 @@ def _demons(fixed: sitk.Image, moving: sitk.Image, settings: Mapping[str, Any]) 
     demons.SetStandardDeviations(settings["smoothing"])
     demons.SetSmoothDisplacementField(True)
     demons.SetNumberOfThreads(settings["threads"])
-    field = None
+    field: Any = None
     for shrink, iterations in zip(settings["shrink"], settings["iterations"], strict=True):
         coarse = [_shrunk(image, shrink) for image in (fixed, moving)]
         demons.SetNumberOfIterations(iterations)

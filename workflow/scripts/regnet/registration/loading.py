@@ -26,6 +26,9 @@ def load(module: str) -> Callable[..., Any]:
 
 def _load_file(path: Path) -> ModuleType:
     spec = importlib.util.spec_from_file_location(path.stem, path)
+    # Both are there for every path that ends in .py.
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

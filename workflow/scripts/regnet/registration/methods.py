@@ -28,7 +28,8 @@ SIGNATURE = "register(fixed, moving, fixed_mask, moving_mask, initial, settings)
 def configured(methods: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Mapping[str, Any]]:
     """The methods of the config by name, `FIRST` before others, without those that an overlay has set to null."""
     # Snakemake puts what a file of --configfile adds before what the default config has.
-    return {name: methods[name] for name in dict.fromkeys((*FIRST, *methods)) if methods.get(name) is not None}
+    names = dict.fromkeys((*FIRST, *methods))
+    return {name: settings for name in names if (settings := methods.get(name)) is not None}
 
 
 def check_methods(methods: Mapping[str, Mapping[str, Any] | None]) -> None:

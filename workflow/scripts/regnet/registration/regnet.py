@@ -70,7 +70,7 @@ def predict_field(
     wanted = None if mask is None else sitk.GetArrayViewFromImage(mask)
     voxels = network.predict(*arrays, spacing=grid.spacing[0], mask=wanted)
     counts, first = output_lattice(grid.shape, network.stride)
-    spacing = tuple(network.stride * side for side in grid.spacing)
+    spacing = tuple((network.stride * np.array(grid.spacing)).tolist())
     lattice = Grid(counts[::-1], spacing, tuple(grid.points(np.full(3, first)).tolist()), grid.direction)
     return grid.to_physical(np.moveaxis(voxels, 0, -1) * grid.spacing), lattice
 

@@ -111,16 +111,21 @@ def _around_the_lungs(
     moving_mask: sitk.Image | None,
     initial: sitk.Transform | None,
     margin: float,
-) -> tuple[sitk.Image | None, ...]:
+) -> tuple[sitk.Image, sitk.Image, sitk.Image | None, sitk.Image | None]:
     """The pair and its masks, cropped to the lungs and `margin` mm more; whole, where it is not known where these are."""
-    if fixed_mask is None or (initial is None and moving_mask is None):
+    known = moving_mask if initial is None else fixed_mask
+    if fixed_mask is None or known is None:
         # One image alone is not cropped: an affine registration begins with the centres of both on each other.
         return fixed, moving, fixed_mask, moving_mask
     lungs = mask_corners(fixed_mask)
-    there = mask_corners(moving_mask) if initial is None else transform_points(initial, lungs)
+    there = mask_corners(known) if initial is None else transform_points(initial, lungs)
     # What the method moves is not known yet: the moving image keeps twice the margin.
-    sides = [(fixed, lungs, margin), (moving, there, 2 * margin), (fixed_mask, lungs, margin), (moving_mask, there, 2 * margin)]
-    return tuple(image and crop(image, points, reach) for image, points, reach in sides)
+    return (
+        crop(fixed, lungs, margin),
+        crop(moving, there, 2 * margin),
+        crop(fixed_mask, lungs, margin),
+        moving_mask and crop(moving_mask, there, 2 * margin),
+    )
 
 
 def _refuse_no_overlap(fixed: sitk.Image, mask: sitk.Image | None, moving: sitk.Image, initial: sitk.Transform) -> None:

@@ -243,7 +243,7 @@ def deform_mask(mask: sitk.Image, dvf: SyntheticDVF) -> sitk.Image:
 def _around(inside: np.ndarray, reach: int) -> Box:
     """The part of a volume that is at most `reach` voxels from the bounding box of a mask."""
     box = bounding_box(inside, reach)
-    if box is None:
+    if not box:
         raise InputError("the lung mask is empty, expected voxels to sample patches from")
     return box
 

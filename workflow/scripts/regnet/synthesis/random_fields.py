@@ -6,7 +6,7 @@ from its first voxel, and displacements have components along these axes. `regne
 
 import itertools
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -190,15 +190,15 @@ def draw_field(
 
 
 def voxel_axes(
-    size: tuple[int, int, int], spacing: tuple[float, float, float], device: torch.device | str = "cpu"
-) -> tuple[Tensor, Tensor, Tensor]:
+    size: Sequence[int], spacing: tuple[float, float, float], device: torch.device | str = "cpu"
+) -> tuple[Tensor, ...]:
     """Positions of the voxels of an image on its axes x, y, z, in mm from the first one, float64."""
     return tuple(
         torch.arange(count, dtype=torch.float64, device=device) * step for count, step in zip(size, spacing, strict=True)
     )
 
 
-def slabs(shape: tuple[int, int, int]) -> Iterator[slice]:
+def slabs(shape: Sequence[int]) -> Iterator[slice]:
     """Consecutive parts of the first axis of a volume ``(z, y, x)``, of about `SLAB_VOXELS` voxels each."""
     thickness = max(1, SLAB_VOXELS // (shape[1] * shape[2]))
     return (slice(first, min(first + thickness, shape[0])) for first in range(0, shape[0], thickness))
@@ -222,9 +222,7 @@ def spline_coefficients(volume: Tensor) -> Tensor:
     return coefficients
 
 
-def displacement_in_voxels(
-    field: RandomField, size: tuple[int, int, int], spacing: tuple[float, float, float], box: Box
-) -> Tensor:
+def displacement_in_voxels(field: RandomField, size: Sequence[int], spacing: tuple[float, float, float], box: Box) -> Tensor:
     """The displacement from each voxel of a part of the fixed image to its point in the moving image.
 
     Parameters

@@ -9,7 +9,7 @@ import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.lib import format as npy
@@ -18,7 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from regnet.errors import InputError
 from regnet.system.files import NPZ_ERRORS, whole_file
 
-Array = TypeVar("Array")
+Array = TypeVar("Array", bound=Any)
 """A numpy array or a torch tensor."""
 
 WINDOW_MARGIN = 26
@@ -204,6 +204,7 @@ class MappedVolumes:
 
 def _release(volume: np.memmap) -> None:
     """Take the pages of a volume out of this process's memory; they stay in the system's file cache and can be mapped again."""
+    assert isinstance(volume.base, mmap.mmap)
     volume.base.madvise(mmap.MADV_DONTNEED)
 
 

@@ -16,6 +16,7 @@ from regnet.presentation.figures.style import (
     DOUBLE_COLUMN,
     LUNG_WINDOW,
     SLICE_NAMES,
+    Look,
     crop_around,
     grid_of,
     log_axis,
@@ -188,7 +189,7 @@ def _maps(
     return figure, lower.subplots(), bar.ax.xaxis
 
 
-def _rows(axes: Axes, table: pd.DataFrame) -> list[tuple[int, pd.DataFrame, tuple]]:
+def _rows(axes: Axes, table: pd.DataFrame) -> list[tuple[int, pd.DataFrame, Look]]:
     """Name each method on the y axis; return its position there, its rows of the table and its look."""
     looks = method_looks(table["method"])
     axes.set_yticks(range(len(looks)), map(method_name, looks))

@@ -207,7 +207,7 @@ def grid_of(count: int) -> tuple[int, int]:
     return -(-count // rows), rows
 
 
-def crop_around(mask: np.ndarray, spacing: np.ndarray) -> tuple[slice, slice]:
+def crop_around(mask: np.ndarray, spacing: np.ndarray) -> tuple[slice, ...]:
     """The part of a slice ``(rows, columns)`` with the mask and a margin of `MARGIN` around it."""
     return bounding_box(mask, [round(MARGIN / step) for step in spacing])
 
