@@ -6,7 +6,7 @@ import torch
 from training_step import STAGE, TEXTURES, Replayed
 
 from regnet.learning.network import RegNet
-from regnet.learning.textures import TexturePairs, random_field, random_texture, warp
+from regnet.learning.textures import TexturePairs, random_field, random_texture, warp_texture
 from regnet.learning.training import Batch, Trainer, mean_absolute_errors
 
 PATCHES = 256
@@ -55,15 +55,15 @@ def agreement() -> pd.DataFrame:
     trainer.run_stage("training", Replayed(batches(50)), STAGE, 1, TRAINED_STEPS, None)
     generator = torch.Generator().manual_seed(2)
     moving, field = random_texture(116, 1.5, generator), random_field(116, 30, 2.0, generator)
-    fixed, target = warp(moving, field), torch.nn.functional.avg_pool3d(field[:, :, 26:90, 26:90, 26:90], 2)
+    fixed, target = warp_texture(moving, field), torch.nn.functional.avg_pool3d(field[:, :, 26:90, 26:90, 26:90], 2)
     trainer.network.eval()
-    found = {}
+    fields = {}
     with torch.inference_mode():
         for name in ("float32", "bfloat16"):
             trainer.bfloat16 = name == "bfloat16"
-            found[name] = trainer.predict(fixed, moving).float().cpu()
-    difference = (found["bfloat16"] - found["float32"]).abs()
-    rows = {name: float(mean_absolute_errors(predicted, target).sum()) for name, predicted in found.items()}
+            fields[name] = trainer.predict(fixed, moving).float().cpu()
+    difference = (fields["bfloat16"] - fields["float32"]).abs()
+    rows = {name: float(mean_absolute_errors(predicted, target).sum()) for name, predicted in fields.items()}
     table = pd.DataFrame({"precision": list(rows), "mae_voxels": list(rows.values())})
     return table.assign(
         zero_field_voxels=float(mean_absolute_errors(torch.zeros(()), target).sum()),
@@ -79,4 +79,4 @@ if __name__ == "__main__":
         harness.save("gpu_training", speed)
         harness.save("gpu_training_agreement", agreement())
     else:
-        print("gpu_training: skipped, there is no CUDA device\n")
+        print("gpu_training: skipped, no CUDA device\n")

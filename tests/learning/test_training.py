@@ -13,7 +13,7 @@ from regnet.images.volumes import Grid
 from regnet.learning.batches import Feed, flip
 from regnet.learning.devices import pick_device
 from regnet.learning.network import RegNet
-from regnet.learning.textures import TexturePairs, random_field, random_texture, smooth, warp
+from regnet.learning.textures import TexturePairs, random_field, random_texture, smooth, warp_texture
 from regnet.learning.training import COLUMNS, Trainer, has_fast_bfloat16, learning_rate, mean_absolute_errors, train
 from regnet.learning.training_job import write_curves
 from regnet.learning.weight_files import load_network, save_network
@@ -156,14 +156,14 @@ def test_a_mirrored_batch_is_the_batch_of_mirrored_images(axis):
     generator = torch.Generator().manual_seed(3)
     moving = random_texture(58, 1.5, generator)
     field = random_field(58, 15, 3.0, generator)
-    fixed = warp(moving, field)
+    fixed = warp_texture(moving, field)
     outputs = torch.nn.functional.avg_pool3d(field[:, :, 26:32, 26:32, 26:32], 2)
     mirrored_fixed, mirrored_moving, target = flip((fixed, moving, outputs), (axis,))
     dim = 4 - axis
     sign = torch.tensor([-1.0 if component == axis else 1.0 for component in range(3)]).view(1, 3, 1, 1, 1)
     mirrored_field = field.flip(dim) * sign
     torch.testing.assert_close(target, torch.nn.functional.avg_pool3d(mirrored_field[:, :, 26:32, 26:32, 26:32], 2))
-    torch.testing.assert_close(warp(mirrored_moving, mirrored_field), mirrored_fixed, atol=1e-3, rtol=0)
+    torch.testing.assert_close(warp_texture(mirrored_moving, mirrored_field), mirrored_fixed, atol=1e-3, rtol=0)
 
 
 def test_a_texture_pair_is_related_by_its_field():
@@ -176,7 +176,7 @@ def test_a_texture_pair_is_related_by_its_field():
     for number in range(3):
         one = slice(number, number + 1)
         before = (fixed[one] - moving[one])[centre].abs().mean()
-        after = (fixed[one] - warp(moving[one], field[one]))[centre].abs().mean()
+        after = (fixed[one] - warp_texture(moving[one], field[one]))[centre].abs().mean()
         assert after < 0.5 * before
 
 
