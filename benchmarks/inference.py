@@ -181,7 +181,7 @@ def gpu() -> None:
     """A volume of 300^3 on the GPU: seconds, peak memory, and float32 against bfloat16."""
     pair = random_pair(300, 300, 300)
     versions = f"torch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}"
-    precisions = ("float32", "bfloat16") if inference.has_right_bfloat16(torch.device("cuda")) else ("float32",)
+    precisions = ("float32", "bfloat16") if inference.has_correct_bfloat16(torch.device("cuda")) else ("float32",)
     torch.manual_seed(0)
     network = RegNet()
     rows = []

@@ -1,4 +1,4 @@
-"""Feeding: batches hold the windows they should, from files and from a device's memory, and go on after an interruption."""
+"""Feeding: batches hold the right windows, from files and from a device's memory, and continue after an interruption."""
 
 import os
 import sys
@@ -36,8 +36,8 @@ def pool(volumes, tmp_path, rng):
     return SamplePool(tables, volumes[:2], [volumes[2], volumes[1]], (-1000, 400))
 
 
-def same(batch, other):
-    return all(torch.equal(one, another) for one, another in zip(batch, other, strict=True))
+def same(batch, expected):
+    return all(torch.equal(*tensors) for tensors in zip(batch, expected, strict=True))
 
 
 @pytest.mark.parametrize("block", [1, 3])
@@ -71,7 +71,7 @@ def test_a_batch_is_normalized_windows_and_their_targets(pool, rng):
     assert np.array_equal(targets, np.stack(expected))
 
 
-def test_noise_is_as_strong_as_asked_for_and_different_in_every_window(pool):
+def test_noise_has_the_given_sd_and_is_different_in_every_window(pool):
     settings = {**SETTINGS, "batch": len(pool), "flips": False}
     noisy = SyntheticPairs(Feed(pool), settings, np.random.default_rng(1)).batch()
     clean = Feed(pool).cut(np.arange(len(pool)))
@@ -93,12 +93,12 @@ def test_batches_are_mirrored_along_any_axes(pool):
 
 def test_how_many_samples_are_cut_at_once_changes_nothing(pool, monkeypatch):
     batch = SyntheticPairs(Feed(pool), SETTINGS, np.random.default_rng(7)).batch()
-    monkeypatch.setattr("regnet.learning.batches.AT_ONCE", 3)
+    monkeypatch.setattr("regnet.learning.batches.CPU_CHUNK", 3)
     assert same(SyntheticPairs(Feed(pool), SETTINGS, np.random.default_rng(7)).batch(), batch)
 
 
 @pytest.mark.parametrize("wrap", [lambda source: source, Prefetch], ids=["as it is", "prefetched"])
-def test_batches_go_on_from_a_state_as_if_never_interrupted(pool, wrap):
+def test_batches_continue_from_a_state_as_if_never_interrupted(pool, wrap):
     def pairs():
         return SyntheticPairs(Feed(pool), SETTINGS, np.random.default_rng(7))
 
@@ -134,7 +134,7 @@ def test_what_was_read_from_files_does_not_stay_in_the_memory_of_the_process(tmp
     assert file_pages() - before < 20
     DeviceVolumes(source, "cpu")
     assert file_pages() - before < 20
-    # What is not released is seen by this measure.
+    # This measure does see memory that is not released.
     kept = [np.load(path, mmap_mode="r") for path in paths]
     assert not any(volume.any() for volume in kept)
     assert file_pages() - before > 150

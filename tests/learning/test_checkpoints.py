@@ -1,4 +1,4 @@
-"""Checkpoints: a file that is not as it has to be, or of another training, is not used."""
+"""Checkpoints: one that is damaged, or of another training, is not used."""
 
 import os
 import shutil
@@ -54,9 +54,9 @@ def test_a_checkpoint_cannot_run_code(folder, caplog):
     assert not (folder / "harm").exists()
 
 
-def test_a_checkpoint_of_another_training_is_not_used_and_goes(folder, caplog):
+def test_a_checkpoint_of_another_training_is_not_used_and_is_removed(folder, caplog):
     assert load(folder, settings="other") is None
-    assert caplog.text.count("is not used: it is of other settings") == 2
+    assert caplog.text.count("is not used: it was written with other settings") == 2
     other = Checkpoints(folder, {"settings": "other", "data": "b"}, minutes=10)
     other.save(STATE)
     assert [path.name for path in folder.iterdir()] == ["000003.checkpoint"]
@@ -65,17 +65,17 @@ def test_a_checkpoint_of_another_training_is_not_used_and_goes(folder, caplog):
 def test_settings_data_and_code_make_the_fingerprint(tmp_path):
     paths = [tmp_path / name for name in ("samples.npz", "fixed.npy", "training.py")]
 
-    def now(settings):
+    def current(settings):
         return fingerprint(settings, paths[:2], paths[2:])
 
     for path in paths:
         path.write_text("before", encoding="utf-8")
-    first = now({"batch": 2})
-    assert now({"batch": 2}) == first
-    others = [now({"batch": 3})]
+    first = current({"batch": 2})
+    assert current({"batch": 2}) == first
+    others = [current({"batch": 3})]
     for path in paths:
         path.write_text("behind", encoding="utf-8")
-        others.append(now({"batch": 2}))
+        others.append(current({"batch": 2}))
     changed = [[part for part in first if other[part] != first[part]] for other in others]
     assert changed == [["settings"], ["data"], ["data"], ["data", "code"]]
 

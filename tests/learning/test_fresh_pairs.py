@@ -1,4 +1,4 @@
-"""Pairs that are made while training: what they hold, and that a training goes on with the very same ones."""
+"""Pairs that are made during training: what they hold, and that an interrupted training continues with the same ones."""
 
 import numpy as np
 import pytest
@@ -46,12 +46,12 @@ def test_targets_lead_from_the_fixed_window_to_the_moving_one(pool):
     assert target.shape == (8, 3, 2, 2, 2)
     z, y, x = torch.meshgrid(*(torch.tensor([26.5, 28.5]),) * 3, indexing="ij")
     errors, differences = [], []
-    for one, other, displacement in zip(fixed[:, 0], moving[:, 0], target, strict=True):
-        here = interpolate(spline_coefficients(one), x, y, z)
-        coefficients = spline_coefficients(other)
-        there = interpolate(coefficients, x + displacement[0], y + displacement[1], z + displacement[2])
-        errors.append((here - there).abs().mean())
-        differences.append((here - interpolate(coefficients, x, y, z)).abs().mean())
+    for fixed_window, moving_window, displacement in zip(fixed[:, 0], moving[:, 0], target, strict=True):
+        expected = interpolate(spline_coefficients(fixed_window), x, y, z)
+        coefficients = spline_coefficients(moving_window)
+        displaced = interpolate(coefficients, x + displacement[0], y + displacement[1], z + displacement[2])
+        errors.append((expected - displaced).abs().mean())
+        differences.append((expected - interpolate(coefficients, x, y, z)).abs().mean())
     assert torch.stack(errors).mean() < 0.1 * torch.stack(differences).mean()
 
 
@@ -61,8 +61,8 @@ def test_centres_show_the_lungs(pool):
     lungs = np.concatenate(pairs.lungs)
     for pair in pairs.pairs.values():
         centres = torch.from_numpy(pair.centres).double()
-        there = (centres + pair.field.at(centres * 2.0) / 2.0).numpy()
-        distances = np.linalg.norm(there[:, None] - lungs, axis=-1).min(axis=1)
+        displaced = (centres + pair.field.at(centres * 2.0) / 2.0).numpy()
+        distances = np.linalg.norm(displaced[:, None] - lungs, axis=-1).min(axis=1)
         # Rounding a centre to a voxel moves it by at most half the diagonal, and the field stretches that.
         assert distances.max() < 1.3
 
@@ -77,14 +77,14 @@ def test_every_pair_is_renewed_once_per_epoch_one_after_the_other(pool):
 
 
 @pytest.mark.parametrize("before", [1, 3])
-def test_what_was_interrupted_goes_on_with_the_same_batches(pool, before):
+def test_after_an_interruption_the_same_batches_follow(pool, before):
     uninterrupted, again = fresh_pairs(pool, noise_sd=5), fresh_pairs(pool, noise_sd=5)
     for _ in range(before):
         uninterrupted.batch()
     again.load_state_dict(uninterrupted.state_dict())
     for _ in range(2):
-        for one, other in zip(uninterrupted.batch(), again.batch(), strict=True):
-            assert torch.equal(one, other)
+        for expected, tensor in zip(uninterrupted.batch(), again.batch(), strict=True):
+            assert torch.equal(tensor, expected)
     assert not torch.equal(uninterrupted.batch()[0], fresh_pairs(pool, seed=2).batch()[0])
 
 

@@ -1,4 +1,4 @@
-"""The dense pass: it is the patch network, whatever the sizes, tiles, stride and region are; and its memory is bounded."""
+"""The dense pass equals the patch network for all sizes, tiles, strides and regions, and its memory is bounded."""
 
 import subprocess
 import sys
@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from regnet.errors import ConfigError, InputError
-from regnet.learning.devices import has_right_bfloat16
+from regnet.learning.devices import has_correct_bfloat16
 from regnet.learning.inference import MIRRORINGS, DenseNetwork, continued, folded
 from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.network import VARIANTS, RegNet
@@ -22,7 +22,7 @@ PACKAGE = Path(__file__).parents[2] / "workflow" / "scripts"
 
 
 def random_network(variant="regnet"):
-    """A network whose normalization does something, and whose answers are voxels that differ from place to place."""
+    """A network whose normalization has an effect, and whose displacements differ from voxel to voxel."""
     network = RegNet(variant).eval()
     for module in network.modules():
         if isinstance(module, nn.Conv3d):
@@ -42,12 +42,12 @@ def random_pair(rng, shape):
 
 def nodes_of(counts, rng):
     """Some nodes of a lattice, two opposite corners among them, as indices z, y, x."""
-    others = np.stack([rng.integers(0, count, 8) for count in counts], axis=-1)
-    return np.concatenate([[np.zeros(3, int), np.array(counts) - 1], others])
+    random = np.stack([rng.integers(0, count, 8) for count in counts], axis=-1)
+    return np.concatenate([[np.zeros(3, int), np.array(counts) - 1], random])
 
 
 def patch_by_patch(network, fixed, moving, points):
-    """The network as it is, on one patch of 54^3 for each point ``(n, 3)``, z, y, x, in voxels; shape ``(3, n)``."""
+    """The unchanged network on one patch of 54^3 for each point ``(n, 3)``, z, y, x, in voxels; shape ``(3, n)``."""
     patches = []
     for volume in (fixed, moving):
         steps = [
@@ -62,8 +62,8 @@ def patch_by_patch(network, fixed, moving, points):
 
 def dense(network, pair, mask=None, **settings):
     tile = settings.pop("tile", None)
-    how = InferenceSettings(precision="float32", **settings)
-    return DenseNetwork(network, window=WINDOW, settings=how, tile=tile).predict(*pair, mask=mask)
+    inference = InferenceSettings(precision="float32", **settings)
+    return DenseNetwork(network, window=WINDOW, settings=inference, tile=tile).predict(*pair, mask=mask)
 
 
 @pytest.mark.parametrize(
@@ -104,18 +104,18 @@ def test_every_second_voxel_is_every_second_one_of_all(rng):
 
 
 @pytest.mark.parametrize(("mirrors", "stride"), [(1, 2), (2, 1), (4, 2), (8, 2)])
-def test_mirrors_average_what_the_network_says_of_mirrored_pairs(stride, mirrors, rng):
+def test_mirrors_average_the_fields_of_mirrored_pairs(stride, mirrors, rng):
     """Volumes of even sides: with stride 2 the points of a volume of odd sides are not those of its mirror image."""
     network, pair = random_network(), random_pair(rng, (4, 8, 6))
-    answers = []
+    fields = []
     for axes in MIRRORINGS[mirrors]:
         dims = [2 - axis for axis in axes]
         mirrored = dense(network, [np.flip(volume, dims) for volume in pair], stride=stride)
         field = np.flip(mirrored, [1 + dim for dim in dims])
-        answers.append([-field[axis] if axis in axes else field[axis] for axis in range(3)])
-    assert len(answers) == mirrors
+        fields.append([-field[axis] if axis in axes else field[axis] for axis in range(3)])
+    assert len(fields) == mirrors
     averaged = dense(network, pair, stride=stride, mirrors=mirrors)
-    np.testing.assert_allclose(averaged, np.mean(answers, axis=0), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(averaged, np.mean(fields, axis=0), rtol=0, atol=1e-5)
     assert mirrors == 1 or np.abs(averaged - dense(network, pair, stride=stride)).max() > 0.1
 
 
@@ -175,26 +175,26 @@ def test_a_field_continues_smoothly():
 def test_folding_leaves_the_network_as_it_was(rng):
     network = random_network()
     before = {name: value.clone() for name, value in network.state_dict().items()}
-    quick = folded(network.train())
-    assert not any(isinstance(module, nn.BatchNorm3d) for module in quick.modules())
+    fused = folded(network.train())
+    assert not any(isinstance(module, nn.BatchNorm3d) for module in fused.modules())
     windows = torch.rand(2, 1, 1, 54, 54, 54)
     with torch.inference_mode():
-        torch.testing.assert_close(quick(*windows), network.eval()(*windows), rtol=0, atol=1e-5)
+        torch.testing.assert_close(fused(*windows), network.eval()(*windows), rtol=0, atol=1e-5)
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_the_layers_that_make_most_of_the_rounding_stay_in_float32(variant):
     network = folded(RegNet(variant))
-    seen = {}
+    kinds = {}
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv3d):
             layer = name.removesuffix(".layer")
-            module.register_forward_hook(lambda _, __, output, layer=layer: seen.update({layer: output.dtype}))
+            module.register_forward_hook(lambda _, __, output, layer=layer: kinds.update({layer: output.dtype}))
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
         network(*torch.rand(2, 1, 1, 54, 54, 54))
-    exact = {name for name, kind in seen.items() if kind == torch.float32}
-    streams = {name for name in seen if name.endswith(".0") and ".streams." in name}
+    exact = {name for name, kind in kinds.items() if kind == torch.float32}
+    streams = {name for name in kinds if name.endswith(".0") and ".streams." in name}
     assert exact == streams | {"original.merged.0", "joint.1.0", "joint.2"}
 
 
@@ -212,8 +212,8 @@ def test_bfloat16_is_taken_only_where_it_changes_little(spacing, taken, rng, mon
 @pytest.mark.parametrize(("version", "right"), [(90701, True), (90800, False), (91002, False), (91300, True)])
 def test_bfloat16_is_refused_with_versions_of_cudnn_that_get_it_wrong(version, right, monkeypatch):
     monkeypatch.setattr("torch.backends.cudnn.version", lambda: version)
-    assert has_right_bfloat16(torch.device("cuda")) is right
-    assert has_right_bfloat16(torch.device("cpu"))
+    assert has_correct_bfloat16(torch.device("cuda")) is right
+    assert has_correct_bfloat16(torch.device("cpu"))
     if not right:
         with pytest.raises(ConfigError, match=rf"regnet\.precision: found bfloat16, which cuDNN {version}"):
             DenseNetwork(RegNet(), window=WINDOW, settings=InferenceSettings(precision="bfloat16"), device="cuda")

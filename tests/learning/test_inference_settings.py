@@ -11,7 +11,7 @@ CONFIG = Path(__file__).parents[2] / "config"
 
 
 def inference_of(*configs):
-    """What the keys of ``regnet`` say of the inference when these configs are stacked on the default."""
+    """The inference settings in the section ``regnet`` of the default config and the given overlays."""
     keys = read_config([CONFIG / config for config in configs])["regnet"]
     return {name: keys[name] for name in asdict(InferenceSettings())}
 

@@ -1,4 +1,4 @@
-"""What people see of a running training."""
+"""What users see of a running training."""
 
 import re
 import sys
@@ -13,12 +13,12 @@ def test_durations_are_words(seconds, words):
     assert duration(seconds) == words
 
 
-def test_a_line_tells_step_errors_speed_and_time_left(caplog):
+def test_a_line_has_step_errors_speed_and_time_left(caplog):
     caplog.set_level("INFO")
     progress = Progress("training", step=10, steps=40, patches=640)
-    progress.begun -= 20
+    progress.started -= 20
     assert not progress.due()
-    progress.told -= 16
+    progress.logged -= 16
     assert progress.due()
     progress.log(20, 1280, 1.234, 2.345)
     assert re.search(r"training step 20 / 40, loss 1.23 mm, validation 2.3\d mm, 3\d patches/s, (39|40|41) s left", caplog.text)
@@ -34,9 +34,9 @@ def test_event_files_hold_the_curves_of_this_training_alone(tmp_path):
         for step, value in enumerate(values, start=1):
             events.add("training", patches + 64 * step, {"loss": value})
         events.close()
-    found = accumulator.EventAccumulator(str(tmp_path)).Reload().Scalars("training/loss")
+    points = accumulator.EventAccumulator(str(tmp_path)).Reload().Scalars("training/loss")
     # The training was killed after 192 patches and went on from a checkpoint at 128.
-    assert [(point.step, point.value) for point in found] == [(64, 1.0), (128, 2.0), (192, 4.0)]
+    assert [(point.step, point.value) for point in points] == [(64, 1.0), (128, 2.0), (192, 4.0)]
 
 
 def test_without_tensorboard_there_are_no_event_files_and_no_error(tmp_path, monkeypatch, caplog):

@@ -36,10 +36,10 @@ def test_the_receptive_field_is_the_patch_around_the_output(variant, reach):
     network = RegNet(variant).eval()
     fixed = torch.randn(1, 1, 54, 54, 54, requires_grad=True)
     network(fixed, torch.randn(1, 1, 54, 54, 54)).abs().sum().backward()
-    (seen,) = torch.nonzero(fixed.grad.abs().amax(dim=(0, 1, 2, 3)), as_tuple=True)
+    (reached,) = torch.nonzero(fixed.grad.abs().amax(dim=(0, 1, 2, 3)), as_tuple=True)
     # The output is at 26.5. Pooling in pairs leaves out the last voxel of the 29^3 patch: -14 to +13 around voxel 27.
-    assert seen.min() == 26.5 - reach - 0.5
-    assert seen.max() == 26.5 + reach + 0.5
+    assert reached.min() == 26.5 - reach - 0.5
+    assert reached.max() == 26.5 + reach + 0.5
 
 
 def test_an_unknown_variant_is_named():

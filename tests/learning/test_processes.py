@@ -18,6 +18,6 @@ def test_a_failing_process_ends_all_with_its_reason():
         launch(2, fail_in_the_second, "the loss is nan")
 
 
-def test_one_process_has_all():
+def test_a_single_process_takes_everything():
     assert process_count() == 1
     assert list(range(5))[share()] == [0, 1, 2, 3, 4]

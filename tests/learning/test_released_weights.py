@@ -1,4 +1,4 @@
-"""Every released file: its card, its size, and what it does with a phantom under a displacement that is known."""
+"""Every released file: its card, its size, and how well it registers a phantom under a known displacement."""
 
 import re
 from pathlib import Path
@@ -21,22 +21,22 @@ from regnet.system.resources import shipped
 RELEASED = sorted(shipped("weights").glob("*.safetensors"))
 
 RESPONDING = 0.25
-"""The part of the features of each resolution that has to respond to a phantom; 0.3 was seen of the low-resolution ones."""
+"""The part of the features of each resolution that has to respond to a phantom; measured: 0.3 at low resolution."""
 
 LARGEST_FILE = 5e6
-"""Bytes that a released file may have."""
+"""Largest size of a released file, in bytes."""
 
 THETA = 4
 """Largest component of the displacement, in voxels of the working grid: what all networks were trained with, or more."""
 
 SIDE = 64
-"""Voxels along each axis that are registered at most, in the middle of the right lung."""
+"""At most this many voxels along each axis are registered, in the middle of the right lung."""
 
 LEFT = 0.45
-"""The part of the mean displacement in the lungs that a network may leave; 0.31, 0.18 and 0.33 were seen at 1, 2 and 4 mm."""
+"""The part of the mean displacement in the lungs that a network may leave; measured: 0.31, 0.18 and 0.33 at 1, 2 and 4 mm."""
 
 LEFT_BY_VARIANTS = {"regnet_1scale_1mm": 0.75, "regnet_early_1mm": 0.65}
-"""The same for the variants, which were trained for a short time, as their cards say; 0.63 and 0.54 were seen."""
+"""The same for the variants, which were trained for a short time, as their cards say; measured: 0.63 and 0.54."""
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""The training loop: it learns, and its curves, schedules and mirrored batches are what they say."""
+"""The training loop: it learns, and its curves, schedules and mirrored batches are right."""
 
 import csv
 import math
@@ -73,7 +73,7 @@ def pool(tmp_path_factory):
 
 
 def test_the_network_learns_a_texture_within_200_steps():
-    """On other windows of the volume it was trained on; 60 % of the zero field's error is far from what it reaches, 10 %."""
+    """On other windows of its training volume; it reaches about 10 % of the zero field's error, far below the limit of 60 %."""
     device = torch.device("cpu")
     network = RegNet("regnet").to(memory_format=torch.channels_last_3d)
     trainer = Trainer(network, device, 1.0, bfloat16=has_fast_bfloat16(device))
@@ -174,9 +174,9 @@ def test_a_texture_pair_is_related_by_its_field():
     field = torch.nn.functional.interpolate(target.mean(dim=(2, 3, 4), keepdim=True), size=(56,) * 3)
     centre = (..., slice(24, 32), slice(24, 32), slice(24, 32))
     for number in range(3):
-        one = slice(number, number + 1)
-        before = (fixed[one] - moving[one])[centre].abs().mean()
-        after = (fixed[one] - warp_texture(moving[one], field[one]))[centre].abs().mean()
+        sample = slice(number, number + 1)
+        before = (fixed[sample] - moving[sample])[centre].abs().mean()
+        after = (fixed[sample] - warp_texture(moving[sample], field[sample]))[centre].abs().mean()
         assert after < 0.5 * before
 
 
@@ -202,7 +202,7 @@ def test_a_loss_that_is_not_finite_stops_the_training(pool):
         )
 
 
-def test_a_resolution_without_features_is_told(pool, caplog):
+def test_a_resolution_without_features_is_reported(pool, caplog):
     network = RegNet()
     network.low.merged[-2].bias.data.fill_(-100)
     with caplog.at_level("INFO"):

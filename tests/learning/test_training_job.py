@@ -1,4 +1,4 @@
-"""A training as a rule asks for it: killed it goes on as if it had not been, and two processes do the work of one."""
+"""A training as a job of the workflow: if killed, it resumes without a trace, and two processes do the work of one."""
 
 import dataclasses
 import multiprocessing
@@ -31,7 +31,7 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory):
-    """The files of a pair of noise volumes with noise for displacements: what is learnt does not matter here."""
+    """The files of a pair of noise volumes with random displacements: what the network learns does not matter here."""
     folder, rng = tmp_path_factory.mktemp("pair"), np.random.default_rng(0)
     for name in ("fixed", "moving"):
         np.save(folder / f"{name}.npy", rng.integers(-1000, 0, (60, 60, 60), np.int16))
@@ -42,7 +42,7 @@ def pair(tmp_path_factory):
 
 @pytest.fixture
 def job(pair, tmp_path):
-    """A function that gives a training which leaves its files in a folder of the given name."""
+    """A function that returns a training with its files in a folder of the given name."""
 
     def in_folder(name, **settings):
         folder = tmp_path / name
@@ -81,7 +81,7 @@ def newest(job):
 
 
 def kill_after(job, number):
-    """Start a training and kill it at a random moment after it, or one before it, has written a checkpoint."""
+    """Start a training, and kill it at a random moment after checkpoint `number` exists."""
     process = start(job)
     while newest(job) < number:
         assert process.is_alive()
@@ -112,7 +112,7 @@ def test_a_killed_training_ends_with_the_same_bytes(job):
 
 
 def test_two_processes_give_the_result_of_one(job):
-    """With frozen normalization: in training each CPU process has batch statistics of its own share (GPUs have common ones).
+    """With frozen normalization: otherwise each CPU process has the batch statistics of its own share (GPUs share them).
 
     Both optimizers are at work, Muon in the warm-up and Adam after it, and all losses and validation errors agree too.
     """
@@ -127,7 +127,7 @@ def test_two_processes_give_the_result_of_one(job):
         parameters_to_vector(network.parameters()).detach()
         for network in (RegNet(one.variant), *(load_network(each.last)[0] for each in (one, two)))
     )
-    # Adam turns a gradient that is zero but for rounding into a step like any other: compare all weights together.
+    # Adam makes a full step of a gradient that is only rounding: compare all weights together.
     assert (ends[1] - ends[0]).norm() < 0.1 * (ends[0] - start).norm()
     curves = [read_table(each.curves, CURVES) for each in (one, two)]
     assert all(curves[0][name].dtype == float for name in CURVES if name != "patches")
@@ -149,7 +149,7 @@ def test_an_empty_table_of_samples_is_refused(job, tmp_path):
         dataclasses.replace(empty, training=files).run()
 
 
-def test_a_checkpoint_is_of_the_weights_it_started_from(job, tmp_path):
+def test_other_weights_to_start_from_change_the_fingerprint(job, tmp_path):
     start = tmp_path / "start.safetensors"
     start.write_bytes(b"one")
     finetuning = dataclasses.replace(job("finetune", mode="finetune", weights=str(start)), start=str(start))

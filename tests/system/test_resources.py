@@ -71,11 +71,11 @@ def test_weights_are_found_by_path_or_name(tmp_path, monkeypatch):
     monkeypatch.setattr(resources, "REPOSITORY", tmp_path)
     folder = tmp_path / FOLDERS["weights"]
     folder.mkdir(parents=True)
-    with pytest.raises(InputError, match=r"^regnet_2mm: no such weights, .* \(there are: none\); `make run`"):
+    with pytest.raises(InputError, match=r"^regnet_2mm: found no such weights, .* \(none exists\); `make run`"):
         find_weights("regnet_2mm")
     for name in ("regnet_2mm", "regnet_1mm"):
         (folder / f"{name}.safetensors").write_bytes(b"")
     assert find_weights("regnet_1mm") == folder / "regnet_1mm.safetensors"
     assert find_weights(tmp_path / "resources" / "weights" / "regnet_1mm.safetensors").is_file()
-    with pytest.raises(InputError, match=r"other\.safetensors: no such weights, .* \(there are: regnet_1mm, regnet_2mm\);"):
+    with pytest.raises(InputError, match=r"other\.safetensors: found no such weights, .* \(regnet_1mm, regnet_2mm\);"):
         find_weights(tmp_path / "other.safetensors")

@@ -1,1 +1,1 @@
-"""Networks: their weights, batches, training and dense inference. Only torch and numpy."""
+"""Networks: their weights, batches, training and dense inference. Needs only numpy, torch and safetensors."""

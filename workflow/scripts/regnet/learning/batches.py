@@ -1,4 +1,4 @@
-"""Feeding the network: the samples of a pool in batches, on the device where the network is. Only torch and numpy."""
+"""Feeding the network: the samples of a pool in batches, on the network's device."""
 
 import json
 import logging
@@ -17,11 +17,11 @@ log = logging.getLogger(__name__)
 DEVICE_SHARE = 0.5
 """How much of a GPU's free memory the volumes may take; the rest is for the network."""
 
-AT_ONCE = 8
-"""Samples that the CPU cuts and augments together: few enough for its cache, twice as fast as a whole batch."""
+CPU_CHUNK = 8
+"""Samples that the CPU cuts and augments at a time: they fit its cache, which is twice as fast as a whole batch at once."""
 
 NOISE_VALUES = 2**24
-"""Length of the table that noise is taken from: a hundred windows of 54^3."""
+"""Length of the noise table: a hundred windows of 54^3."""
 
 Batch = tuple[Tensor, Tensor, Tensor]
 
@@ -50,7 +50,7 @@ class DeviceVolumes:
         """Cut windows, as `regnet.synthesis.samples.MappedVolumes.windows`."""
         device = self.voxels.device
         side = window_size(block)
-        # Without blocking: the GPU has work of the step before.
+        # Do not block: the GPU is still busy with the previous step.
         chosen = torch.from_numpy(numbers).to(device, non_blocking=True)
         first = torch.from_numpy(centres).to(device, non_blocking=True).long().flip(1) - side // 2
         shapes = self.shapes[chosen]
@@ -65,7 +65,7 @@ class Feed:
     """The samples of a pool as batches on a device.
 
     On a GPU, volumes that fit into `DEVICE_SHARE` of its free memory are kept there. Otherwise windows are cut from the mapped
-    files and copied, as int16. Either way gives the same windows.
+    files and copied, as int16. The windows are the same either way.
 
     Parameters
     ----------
@@ -82,8 +82,8 @@ class Feed:
         if self.device.type == "cuda":
             needed, free = sum(volume.nbytes for volume in pool.volumes), torch.cuda.mem_get_info(self.device)[0]
             fits = needed <= DEVICE_SHARE * free
-            place = "copied to the GPU" if fits else "left in their files and not copied to the GPU"
-            log.info("volumes of %.1f GiB are %s, which has %.1f GiB free", needed / 2**30, place, free / 2**30)
+            outcome = "copied to the GPU" if fits else "left in their files and not copied to the GPU"
+            log.info("volumes of %.1f GiB are %s, which has %.1f GiB free", needed / 2**30, outcome, free / 2**30)
             if fits:
                 self._volumes = DeviceVolumes(pool.volumes, self.device)
 
@@ -92,11 +92,11 @@ class Feed:
 
     @property
     def reads_files(self) -> bool:
-        """Whether windows are cut from files, with the CPU's time, though the network is on another device."""
+        """Whether the CPU cuts windows from files for a network on another device."""
         return self.device.type != "cpu" and self._volumes is self.pool.volumes
 
     def windows(self, chosen: np.ndarray) -> Batch:
-        """The windows of the samples with the given numbers, as they are stored.
+        """Cut the windows of the samples with the given numbers, as they are stored.
 
         Returns
         -------
@@ -114,14 +114,14 @@ class Feed:
         return fixed, moving, targets.to(self.device, torch.float32, non_blocking=True)
 
     def cut(self, chosen: np.ndarray, augment: Callable[[Batch, slice], Batch] | None = None) -> Batch:
-        """The samples with the given numbers as the network sees them: as `windows`, but normalized, float32.
+        """Cut the samples with the given numbers as the network sees them: as `windows` does, but normalized, float32.
 
-        `augment` is called with some normalized samples and their place in the batch, so often that all have been changed.
+        `augment` is called for one part of the batch after the other, with its normalized samples and its slice of the batch.
         """
         batch: list[Tensor] = []
-        at_once = AT_ONCE if self.device.type == "cpu" else len(chosen)
-        for start in range(0, len(chosen), at_once):
-            part = slice(start, start + at_once)
+        chunk = CPU_CHUNK if self.device.type == "cpu" else len(chosen)
+        for start in range(0, len(chosen), chunk):
+            part = slice(start, start + chunk)
             fixed, moving, targets = self.windows(chosen[part])
             samples = normalize(fixed.float(), self.pool.window), normalize(moving.float(), self.pool.window), targets
             if augment is not None:
@@ -135,10 +135,10 @@ class Feed:
 
 
 class Noise:
-    """Gaussian noise for windows: sections, at random places, of one long table of random numbers.
+    """Gaussian noise for windows: sections of one long table of random numbers, starting at random offsets.
 
-    Drawing new numbers for every voxel would take longer than everything else that feeding does. Within a window the values
-    are independent; two windows may hold the same values in other places.
+    Drawing new numbers for every voxel would take longer than all other steps of feeding together. Within a window the values
+    are independent; two windows may hold the same values at different voxels.
 
     Parameters
     ----------
@@ -153,14 +153,14 @@ class Noise:
     def __init__(self, sd: float, rng: np.random.Generator, device: torch.device | str) -> None:
         self.table = torch.from_numpy(sd * rng.standard_normal(NOISE_VALUES, np.float32)).to(device)
 
-    def add_to(self, windows: Tensor, places: np.ndarray) -> None:
-        """Add noise to windows ``(n, 1, z, y, x)``, in place: the sections that begin at `places` of the table, ``(n,)``."""
+    def add_to(self, windows: Tensor, offsets: np.ndarray) -> None:
+        """Add noise to windows ``(n, 1, z, y, x)`` in place: the sections that begin at `offsets`, ``(n,)``, of the table."""
         sections = self.table.unfold(0, windows[0].numel(), 1)
-        windows += sections[torch.from_numpy(places).to(windows.device, non_blocking=True)].view_as(windows)
+        windows += sections[torch.from_numpy(offsets).to(windows.device, non_blocking=True)].view_as(windows)
 
 
 class BatchSource(Protocol):
-    """Where batches come from. Its state decides all batches to come."""
+    """A source of batches. Its state determines all batches that follow."""
 
     def batch(self) -> Batch:
         """The next windows of fixed and moving images, and the displacements at their outputs."""
@@ -169,18 +169,18 @@ class BatchSource(Protocol):
         """The state."""
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from a state that `state_dict` returned."""
 
 
 class Prefetch:
-    """The batches of a source, each made in the background while the one before is in use: so a GPU need not wait for files.
+    """The batches of a source, each made in the background while the previous one is in use, so that no GPU waits for files.
 
-    The state is the source's as it was after the batch that was handed out last, so it does not know of the one that waits.
+    The state is that of the source right after the last batch handed out: the batch that is being prepared does not count.
 
     Parameters
     ----------
     source
-        Where the batches come from; nobody else may use it.
+        The source; nothing else may use it.
     """
 
     def __init__(self, source: BatchSource) -> None:
@@ -203,7 +203,7 @@ class Prefetch:
         return self._state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from a state that `state_dict` returned."""
         self._waiting.result()
         self.source.load_state_dict(state)
         self._state = dict(state)
@@ -247,24 +247,24 @@ class SyntheticPairs:
         while len(self.order) < count:
             self.order = np.concatenate([self.order, self.rng.permutation(len(self.feed))])
         chosen, self.order = self.order[:count], self.order[count:]
-        # Samples of the same pair one after the other: their order in a batch has no meaning, and their windows are neighbours.
+        # Sorted, samples of the same pair follow each other and read the same volumes; the order in a batch does not matter.
         chosen = np.sort(chosen)
         axes = tuple(np.flatnonzero(self.rng.integers(0, 2, 3)).tolist()) if self.settings["flips"] else ()
-        places = self.rng.integers(0, NOISE_VALUES - window_size(self.feed.pool.block) ** 3, (2, count))
+        offsets = self.rng.integers(0, NOISE_VALUES - window_size(self.feed.pool.block) ** 3, (2, count))
 
         def augment(batch: Batch, part: slice) -> Batch:
             fixed, moving, target = flip(batch, axes)
-            self.noise.add_to(fixed, places[0, part])
-            self.noise.add_to(moving, places[1, part])
+            self.noise.add_to(fixed, offsets[0, part])
+            self.noise.add_to(moving, offsets[1, part])
             return fixed, moving, target
 
         return self.feed.cut(chosen, augment)
 
     def state_dict(self) -> dict[str, Any]:
-        """The generator, and the samples that are next."""
+        """The state of the generator, and the order of the samples still to be drawn."""
         return {"generator": json.dumps(self.rng.bit_generator.state), "order": torch.from_numpy(self.order)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave for a pool of the same samples."""
+        """Continue from a state that `state_dict` returned for a pool of the same samples."""
         self.rng.bit_generator.state = json.loads(state["generator"])
         self.order = state["order"].numpy()

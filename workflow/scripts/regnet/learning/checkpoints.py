@@ -1,7 +1,7 @@
-"""Checkpoints of a running training: whole, checked, and of this training or not used at all. Only torch.
+"""Checkpoints of a running training. A damaged one, or one of another training, is never used.
 
-A checkpoint is one file: a line of JSON (the checksum of the rest, and the fingerprint of the training), then what `torch.save`
-makes of the state. It is read with ``weights_only=True``: nothing in it can run code.
+A checkpoint is one file: a line of JSON (the checksum of the rest, and the fingerprint of the training), then the state as
+`torch.save` writes it. It is read with ``weights_only=True``, so that nothing in it can run code.
 """
 
 import fcntl
@@ -28,16 +28,18 @@ from regnet.system.files import whole_file
 log = logging.getLogger(__name__)
 
 KEPT = 2
-"""How many checkpoints are kept, the newest: if one is damaged, the one before it is used."""
+"""How many of the newest checkpoints are kept: if the last one is damaged, the one before it is used."""
 
 
 def fingerprint(settings: Mapping[str, Any], data: Iterable[str | Path], code: Iterable[str | Path]) -> dict[str, str]:
-    """What a checkpoint has to agree with to be used, part by part. Files count by their content, not by their names or times.
+    """Digests of all that decides a training; a checkpoint is used only if all of them match.
+
+    Files count by their content, not by their names or times.
 
     Parameters
     ----------
     settings
-        All that decides what is computed; JSON can hold it.
+        Everything that decides what is computed; JSON can hold it.
     data
         Sample tables, volumes, and weights that a training starts from.
     code
@@ -48,7 +50,7 @@ def fingerprint(settings: Mapping[str, Any], data: Iterable[str | Path], code: I
     dict
         A digest for each of ``settings``, ``data`` and ``code``.
     """
-    # The three pairs of a moving image name the same volume: it is read once.
+    # Several pairs share a moving image: read it once.
     content = functools.cache(_file_digest)
     return {
         "settings": _digest(json.dumps(settings, sort_keys=True).encode()),
@@ -71,16 +73,16 @@ def _digest(*parts: bytes | memoryview) -> str:
 
 
 class Checkpoints:
-    """The checkpoints of one training, in a folder of their own.
+    """The checkpoints of one training, in their own folder.
 
     Parameters
     ----------
     folder
-        Where they are; nothing else may be in it.
+        Their folder; nothing else may be in it.
     fingerprint
-        Of the training, see `fingerprint`.
+        That of the training, see `fingerprint`.
     minutes
-        How often one is due.
+        Time between two checkpoints.
     """
 
     def __init__(self, folder: str | Path, fingerprint: Mapping[str, str], minutes: float) -> None:
@@ -97,7 +99,7 @@ class Checkpoints:
         Raises
         ------
         RegNetError
-            If another process does.
+            If another process already trains into it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         with open(self.folder / "lock", "w", encoding="utf-8") as lock:
@@ -109,7 +111,7 @@ class Checkpoints:
             yield
 
     def due(self) -> bool:
-        """Whether the last checkpoint, or the start, is long enough ago."""
+        """Whether `minutes` have passed since the last checkpoint, or since the start."""
         return time.monotonic() - self._saved >= 60 * self.minutes
 
     def save(self, state: Mapping[str, Any]) -> None:
@@ -118,7 +120,7 @@ class Checkpoints:
         Parameters
         ----------
         state
-            Tensors, numbers, texts, and lists and dicts of them.
+            Tensors, numbers, strings, and lists and dicts of them.
         """
         payload = io.BytesIO()
         torch.save(dict(state), payload)
@@ -131,15 +133,15 @@ class Checkpoints:
             file.flush()
             os.fsync(file.fileno())
         self._good = [*self._good, path][-KEPT:]
-        for other in [*self._files(), *self.folder.glob(".partial-*.checkpoint")]:
-            if other not in self._good:
-                other.unlink()
+        for existing in [*self._files(), *self.folder.glob(".partial-*.checkpoint")]:
+            if existing not in self._good:
+                existing.unlink()
         self._saved = time.monotonic()
 
     def load(self) -> dict[str, Any] | None:
-        """The state of the newest checkpoint that is whole and of this training; none if there is no such.
+        """Return the state of the newest undamaged checkpoint of this training, its tensors on the CPU; None without one.
 
-        The log names every one that is passed over, and why. Tensors are on the CPU.
+        The log names each checkpoint that is not used, and the reason.
         """
         for path in sorted(self._files(), key=_number, reverse=True):
             try:
@@ -147,9 +149,9 @@ class Checkpoints:
                 header = json.loads(header)
                 if header["blake2b"] != _digest(payload):
                     raise ValueError("its checksum is wrong")
-                others = [part for part in self.fingerprint if header["fingerprint"].get(part) != self.fingerprint[part]]
-                if others:
-                    log.warning("checkpoint %s is not used: it is of other %s", path, ", ".join(others))
+                changed = [part for part in self.fingerprint if header["fingerprint"].get(part) != self.fingerprint[part]]
+                if changed:
+                    log.warning("checkpoint %s is not used: it was written with other %s", path, ", ".join(changed))
                     continue
                 state = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
             except (OSError, RuntimeError, ValueError, LookupError, TypeError, AttributeError, pickle.UnpicklingError) as error:
@@ -157,12 +159,12 @@ class Checkpoints:
                 log.warning("checkpoint %s is damaged and not used (%s)", path, reason[:200])
                 continue
             self._good = [path]
-            log.info("going on from checkpoint %s", path)
+            log.info("continuing from checkpoint %s", path)
             return state
         return None
 
     def remove(self) -> None:
-        """Remove the folder: the training is finished, and the next one begins from nothing."""
+        """Remove the folder once the training is finished, so that the next one starts from scratch."""
         shutil.rmtree(self.folder)
 
     def _files(self) -> list[Path]:

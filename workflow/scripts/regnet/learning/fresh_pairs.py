@@ -1,4 +1,4 @@
-"""Synthetic pairs that are made while a network trains, on the network's device. Only torch and numpy."""
+"""Synthetic pairs that are made while a network trains, on the network's device."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ FIXED, MOVING = 0, 1
 """Numbers of the volumes of a pair."""
 
 INVERSION_STEPS = 20
-"""Iterations by which a lung point of a moving image is followed to the fixed one; each at least halves what is missing."""
+"""Iterations that take a lung point of the moving image back to the fixed one; each at least halves the remaining error."""
 
 
 @dataclass(frozen=True)
@@ -40,25 +40,25 @@ class FreshPair:
 
 
 class FreshPairs:
-    """Blocks from synthetic pairs that are made on the way: ``training.fresh`` at a time, all of them renewed once per epoch.
+    """Blocks from synthetic pairs that are made during training: ``training.fresh`` at a time, each renewed once per epoch.
 
-    A pair is a moving volume of the training images, mirrored if flips are on, and a new random field that does not fold. All
-    that is drawn follows from the seed and a running number, so that the state is a single number.
+    A pair is a moving volume of the training images, mirrored if flips are on, and a new random field that does not fold.
+    Every draw follows from the seed and a running number, so that the state is a single number.
 
     Parameters
     ----------
     pool
-        The samples of the pairs on disk. They say where in the moving volumes the lungs are.
+        The samples of the pairs on disk. They tell where the lungs lie in the moving volumes.
     settings
         The config's ``training``: ``fresh``, ``batch``, ``flips`` and ``noise_sd`` (HU) are used.
     synthesis
         The config's ``synthesis``.
     spacing
-        Of the volumes, isotropic, in mm.
+        Spacing of the volumes, isotropic, in mm.
     steps_per_epoch
         Batches after which every pair has been renewed.
     seed
-        Fixes everything that is drawn.
+        Determines all that is drawn.
     device
         Where pairs are made and kept.
     """
@@ -84,18 +84,18 @@ class FreshPairs:
         self.device = device
         self.drawn = 0
         self.pairs: dict[int, FreshPair] = {}
-        # The samples of a pair are in the lungs of its fixed image: what they show is in those of its moving image.
+        # Samples lie in the lungs of the fixed image; the points that they are displaced to lie in those of the moving image.
         self.lungs = [
             pool.centres[chosen] + pool.displacements[chosen].mean(axis=(1, 2, 3))
             for chosen in (pool.pair == number for number in range(len(self.volumes)))
         ]
 
     def state_dict(self) -> dict[str, int]:
-        """How many batches were drawn: all there is to know."""
+        """How many batches were drawn; everything else follows from it."""
         return {"drawn": self.drawn}
 
     def load_state_dict(self, state: Mapping[str, int]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from a state that `state_dict` returned."""
         self.drawn = state["drawn"]
 
     def batch(self) -> Batch:
@@ -120,7 +120,7 @@ class FreshPairs:
         return fixed, moving, target
 
     def _renew(self) -> None:
-        """Have those pairs that belong to the next batch: of pairs with running numbers, one leaves and one comes at a time."""
+        """Make the pairs of the next batch: a range of running numbers from which one leaves when the next one enters."""
         count = self.settings["fresh"]
         first = self.drawn * count // self.steps_per_epoch
         wanted = range(first, first + count)
@@ -131,10 +131,10 @@ class FreshPairs:
 
     def _pair(self, number: int) -> FreshPair:
         rng = np.random.default_rng([self.seed, 0, number])
-        origin = int(rng.integers(len(self.volumes)))
+        source = int(rng.integers(len(self.volumes)))
         settings = list(self.synthesis["frequencies"].values())[number % len(self.synthesis["frequencies"])]
-        moving = torch.from_numpy(np.array(self.volumes[origin])).to(self.device)
-        lungs = self.lungs[origin]
+        moving = torch.from_numpy(np.array(self.volumes[source])).to(self.device)
+        lungs = self.lungs[source]
         size = np.array(moving.shape[::-1])
         if self.settings["flips"]:
             mirrored = rng.integers(0, 2, 3).astype(bool)
@@ -148,15 +148,15 @@ class FreshPairs:
         deviates = torch.randn(warped.shape, generator=noise, device=self.device)
         warped.add_(deviates, alpha=self.synthesis["noise_sd"])
         fixed = warped.round_().clamp_(AIR_HU, 32767).to(torch.int16)
-        return FreshPair(DeviceVolumes([fixed, moving], self.device), field, self._followed(lungs, field, size))
+        return FreshPair(DeviceVolumes([fixed, moving], self.device), field, self._in_fixed(lungs, field, size))
 
-    def _followed(self, lungs: np.ndarray, field: RandomField, size: np.ndarray) -> np.ndarray:
-        """The voxels of the fixed image that show given points of the moving one, ``x + u(x) = y`` solved for x."""
-        there = torch.from_numpy(lungs * self.spacing).to(self.device)
-        here = there
+    def _in_fixed(self, lungs: np.ndarray, field: RandomField, size: np.ndarray) -> np.ndarray:
+        """The voxels x of the fixed image that show the voxels y, ``(n, 3)``, of the moving one: solves ``x + u(x) = y``."""
+        moving_points = torch.from_numpy(lungs * self.spacing).to(self.device)
+        fixed_points = moving_points
         for _ in range(INVERSION_STEPS):
-            here = there - field.at(here)
-        return np.clip((here / self.spacing).round().long().cpu().numpy(), 0, size - 1)
+            fixed_points = moving_points - field.at(fixed_points)
+        return np.clip((fixed_points / self.spacing).round().long().cpu().numpy(), 0, size - 1)
 
     def _windows(self, pair: FreshPair, image: int, centres: np.ndarray) -> Tensor:
         """Normalized windows ``(n, 1, z, y, x)``, float32, which continue the border value outside the volume."""

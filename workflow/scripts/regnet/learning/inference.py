@@ -1,4 +1,4 @@
-"""The network applied to whole volumes (docs/inference.md) and to samples. Only torch and numpy."""
+"""The network applied to whole volumes (docs/inference.md) and to samples."""
 
 import copy
 import logging
@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from regnet.errors import ConfigError, InputError
 from regnet.images.boxes import Box
 from regnet.learning.batches import Feed
-from regnet.learning.devices import has_fast_bfloat16, has_right_bfloat16
+from regnet.learning.devices import has_correct_bfloat16, has_fast_bfloat16
 from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.network import FIRST_OUTPUT, RegNet
 from regnet.learning.tiles import TILE_SIDES, near_mask, output_lattice, tile_gib, tile_seconds, tiles
@@ -25,9 +25,9 @@ BFLOAT16_LIMIT_MM = 0.05
 """How much bfloat16 may change a displacement anywhere in the mask before `auto` falls back to float32."""
 
 SPOTS, SPOT_OUTPUTS, SPOT_SHARE = 16, 8, 0.78
-"""bfloat16 is tried at this many spots in the mask, with this many outputs per axis each: 8192 outputs at most. The largest
-change anywhere is larger (0.041 to 0.045 mm where the spots showed 0.030 to 0.038): no more than this share of the limit is
-allowed there."""
+"""`auto` tries bfloat16 at this many spots in the mask, with this many outputs per axis each: at most 8192 outputs. The largest
+change anywhere in the mask exceeds that at the spots (0.041 to 0.045 mm where the spots showed 0.030 to 0.038), so the spots
+may use only this share of the limit."""
 
 ONE_SHOT = InferenceSettings()
 
@@ -40,8 +40,8 @@ MIRRORINGS: dict[int, tuple[tuple[int, ...], ...]] = {
     4: ((), (0, 1), (0, 2), (1, 2)),
     8: tuple(axes for count in range(4) for axes in combinations(range(3), count)),
 }
-"""The axes (x = 0, y = 1, z = 2) along which a pair is mirrored, for each number of mirror images; 1 is the pair as it is. Each
-axis is mirrored in half of the others, so that an error of the network along it is evened out."""
+"""The axes (x = 0, y = 1, z = 2) along which a pair is mirrored, for each number of mirror images; 1 is the pair as it is. The
+other sets mirror each axis in half of their images, so that an error of the network along it cancels out."""
 
 RELAXATIONS = 4
 """How often each level of a continued field is averaged with its neighbours."""
@@ -50,9 +50,9 @@ RELAXATIONS = 4
 def continued(field: Tensor, known: Tensor) -> Tensor:
     """Continue a field smoothly from where it is known to the whole lattice.
 
-    From coarse to fine: a level that is half as fine holds the means of what is known, and is continued first; what is unknown
-    is interpolated from it and averaged a few times with its neighbours. So the field flattens out with the distance, and no
-    value is outside the range of the known ones. Known values stay as they are.
+    It works from coarse to fine: a level of half the resolution holds the means of the known values and is continued first;
+    unknown values are interpolated from it and averaged a few times with their neighbours. So the field flattens out with the
+    distance, and no value leaves the range of the known ones. Known values stay as they are.
 
     Parameters
     ----------
@@ -115,23 +115,23 @@ def folded(network: nn.Module) -> nn.Module:
 
 
 class DenseNetwork:
-    """A network made ready for whole volumes: exactly the patch network at every point asked for, in tiles.
+    """A network prepared for whole volumes: it computes, in tiles, what the patch network returns at every wanted point.
 
     Parameters
     ----------
     network
-        A trained network; it stays as it is.
+        A trained network; it is not changed.
     window
         Lowest and highest HU that the network sees.
     settings
         ``stride``, ``mirrors`` (one of `MIRRORINGS`), ``precision`` and ``max_memory_gib`` are used. Memory bounds the tiles.
         With the precision ``auto`` the first volume decides: both precisions are tried at `SPOTS` spots of it, once, and
-        bfloat16 is taken if no displacement changes by more than `SPOT_SHARE` of `BFLOAT16_LIMIT_MM`. That is done here and not
-        by a test, since the error depends on the weights, which may be anybody's, and on the images.
+        bfloat16 is taken if no displacement changes by more than `SPOT_SHARE` of `BFLOAT16_LIMIT_MM`. No test
+        could decide it: the error depends on the weights, which may be a user's own, and on the images.
     device
         Where to compute.
     tile
-        Outputs per axis that are computed at once, at most; None for the size that is fastest within the memory.
+        At most this many outputs per axis are computed at once; None for the fastest size that fits into the memory.
 
     Raises
     ------
@@ -149,7 +149,7 @@ class DenseNetwork:
         tile: int | None = None,
     ) -> None:
         self.device = torch.device(device)
-        if settings.precision == "bfloat16" and not has_right_bfloat16(self.device):
+        if settings.precision == "bfloat16" and not has_correct_bfloat16(self.device):
             raise ConfigError(
                 f"regnet.precision: found bfloat16, which cuDNN {torch.backends.cudnn.version()} computes wrongly; "
                 "expected auto or float32"
@@ -158,7 +158,7 @@ class DenseNetwork:
         self.window = window
         self.settings = settings
         self.stride = settings.stride
-        # Of ``auto``, the first volume makes one of the other two.
+        # The first volume replaces ``auto`` with one of the other two.
         self.precision = settings.precision
         self.tile = tile
 
@@ -172,7 +172,7 @@ class DenseNetwork:
         fixed, moving
             HU, the same shape ``(z, y, x)``, at the network's working spacing. Outside, their border values continue.
         spacing
-            The working spacing in mm, in which `BFLOAT16_LIMIT_MM` is meant.
+            The working spacing in mm, for the comparison with `BFLOAT16_LIMIT_MM`.
         mask
             Not 0 where displacements are wanted, the same shape. The network is applied to the outputs of `near_mask` only, and
             the field is `continued` from there. None for the whole volume.
@@ -188,7 +188,24 @@ class DenseNetwork:
         InputError
             If the mask is empty.
         ConfigError
-            If the smallest tile does not fit the memory.
+            If the smallest tile does not fit into the memory.
+        ValueError
+            If the shapes differ.
+
+        Examples
+        --------
+        A network without training, on a volume of 7 x 8 x 10 voxels along x, y and z. With a stride of 2, the outputs belong to
+        every second voxel, shifted by half a voxel.
+
+        >>> from regnet.learning.network import RegNet
+        >>> fixed = np.full((10, 8, 7), -800, np.int16)
+        >>> fixed[3:6, 2:5, 2:5] = 0
+        >>> network = DenseNetwork(RegNet(), window=(-1000, 400), settings=InferenceSettings(precision="float32"))
+        >>> displacements = network.predict(fixed, np.roll(fixed, 1, axis=2), spacing=2.0)
+        >>> displacements.shape, displacements.dtype
+        ((3, 5, 4, 4), dtype('float32'))
+        >>> output_lattice(fixed.shape, stride=2)
+        ((5, 4, 4), 0.5)
         """
         for name, volume in (("moving", moving), ("mask", mask)):
             if volume is not None and volume.shape != fixed.shape:
@@ -201,8 +218,8 @@ class DenseNetwork:
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
             if self.precision == "auto":
                 self.precision = self._choose_precision(fixed, moving, wanted, spacing)
-            # The images twice: the moving one is held before and after it was warped.
-            for box in self._plan(wanted, 2 * (fixed.nbytes + moving.nbytes) + field.nbytes):
+            # Count the images twice: the moving one is held before and after it is warped.
+            for box in self._tiles(wanted, 2 * (fixed.nbytes + moving.nbytes) + field.nbytes):
                 field[(slice(None), *box)] = self._outputs(fixed, moving, box, self.precision)
             if mask is not None:
                 # What a tile computes beyond the wanted outputs is dropped, so that tiles do not show in the result.
@@ -210,13 +227,13 @@ class DenseNetwork:
                 field = continued(field.mul_(known), known)
         return field.numpy()
 
-    def _plan(self, wanted: np.ndarray, held: int) -> list[Box]:
-        """The tiles for the wanted outputs; `held` bytes of memory are taken by the images and the field."""
+    def _tiles(self, wanted: np.ndarray, used_bytes: int) -> list[Box]:
+        """The tiles for the wanted outputs; the images and the field use `used_bytes` of the memory."""
         if self.tile is not None:
             return tiles(wanted, self.tile)
         room = self.settings.max_memory_gib
         if self.device.type == "cpu":
-            room -= PROGRAM_GIB + held / 2**30
+            room -= PROGRAM_GIB + used_bytes / 2**30
         sides = [side for side in TILE_SIDES if tile_gib((side, side, side), self.precision) <= room]
         if not sides:
             needed = self.settings.max_memory_gib - room + tile_gib((TILE_SIDES[0],) * 3, self.precision)
@@ -237,13 +254,13 @@ class DenseNetwork:
         starts = [round(self.stride * extent.start + first - FIRST_OUTPUT) for extent in box]
         sides = [window_size(count) + OUTPUT_STRIDE - self.stride for count in self._pairs(box)]
         windows = [self._window(volume, starts, sides) for volume in (fixed, moving)]
-        answer = self.network if self.stride == OUTPUT_STRIDE else self.network.every_voxel
+        apply = self.network if self.stride == OUTPUT_STRIDE else self.network.every_voxel
         outputs = torch.zeros((), device=self.device)
         for axes in MIRRORINGS[self.settings.mirrors]:
-            # Outputs lie symmetrically in their window: those of a mirrored window are at the same points.
+            # Outputs lie symmetrically in their window: a mirrored window has them at the same points.
             dims = [4 - axis for axis in axes]
             with torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                mirrored = answer(*(window.flip(dims) for window in windows)).float().flip(dims)
+                mirrored = apply(*(window.flip(dims) for window in windows)).float().flip(dims)
             mirrored[:, list(axes)] *= -1
             outputs = outputs + mirrored / self.settings.mirrors
         counts = (slice(extent.stop - extent.start) for extent in box)
@@ -260,16 +277,16 @@ class DenseNetwork:
         return padded.contiguous(memory_format=torch.channels_last_3d)
 
     def _choose_precision(self, fixed: np.ndarray, moving: np.ndarray, wanted: np.ndarray, spacing: float) -> str:
-        """bfloat16 if it is fast and changes next to nothing at the spots, else float32; says which in the log."""
+        """bfloat16 if it is fast and changes next to nothing at the spots, else float32; the log says which."""
         if not has_fast_bfloat16(self.device):
-            log.info("float32, as bfloat16 is not fast, or not right, on this device")
+            log.info("float32, as bfloat16 is slow or wrong on this device")
             return "float32"
-        places = np.flatnonzero(wanted)
-        places = places[(2 * np.arange(SPOTS) + 1) * len(places) // (2 * SPOTS)]
+        nodes = np.flatnonzero(wanted)
+        nodes = nodes[(2 * np.arange(SPOTS) + 1) * len(nodes) // (2 * SPOTS)]
         changes = []
-        for place in zip(*np.unravel_index(places, wanted.shape), strict=True):
+        for node in zip(*np.unravel_index(nodes, wanted.shape), strict=True):
             spot = tuple(
-                slice(int(node), min(int(node) + SPOT_OUTPUTS, count)) for node, count in zip(place, wanted.shape, strict=True)
+                slice(int(start), min(int(start) + SPOT_OUTPUTS, end)) for start, end in zip(node, wanted.shape, strict=True)
             )
             exact, rounded = (self._outputs(fixed, moving, spot, precision) for precision in ("float32", "bfloat16"))
             change = (rounded - exact).norm(dim=0)[torch.from_numpy(wanted[spot])]

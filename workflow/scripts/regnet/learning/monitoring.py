@@ -1,4 +1,4 @@
-"""What people see of a running training: lines in the log, and TensorBoard event files. Only torch."""
+"""What users see of a running training: lines in the log, and event files for TensorBoard."""
 
 import logging
 import math
@@ -13,16 +13,16 @@ PROGRESS_SECONDS = 15
 
 
 class Progress:
-    """Tells now and then how far a stage is, how fast it goes, and when it will end.
+    """Logs every now and then how far a stage is, how fast it runs, and how long it will still take.
 
     Parameters
     ----------
     stage
-        Its name.
+        Name of the stage.
     step, steps
-        Where it begins, or goes on, and ends.
+        Steps of the stage that are done (0 unless it was interrupted), and all its steps.
     patches
-        How many the network has seen before.
+        Patches that the network has seen before.
     """
 
     def __init__(self, stage: str, step: int, steps: int, patches: int) -> None:
@@ -30,16 +30,16 @@ class Progress:
         self.first = step
         self.steps = steps
         self.patches = patches
-        self.begun = self.told = time.monotonic()
+        self.started = self.logged = time.monotonic()
 
     def due(self) -> bool:
-        """Whether the last line, or the beginning, is `PROGRESS_SECONDS` ago."""
-        return time.monotonic() - self.told > PROGRESS_SECONDS
+        """Whether `PROGRESS_SECONDS` have passed since the last line, or since the start."""
+        return time.monotonic() - self.logged > PROGRESS_SECONDS
 
     def log(self, step: int, patches: int, loss: float, validation: float) -> None:
         """Log a line after `step` steps of the stage and `patches` patches in all; errors in mm, nan if unknown."""
-        self.told = time.monotonic()
-        elapsed = self.told - self.begun
+        self.logged = time.monotonic()
+        elapsed = self.logged - self.started
         log.info(
             "%s step %d / %d, loss %.2f mm, %s%.0f patches/s, %s left",
             self.stage,
@@ -61,14 +61,14 @@ def duration(seconds: float) -> str:
 
 
 class EventFiles:
-    """Curves for TensorBoard, drawn over the patches seen; nothing is written where the package tensorboard is missing.
+    """Curves for TensorBoard over the patches seen; without the package tensorboard, nothing is written.
 
     Parameters
     ----------
     folder
         Where the event files are written.
     patches
-        How many the network has seen. If none, files of earlier trainings are removed; else their points beyond it are hidden.
+        Patches that the network has seen. With 0, files of earlier trainings are removed; otherwise later points are hidden.
     """
 
     def __init__(self, folder: str | Path, patches: int) -> None:
@@ -90,6 +90,6 @@ class EventFiles:
                 self._writer.add_scalar(f"{stage}/{name}", value, patches)
 
     def close(self) -> None:
-        """Write what is still in memory."""
+        """Write all that is still in memory, and close the files."""
         if self._writer:
             self._writer.close()

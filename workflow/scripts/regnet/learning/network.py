@@ -1,8 +1,8 @@
 """RegNet and its two variants: one fully convolutional definition for single patches and for whole volumes.
 
-The network sees a cubic *window* of the fixed and of the moving image and answers for k points per axis. The window of k
-outputs has ``52 + 2 k`` voxels a side. Output i of an axis belongs to the point ``26.5 + 2 i`` in voxels of the window: the
-middle between two voxels, because pooling and downsampling both work on pairs. With k = 1 these are the chapter's patches:
+The network sees a cubic *window* of the fixed and of the moving image and predicts displacements at k points per axis. A window
+for k outputs has ``52 + 2 k`` voxels a side. Output i of an axis belongs to the point ``26.5 + 2 i`` in voxels of the window:
+half-way between two voxels, because pooling and downsampling both work on pairs. With k = 1 these are the chapter's patches:
 the 54^3 window, averaged in pairs to 27^3, and its central 29^3 at original resolution (section 2.2.1).
 """
 
@@ -34,7 +34,7 @@ def _convolutions(*widths: int, kernel: int = 3) -> nn.Sequential:
 
 
 class _Scale(nn.Module):
-    """One resolution: the layers before fixed and moving meet, one stream each or one for both, and those after.
+    """The layers of one resolution: streams for fixed and moving (one each, or one for both), and the layers that merge them.
 
     Parameters
     ----------
@@ -107,13 +107,13 @@ class RegNet(nn.Module):
             Displacements in voxels, shape ``(n, 3, k, k, k)``, components x, y, z first, then z, y, x; from the fixed point to
             the corresponding moving one.
         """
-        return self._answer(self._original_features(fixed, moving), fixed, moving)
+        return self._outputs(self._original_features(fixed, moving), fixed, moving)
 
     def every_voxel(self, fixed: Tensor, moving: Tensor) -> Tensor:
-        """Predict displacements at every voxel of a window: what `forward` gives for its eight shifts by 0 or 1 voxel per axis.
+        """Predict displacements at every voxel of a window: `forward` for its eight shifts by 0 or 1 voxel per axis.
 
-        The layers at original resolution are the same for all eight and run once. Pooling and downsampling are not, and with
-        what follows them run eight times.
+        The layers at original resolution give the same for all eight and run once. Pooling, downsampling and all layers after
+        them run eight times.
 
         Parameters
         ----------
@@ -134,13 +134,13 @@ class RegNet(nn.Module):
                 tensor[:, :, *(slice(shift, side - 1 + shift) for shift, side in zip(shifts, tensor.shape[2:], strict=True))]
                 for tensor in (features, fixed, moving)
             ]
-            outputs[:, :, *(slice(shift, None, OUTPUT_STRIDE) for shift in shifts)] = self._answer(*shifted)
+            outputs[:, :, *(slice(shift, None, OUTPUT_STRIDE) for shift in shifts)] = self._outputs(*shifted)
         return outputs
 
     def responding_features(self, fixed: Tensor, moving: Tensor) -> dict[str, tuple[int, int]]:
-        """How many feature maps of each resolution are above 0 anywhere in some windows, and how many there are.
+        """Count the feature maps of each resolution that are above 0 anywhere in some windows.
 
-        A resolution whose features are 0 everywhere tells the joint layers nothing, and no training reaches it any more.
+        A resolution whose features are 0 everywhere tells the joint layers nothing, and its layers get no gradient any more.
 
         Parameters
         ----------
@@ -150,7 +150,7 @@ class RegNet(nn.Module):
         Returns
         -------
         dict
-            By ``"original"`` and, where the variant has it, ``"low"``.
+            How many respond, and how many there are, by ``"original"`` and, where the variant has it, ``"low"``.
         """
         features = {"original": self._original_features(fixed, moving)}
         if self.low is not None:
@@ -168,7 +168,7 @@ class RegNet(nn.Module):
         assert self.low is not None
         return self.low(functional.avg_pool3d(fixed, 2), functional.avg_pool3d(moving, 2))
 
-    def _answer(self, features: Tensor, fixed: Tensor, moving: Tensor) -> Tensor:
+    def _outputs(self, features: Tensor, fixed: Tensor, moving: Tensor) -> Tensor:
         """The outputs of a window, given its features at original resolution."""
         features = functional.max_pool3d(features, 2)
         if self.low is not None:

@@ -1,4 +1,4 @@
-"""The optimizers of a training stage. Only torch."""
+"""The optimizers of a training stage."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,10 +9,10 @@ from torch import nn
 from regnet.errors import ConfigError
 
 OPTIMIZERS = ("adam", "muon")
-"""Names in the config: the chapter's, and the one that leaves the plateau of all three axes together."""
+"""Names in the config: the chapter's, and one that leaves the first plateau along all three axes at the same time."""
 
 MOMENTUM = 0.8
-"""Momentum of Muon; short trainings profit from a little less than its usual 0.95."""
+"""Momentum of Muon; short trainings do better with a little less than its usual 0.95."""
 
 
 class StageOptimizer:
@@ -25,7 +25,7 @@ class StageOptimizer:
     Parameters
     ----------
     network
-        The network, on its device, in the memory format ``channels_last_3d``. Its weights may change in place, not be replaced.
+        On its device, in the memory format ``channels_last_3d``. Its weights may change in place, but not be replaced.
     name
         One of `OPTIMIZERS`.
 
@@ -40,7 +40,7 @@ class StageOptimizer:
             raise ConfigError(f"optimizer: found {name!r}, expected one of {', '.join(OPTIMIZERS)}")
         self.parameters = list(network.parameters())
         self.kernels = list(_inner_kernels(network)) if name == "muon" else []
-        # Muon takes matrices only: each is a view of its kernel, so that a step on the matrix moves the kernel.
+        # Muon takes only matrices: each is a view of its kernel, so that a step on the matrix changes the kernel.
         self.matrices = [nn.Parameter(_as_matrix(kernel.data)) for kernel in self.kernels]
         inner = {id(kernel) for kernel in self.kernels}
         self.optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(p for p in self.parameters if id(p) not in inner)]
@@ -56,23 +56,23 @@ class StageOptimizer:
                 group["lr"] = rate
 
     def zero_grad(self) -> None:
-        """Forget the gradients."""
+        """Clear the gradients."""
         for parameter in self.parameters:
             parameter.grad = None
 
     def step(self) -> None:
-        """Change the weights by their gradients."""
+        """Update the weights from their gradients."""
         for kernel, matrix in zip(self.kernels, self.matrices, strict=True):
             matrix.grad = _as_matrix(kernel.grad)
         for optimizer in self.optimizers:
             optimizer.step()
 
     def state_dict(self) -> list[dict[str, Any]]:
-        """What the optimizers remember of the steps so far, for a checkpoint."""
+        """The states of the optimizers, for a checkpoint."""
         return [optimizer.state_dict() for optimizer in self.optimizers]
 
     def load_state_dict(self, states: list[dict[str, Any]]) -> None:
-        """Go on from what `state_dict` gave for a network of the same variant and an optimizer of the same name."""
+        """Continue from states that `state_dict` returned for the same variant of the network and the same name."""
         for optimizer, state in zip(self.optimizers, states, strict=True):
             optimizer.load_state_dict(state)
 

@@ -1,7 +1,7 @@
-"""Training in several processes, one for each GPU of a machine: start them, and what they exchange. Only torch.
+"""Training in several processes, one for each GPU of a machine: how they start, and what they exchange.
 
-All processes draw the same batches and each takes its share, so that the state of any one says where all are.
-`torch.nn.parallel.DistributedDataParallel` averages their gradients. With one process everything here does nothing.
+All processes draw the same batches and each takes its share, so that the state of one is the state of all.
+`torch.nn.parallel.DistributedDataParallel` averages their gradients. In a single process, none of this has any effect.
 """
 
 import logging
@@ -27,16 +27,16 @@ def launch(processes: int, function: Callable[..., None], *arguments: object) ->
     Parameters
     ----------
     processes
-        How many; 1 is this process.
+        How many; 1 calls it in this process.
     function
-        At the top level of a module.
+        A function at the top level of a module.
     arguments
-        What it is called with; they can be pickled.
+        Its arguments, which can be pickled.
 
     Raises
     ------
     RegNetError
-        If one of several processes failed, with the reason of the first that did; the others are ended.
+        If one of several processes fails, with the reason of the first failure; the others are stopped.
     """
     if processes == 1:
         function(*arguments)
@@ -51,13 +51,13 @@ def launch(processes: int, function: Callable[..., None], *arguments: object) ->
         local_addr="localhost",
         max_restarts=0,
     )
-    # Its own log of events is a line of JSON for every step of starting and ending.
+    # torchrun logs its events: a line of JSON for every step of starting and ending.
     logging.getLogger("torchelastic-events-null").propagate = False
     try:
         elastic_launch(config, _in_process)(function, arguments)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
-        # A text for a process that was killed; what an exception leaves is a mapping.
+        # A string if the process was killed, a mapping if it raised an exception.
         reason = failure.message if isinstance(failure.message, str) else failure.message["message"]
         raise RegNetError(f"process {rank + 1} of {processes}: {re.sub(r'^[A-Za-z]+Error: ', '', reason)}") from error
 
@@ -67,7 +67,7 @@ def _in_process(function: Callable[..., None], arguments: tuple) -> None:
     logging.basicConfig(stream=sys.stderr, level=level, format="%(asctime)s %(message)s", force=True)
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    # One that ends at once would else close its connections while another still opens them, which then fails in its place.
+    # Otherwise a process that ends at once closes connections that another still opens, and the wrong one fails.
     os.environ["TORCH_DIST_INIT_BARRIER"] = "1"
     distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
     try:
@@ -87,20 +87,20 @@ def process_count() -> int:
 
 
 def process_number() -> int:
-    """Which of them this is, from 0; the first alone writes files."""
+    """The number of this process, from 0; only the first one writes files."""
     return distributed.get_rank() if distributed.is_initialized() else 0
 
 
 def share() -> slice:
-    """The part of a batch, or of any sequence, that is this process's."""
+    """The part of a batch, or of any sequence, that belongs to this process."""
     return slice(process_number(), None, process_count())
 
 
 def parallel(network: nn.Module, device: torch.device) -> nn.Module:
-    """The network as it is called in training: itself, or wrapped so that the processes' gradients are averaged.
+    """The module to call in training: the network itself, or a wrapper that averages the gradients of all processes.
 
-    On GPUs batch normalization then takes its statistics over the batches of all processes. torch has no such normalization
-    for CPUs: there each process has its own statistics, and the running ones are those of the first.
+    On GPUs, batch normalization then computes its statistics over the batches of all processes. torch cannot do that on CPUs:
+    there each process has its own statistics, and the running ones are those of the first.
     """
     if process_count() == 1:
         return network
@@ -116,7 +116,7 @@ def summed(values: Tensor) -> Tensor:
     return values
 
 
-def same_buffers(network: nn.Module) -> None:
+def share_buffers(network: nn.Module) -> None:
     """Give all processes the running statistics of the first."""
     if process_count() > 1:
         for buffer in network.buffers():

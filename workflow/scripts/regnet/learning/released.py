@@ -1,4 +1,4 @@
-"""Where the weights of a trained network are: a file of the user's, or one that comes with the package."""
+"""Finds the weights of a trained network: a user's file, or one that comes with the package."""
 
 from pathlib import Path
 
@@ -7,10 +7,10 @@ from regnet.learning.inference_settings import InferenceSettings
 from regnet.system.resources import shipped
 
 DEFAULT = ("regnet_4mm", "regnet_2mm")
-"""The released weights that are used if nobody says otherwise: the stages of a registration, coarse to fine."""
+"""The released weights that are used by default: the stages of a registration, coarse to fine."""
 
 DEFAULT_SETTINGS = InferenceSettings(passes=2, mirrors=4, smoothing=6.0)
-"""How each of them is applied: what was best on validation volumes (docs/inference.md#passes-mirror-images-and-smoothing)."""
+"""How each of them is applied: best on validation volumes (docs/inference.md#passes-mirror-images-and-smoothing)."""
 
 
 def find_weights(name: str | Path) -> Path:
@@ -19,8 +19,8 @@ def find_weights(name: str | Path) -> Path:
     Parameters
     ----------
     name
-        A path, or the name of released weights: of a file in ``resources/weights`` without its suffix. A file that is there
-        goes before a name.
+        A path, or the name of released weights: a file name in ``resources/weights`` without its suffix. If a file with this
+        path exists, it takes precedence over a name.
 
     Raises
     ------
@@ -33,6 +33,6 @@ def find_weights(name: str | Path) -> Path:
     if str(name) in names:
         return shipped("weights") / f"{name}.safetensors"
     raise InputError(
-        f"{name}: no such weights, expected a safetensors file or a released name (there are: {', '.join(names) or 'none'}); "
+        f"{name}: found no such weights, expected a safetensors file or a released name ({', '.join(names) or 'none exists'}); "
         "`make run` in the repository trains results/phantom/models/regnet/model.safetensors"
     )

@@ -1,4 +1,4 @@
-"""Procedural texture pairs, on which a network learns to match before it sees anatomy. Only torch; units are voxels."""
+"""Procedural texture pairs, on which a network learns to match before it sees anatomy. Lengths are in voxels."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -31,7 +31,7 @@ def smooth(volume: Tensor, sigma: float) -> Tensor:
 
 
 def random_texture(size: int, sigma: float, generator: torch.Generator) -> Tensor:
-    """White noise smoothed with `sigma` voxels, shape ``(1, 1, size, size, size)``.
+    """White noise smoothed with a Gaussian of `sigma` voxels, shape ``(1, 1, size, size, size)``.
 
     It is scaled to mean 0.7 and standard deviation 0.5, about what the normalized intensities of a chest CT have.
     """
@@ -94,11 +94,11 @@ class TexturePairs:
         self.pairs[number] = warp_texture(moving, field), moving, field
 
     def state_dict(self) -> dict[str, Any]:
-        """The generator now and as it was before each of the pairs: kilobytes, of which the pairs can be made again."""
+        """The state of the generator now and before each of the pairs: a few kilobytes, from which they are made again."""
         return {"generator": self.generator.get_state(), "origins": list(self.origins), "drawn": self.drawn}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+        """Continue from a state that `state_dict` returned."""
         for number, origin in enumerate(state["origins"]):
             self.generator.set_state(origin)
             self._renew(number)

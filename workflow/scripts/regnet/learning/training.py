@@ -1,7 +1,4 @@
-"""The training loop: an optional warm-up on textures, then the synthetic pairs (section 2.2.2).
-
-Only torch, numpy and safetensors.
-"""
+"""The training loop: an optional warm-up on textures, then the synthetic pairs (section 2.2.2)."""
 
 import logging
 import math
@@ -24,7 +21,7 @@ from regnet.learning.fresh_pairs import FreshPairs
 from regnet.learning.monitoring import EventFiles, Progress
 from regnet.learning.network import RegNet, parameter_count
 from regnet.learning.optimizers import StageOptimizer
-from regnet.learning.processes import parallel, process_count, process_number, same_buffers, share, summed
+from regnet.learning.processes import parallel, process_count, process_number, share, share_buffers, summed
 from regnet.learning.textures import TEXTURES, TexturePairs
 from regnet.learning.weight_files import load_network
 from regnet.synthesis.samples import SamplePool
@@ -36,10 +33,10 @@ COLUMNS = (
     *(f"{error}{axis}" for error in ("loss", "validation_mae", "validation_zero_field") for axis in ("", "_x", "_y", "_z")),
 )
 """Columns of the curves. Loss and errors are in mm, summed over x, y and z, and for each axis. Blocks are counted over all
-stages, those that given weights had seen before included, and patches as the outputs in them: a block of k^3 outputs is k^3
+stages, including those that the weights to start from had seen. Patches are the outputs in them: a block of k^3 outputs is k^3
 overlapping patches."""
 
-# A stage of one epoch does not come to the decay: its rate stays.
+# The warm-up is a single epoch, and the rate decays only after one: it stays constant.
 WARMUP = {"optimizer": "muon", "learning_rate": 0.003, "schedule": "decay", "decay": 1.25, "rise": 30, "freeze_after": None}
 """How the warm-up trains, in the keys of the config's ``training``."""
 
@@ -65,9 +62,9 @@ def freeze_normalization(network: RegNet) -> None:
     """Let batch normalization use its running statistics from now on, as in inference, until ``network.train()`` is called.
 
     Blocks of neighbouring outputs are cheap, but few fit a batch, and statistics over few windows of very different anatomy
-    are noise: the network learns faster without, once the running statistics have settled. The layers at low resolution keep
-    the statistics of their batch. They are the longest way from the images to the joint layers; without normalization, what
-    the steps of the optimizer add up to there drives feature after feature below 0, where no gradient finds it again.
+    are noise: once the running statistics have settled, the network learns faster with these. The layers at low resolution keep
+    the statistics of their batch. They are the longest path from the images to the joint layers: without normalization, the
+    steps of the optimizer add up there and drive feature after feature below 0, where no gradient reaches it any more.
     """
     for module in (*network.original.modules(), *network.joint.modules()):
         if isinstance(module, nn.BatchNorm3d | nn.SyncBatchNorm):
@@ -89,21 +86,21 @@ class Trainer:
     bfloat16
         Whether convolutions run in bfloat16.
     checkpoints
-        Where the state is written now and then; none for nowhere.
+        Where the state is written every few minutes; None for nowhere.
     events
-        The curves for TensorBoard; none for no such files.
+        The curves for TensorBoard; None for none.
     rows
         The curves so far, one row per epoch, with the columns `COLUMNS`.
     best
         The smallest validation error in mm, and the weights that had it, on the CPU.
     blocks, patches
-        How many the network has seen, over all stages and processes, and before this training.
+        How many the network has seen: over all stages and processes, and before this training.
     finished
         Names of the stages that are done.
     interrupted
-        State of the stage that a checkpoint was written in, until it goes on.
+        State of the stage in which the checkpoint was written, until that stage continues.
     started
-        When the training began, in seconds of a monotonic clock; of an interrupted one, as if it had never been.
+        When the training began, in seconds of a monotonic clock; after an interruption, as if there had been none.
     """
 
     network: RegNet
@@ -146,22 +143,22 @@ class Trainer:
         steps_per_epoch: int,
         validate: Callable[[], tuple[Tensor, Tensor]] | None,
     ) -> None:
-        """Train for some epochs with a fresh optimizer, or go on where this stage was interrupted; validate after each.
+        """Train for some epochs with a new optimizer, or continue where this stage was interrupted; validate after each.
 
-        With several processes each takes its share of every batch, and gradients and errors are averaged over them.
+        With several processes, each takes its share of every batch, and gradients and errors are averaged over them.
 
         Parameters
         ----------
         stage
-            Its name.
+            Name of the stage.
         source
             Where the batches come from, the same in all processes.
         settings
             The config's ``training`` or ``training.warmup``.
         epochs, steps_per_epoch
-            How long.
+            Length of the stage.
         validate
-            Gives the errors of the network and of a field of zeros, as `Trainer.validate` does.
+            Returns the errors of the network and of a field of zeros, as `Trainer.validate` does; None for no validation.
 
         Raises
         ------
@@ -172,7 +169,7 @@ class Trainer:
         steps, first = epochs * steps_per_epoch, 0
         losses: list[Tensor] = []
         if self.interrupted:
-            first, losses = self._go_on(self.interrupted, optimizer, source)
+            first, losses = self._resume(self.interrupted, optimizer, source)
         progress = Progress(stage, first, steps, self.patches)
         for step in range(first, steps):
             epoch = step // steps_per_epoch
@@ -198,8 +195,8 @@ class Trainer:
                     self.events.add(stage, self.patches, {"loss_of_20_steps": loss})
             if done % steps_per_epoch == 0:
                 loss, losses = self._mean_loss(stage, done, losses), []
-                same_buffers(self.network)
-                self._keep(stage, epoch + 1, done, rate, loss, validate)
+                share_buffers(self.network)
+                self._end_epoch(stage, epoch + 1, done, rate, loss, validate)
             if self.checkpoints and process_number() == 0 and (not losses or self.checkpoints.due()):
                 self.checkpoints.save(self._state(stage, done, losses, optimizer, source))
         self.finished.append(stage)
@@ -219,26 +216,26 @@ class Trainer:
         return error, zero_field
 
     def log_responding_features(self, feed: Feed, batch: int) -> None:
-        """Say in the log how many features of each resolution respond to some samples; warn if most of one's do not.
+        """Log how many features of each resolution respond to some samples; warn if fewer than half do.
 
         Parameters
         ----------
         feed
             The samples.
         batch
-            How many of them are looked at.
+            How many of them are used.
         """
         self.network.eval()
         fixed, moving, _ = feed.cut(np.arange(min(batch, len(feed))))
         with torch.inference_mode():
-            found = self.network.responding_features(fixed.to(self.device), moving.to(self.device))
-        for resolution, (responding, features) in found.items():
+            counts = self.network.responding_features(fixed.to(self.device), moving.to(self.device))
+        for resolution, (responding, features) in counts.items():
             log.info("%s resolution: %d of %d features respond", resolution, responding, features)
             if 2 * responding < features:
                 log.warning("few features respond at %s resolution (docs/training.md#normalization-that-settles)", resolution)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a checkpoint; the stage it was written in goes on when `run_stage` is called for it.
+        """Continue from a checkpoint; its stage continues when `run_stage` is called for it.
 
         Raises
         ------
@@ -277,12 +274,12 @@ class Trainer:
             "random": torch.get_rng_state(),
         }
 
-    def _go_on(self, state: Mapping[str, Any], optimizer: StageOptimizer, source: BatchSource) -> tuple[int, list[Tensor]]:
-        """Restore the interrupted stage: how many steps are done, and the losses of its running epoch."""
+    def _resume(self, state: Mapping[str, Any], optimizer: StageOptimizer, source: BatchSource) -> tuple[int, list[Tensor]]:
+        """Restore the interrupted stage; returns the number of steps done, and the losses of the current epoch."""
         self.interrupted = None
         optimizer.load_state_dict(state["optimizer"])
         source.load_state_dict(state["source"])
-        log.info("%s goes on after step %d", state["name"], state["step"])
+        log.info("%s continues after step %d", state["name"], state["step"])
         return state["step"], list(state["losses"].to(self.device))
 
     def _mean_loss(self, stage: str, step: int, losses: Sequence[Tensor]) -> Tensor:
@@ -295,7 +292,7 @@ class Trainer:
             )
         return mean
 
-    def _keep(
+    def _end_epoch(
         self,
         stage: str,
         epoch: int,
@@ -327,7 +324,7 @@ class Trainer:
 
 
 def _in_mm(errors: Tensor) -> str:
-    """Errors along x, y and z as people read them."""
+    """Errors along x, y and z, for the log."""
     axes = ", ".join(f"{axis} {error:.2f}" for axis, error in zip(AXES, errors.tolist(), strict=True))
     return f"{float(errors.sum()):.3f} mm ({axes})"
 
@@ -346,7 +343,7 @@ def train(
     checkpoints: Checkpoints | None = None,
     events: str | Path | None = None,
 ) -> Trainer:
-    """Train one variant from scratch, from the weights of an earlier training, or from where a checkpoint left it.
+    """Train one variant from scratch, from the weights of an earlier training, or from a checkpoint.
 
     Parameters
     ----------
@@ -357,19 +354,19 @@ def train(
     settings
         The config's ``training``.
     synthesis
-        The config's ``synthesis``, for pairs that are made while training.
+        The config's ``synthesis``, for pairs that are made during training.
     spacing
         Working spacing of the network, in mm.
     seed
-        Fixes the initial weights and everything that is drawn.
+        Determines the initial weights and all that is drawn.
     device
         Where to train.
     start
-        Weights to start from, of the same variant, for ``training.mode: finetune``; none to start from random ones.
+        Weights to start from, of the same variant, for ``training.mode: finetune``; None to start from random ones.
     checkpoints
-        Where the state is written after each epoch and every few minutes; none for nowhere.
+        Where the state is written after each epoch and every few minutes; None for nowhere.
     events
-        Folder for TensorBoard's event files; none for no such files.
+        Folder for TensorBoard's event files; None for none.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A training as a rule asks for it: the files it reads and leaves, its checkpoints, its processes."""
+"""A training as a job of the workflow: the files it reads and writes, its checkpoints, its processes."""
 
 import csv
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ from regnet.synthesis.samples import SamplePool
 from regnet.system.files import whole_file
 
 KEPT_OUT_OF_FINGERPRINT = ("variants", "threads", "gpus", "checkpoint_minutes")
-"""Keys of the config's ``training`` that do not decide what is computed, but for its last digits: checkpoints outlive them."""
+"""Keys of the config's ``training`` that change at most the last digits of a result: checkpoints stay valid if they change."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class PairFiles:
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """A training as a rule asks for it: what it reads, how it trains, and the files it leaves.
+    """A training as a job of the workflow: what it reads, how it trains, and the files it writes.
 
     Attributes
     ----------
@@ -50,21 +50,21 @@ class TrainingJob:
     window
         Lowest and highest HU that the network sees.
     seed
-        Fixes the initial weights and everything that is drawn.
+        Determines the initial weights and all that is drawn.
     facts
-        What is stored with the weights, besides what training them tells.
+        Stored with the weights, beside what the training itself adds.
     threads
         CPU threads, of all processes together.
     gpus
-        How many the job was granted.
+        GPUs that the job was granted.
     code
-        Source files; if one changes, checkpoints are not used.
+        Source files; if one of them changes, checkpoints are not used.
     checkpoints
         Folder of the checkpoints. It is removed when the training is finished.
     events
         Folder of TensorBoard's event files.
     best, last, curves
-        What is written: the weights with the smallest validation error, those after the last step, and the curves.
+        Files that are written: the weights with the smallest validation error, those after the last step, and the curves.
     start
         Weights to start from, as in `train`.
     """

@@ -1,4 +1,4 @@
-"""Weights of networks on disk, with what is needed to use them. Only torch and safetensors."""
+"""Weights of networks on disk, with what is needed to use them."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from regnet.learning.network import VARIANTS, RegNet
 from regnet.system.files import whole_file
 
 METADATA = "regnet"
-"""Entry of a weights file's metadata that holds all we say of the weights, as JSON."""
+"""Entry of a weights file's metadata that holds all facts about the weights, as JSON."""
 
 
 def save_network(network: RegNet, path: str | Path, *, spacing: float, window: tuple[float, float], **facts: object) -> None:
@@ -23,7 +23,7 @@ def save_network(network: RegNet, path: str | Path, *, spacing: float, window: t
     network
         The network.
     path
-        Ends in ``.safetensors``.
+        The file to write, ending in ``.safetensors``.
     spacing
         Working spacing of the network, in mm.
     window
@@ -56,12 +56,32 @@ def load_network(
     path
         The file.
     variant, spacing
-        What the network has to be: its variant, and its working spacing in mm; any if None.
+        The expected variant, and the expected working spacing in mm; None accepts any.
+
+    Returns
+    -------
+    network : RegNet
+        In evaluation mode, on the CPU.
+    metadata : dict
+        ``variant``, ``spacing``, ``window``, and the facts that were stored with the weights.
 
     Raises
     ------
     InputError
-        If the file is not such a file, its weights do not fit the variant it names, or it is another network.
+        If the file cannot be read as such weights, if they do not fit the variant that it names, or if the network is not the
+        expected one.
+
+    Examples
+    --------
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "model.safetensors"
+    ...     save_network(RegNet("regnet_early"), path, spacing=2.0, window=(-1000, 400), patches_seen=8000)
+    ...     network, metadata = load_network(path, spacing=2.0)
+    >>> network.variant
+    'regnet_early'
+    >>> metadata
+    {'variant': 'regnet_early', 'spacing': 2.0, 'window': [-1000, 400], 'patches_seen': 8000}
     """
     try:
         with safe_open(str(path), framework="pt") as stored:
@@ -70,7 +90,7 @@ def load_network(
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as weights of RegNet in safetensors ({error})") from error
     if metadata.get("variant") not in VARIANTS or not {"spacing", "window"} <= metadata.keys():
-        raise InputError(f"{path}: names the variant {metadata.get('variant')!r}, expected one of {', '.join(VARIANTS)}")
+        raise InputError(f"{path}: found the variant {metadata.get('variant')!r}, expected one of {', '.join(VARIANTS)}")
     for name, expected in (("variant", variant), ("spacing", spacing)):
         if expected is not None and metadata[name] != expected:
             raise InputError(f"{path}: found weights of the {name} {metadata[name]}, expected {expected}")
