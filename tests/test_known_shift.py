@@ -1,7 +1,7 @@
 """A known shift of 5 mm through every link that a displacement passes, on an anisotropic, oblique grid away from the origin.
 
-Then one of 5 voxels through every registration method, on images in every orientation: all leave a transform that moves the
-points of the fixed image there, within 0.2 voxel, and none does with an axis swapped, a sign flipped or voxels taken for mm.
+Then one of 5 voxels through every registration method, on images in every orientation: each returns a transform that moves the
+points of the fixed image by it, within 0.2 voxel, and none does with an axis swapped, a sign flipped or voxels taken for mm.
 
 The image is an analytic texture, sampled wherever it is needed, so the right answer does not come from the code under test.
 Each check also shows that a wrong sign, a wrong axis order or a wrong order of composition fails.
@@ -97,9 +97,9 @@ def test_field_moves_points_along_the_physical_axis(axis, landmarks):
         "along the axes of the grid": rotation(12.0, -20.0, 31.0) @ shift(axis),
         "in voxels": shift(axis) / GRID.spacing,
     }
-    for what, displacement in wrong.items():
+    for mistake, displacement in wrong.items():
         error = target_registration_error(field_transform(constant_field(displacement), GRID), landmarks, moving)
-        assert error.min() > 0.5, what
+        assert error.min() > 0.5, mistake
 
 
 @pytest.mark.parametrize("axis", AXES)
@@ -187,7 +187,7 @@ ORIENTATIONS = {
 """Direction cosines of images whose axes run to the right, to the left, ...; ITK's own space is LPS."""
 
 VOXELS = np.array([1.5, -4.0, 2.6])
-"""The shift, 5 voxels long, with another component along each axis of the grid."""
+"""The shift, 5 voxels long, with a different component along each axis of the grid."""
 
 VOXEL_TOLERANCE = 0.2
 
@@ -202,7 +202,7 @@ SETTINGS = {
     "greedy": {"module": "greedy", "iterations": [60, 40, 20], "update_smoothing": 1.5, "smoothing": 0.5},
     "convexadam": {"module": "convexadam", "grid": 4, "search": 3, "adam_grid": 2, "iterations": 40, "smoothness": 1.25},
 }
-"""The methods of config.yaml and peers.yaml, with as many iterations as small images take."""
+"""The methods of config.yaml and peers.yaml, with as many iterations as small images need."""
 
 
 def _waves() -> tuple[np.ndarray, np.ndarray]:
@@ -216,8 +216,8 @@ WAVES, PHASES = _waves()
 
 
 def shifted_pair(orientation: str, method: str) -> tuple[sitk.Image, sitk.Image, Grid]:
-    """A fixed image of many waves in all directions, the moving image that shows them `VOXELS` further, and their grid."""
-    # RegNet's window alone is 54 voxels of 2 mm wide.
+    """A fixed image of many waves in all directions, the moving image that shows them shifted by `VOXELS`, and their grid."""
+    # A window of RegNet is 54 voxels of 2 mm wide.
     size = (72, 66, 62) if method == "regnet" else (48, 44, 40)
     grid = Grid(size, (1.4, 1.7, 2.2), (-130.0, 45.5, -1210.25), tuple(ORIENTATIONS[orientation].ravel().tolist()))
 
@@ -229,7 +229,7 @@ def shifted_pair(orientation: str, method: str) -> tuple[sitk.Image, sitk.Image,
 
 
 def found_shift(method: str, orientation: str, folder: Path) -> np.ndarray:
-    """What a method makes of the pair: the mean displacement in the middle of the image, in voxels along the grid's axes."""
+    """The mean displacement that a method finds in the middle of the image, in voxels along the grid's axes."""
     settings = dict(SETTINGS[method])
     package, _ = PACKAGES.get(settings["module"], (None, None))
     if package and importlib.util.find_spec(package) is None:
@@ -237,7 +237,7 @@ def found_shift(method: str, orientation: str, folder: Path) -> np.ndarray:
     if settings["module"] == "elastix":
         settings["parameters"] = str(ROOT / "config" / "elastix" / settings["parameters"])
     fixed, moving, grid = shifted_pair(orientation, method)
-    # The affine registration begins with nothing, the others where it could have ended.
+    # The affine registration starts from nothing, the others from a plausible result of it.
     initial = None if method == "affine" else sitk.TranslationTransform(3, grid.to_physical([0.4, -0.8, 0.7]).tolist())
     if method == "regnet":
         transform = register_with_regnet(fixed, moving, initial, settings["passes"])
@@ -255,8 +255,8 @@ def register_with_regnet(fixed: sitk.Image, moving: sitk.Image, initial: sitk.Tr
     grid = Grid.of(pair[0])
     mask = np.zeros(grid.shape, np.uint8)
     mask[tuple(slice(side // 5, side - side // 5) for side in grid.shape)] = 1
-    how = {"window": facts["window"], "passes": passes, "precision": "float32"}
-    return register_with(network, *pair, initial, mask=grid.image(mask), **how)
+    options = {"window": facts["window"], "passes": passes, "precision": "float32"}
+    return register_with(network, *pair, initial, mask=grid.image(mask), **options)
 
 
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
@@ -278,21 +278,21 @@ def in_voxels(displacements: np.ndarray, spacing: np.ndarray) -> np.ndarray:
 
 
 def break_adapter(monkeypatch: pytest.MonkeyPatch, module: str, mistake) -> None:
-    """Let the function of a method's module that turns what its program found into a transform make a mistake."""
+    """Put a mistake into the function of a method's module that turns the output of its program into a transform."""
     adapter = importlib.import_module(f"regnet.registration.{module}")
     spacing = np.array((2.0,) * 3 if module == "regnet" else (1.4, 1.7, 2.2))
     if module == "elastix":
         right = adapter._sitk_transform
 
         def wrong(transform, settings):
-            found = right(transform, settings)
-            if isinstance(found, sitk.AffineTransform):
-                found.SetTranslation(mistake(np.array(found.GetTranslation()), spacing).tolist())
+            converted = right(transform, settings)
+            if isinstance(converted, sitk.AffineTransform):
+                converted.SetTranslation(mistake(np.array(converted.GetTranslation()), spacing).tolist())
             else:
                 # All displacements along x, then all along y, then all along z.
-                parameters = np.reshape(found.GetParameters(), (3, -1)).T
-                found.SetParameters(mistake(parameters, spacing).T.ravel().tolist())
-            return found
+                parameters = np.reshape(converted.GetParameters(), (3, -1)).T
+                converted.SetParameters(mistake(parameters, spacing).T.ravel().tolist())
+            return converted
 
         monkeypatch.setattr(adapter, "_sitk_transform", wrong)
     elif module == "regnet":
@@ -305,12 +305,12 @@ def break_adapter(monkeypatch: pytest.MonkeyPatch, module: str, mistake) -> None
         monkeypatch.setattr(adapter, "predict_field", wrong)
     else:
         right = adapter._to_field
-        monkeypatch.setattr(adapter, "_to_field", lambda *found: mistake(right(*found), spacing))
+        monkeypatch.setattr(adapter, "_to_field", lambda *arguments: mistake(right(*arguments), spacing))
 
 
 @pytest.fixture(scope="module")
-def what_programs_find():
-    """What the programs of the peers find in this test's pair, by module: a mistake is made after it."""
+def program_outputs():
+    """The output of the peers' programs for the pair, by module: it is computed once, as mistakes are made after it."""
     return {}
 
 
@@ -321,19 +321,19 @@ PROGRAMS = {"demons": "_demons", "syn": "_syn", "greedy": "_greedy", "convexadam
 @pytest.mark.parametrize(
     "method", [method for method in SETTINGS if not method.startswith("bspline") or method == "bspline_3r"]
 )
-def test_every_method_fails_with_a_mistake_in_its_adapter(method, mistake, what_programs_find, monkeypatch, tmp_path):
+def test_every_method_fails_with_a_mistake_in_its_adapter(method, mistake, program_outputs, monkeypatch, tmp_path):
     module = SETTINGS[method]["module"]
     if module in PROGRAMS:
         adapter = importlib.import_module(f"regnet.registration.{module}")
         program = getattr(adapter, PROGRAMS[module])
 
         def once(*arguments):
-            if module not in what_programs_find:
-                what_programs_find[module] = program(*arguments)
-            return what_programs_find[module]
+            if module not in program_outputs:
+                program_outputs[module] = program(*arguments)
+            return program_outputs[module]
 
         monkeypatch.setattr(adapter, PROGRAMS[module], once)
-        # Without the mistake it is right, so that it fails for nothing else.
+        # Without the mistake it passes, so that nothing else makes it fail.
         np.testing.assert_allclose(found_shift(method, "LPS", tmp_path), VOXELS, atol=VOXEL_TOLERANCE)
     elif module == "regnet":
         monkeypatch.setitem(SETTINGS["regnet"], "passes", 1)

@@ -1,4 +1,4 @@
-"""Registration with a network, for tests: the settings of the module ``regnet`` spelled out."""
+"""Registration with a network, for tests: spells out the settings of the module ``regnet``."""
 
 import torch
 

@@ -1,4 +1,4 @@
-"""The example of docs/adding-a-method.md, as it stands there: short, accepted by the config, run by the workflow's door."""
+"""The example of docs/adding-a-method.md, unchanged: it is short, the config accepts it, and the workflow runs it."""
 
 import re
 import subprocess
@@ -26,7 +26,7 @@ def block(language: str) -> str:
 
 @pytest.fixture
 def example(tmp_path, monkeypatch):
-    """The settings of the example; the current folder has its module where the config looks for it."""
+    """The settings of the example; its module is in the current folder, where the config looks for it."""
     (tmp_path / "methods").mkdir()
     (tmp_path / "methods" / "ffd.py").write_text(block("python"), encoding="utf-8")
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""elastix: recovers known transforms, and what it leaves moves points as elastix itself does."""
+"""elastix: recovers known transforms, and the returned transform moves points as elastix itself does."""
 
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def turn(grid: Grid) -> sitk.AffineTransform:
 
 @pytest.fixture
 def filters(monkeypatch):
-    """The elastix filters that `register` makes, kept for comparison."""
+    """The elastix filters that `register_with_file` makes, kept for comparison."""
     made, original = [], elastix.itkElastixRegistrationMethodIF3IF3
 
     class Recorder:
@@ -123,8 +123,8 @@ def test_points_move_as_in_elastix(name, with_initial, filters, tmp_path):
     read = read_transform(tmp_path / "transform.h5")
     np.testing.assert_allclose(transform_points(read, points), expected, rtol=0, atol=1e-6)
     if with_initial and name != "affine":
-        found, first = transform.GetNthTransform(0), transform.GetNthTransform(1)
-        other_order = transform_points(first, transform_points(found, points))
+        bspline, affine = transform.GetNthTransform(0), transform.GetNthTransform(1)
+        other_order = transform_points(affine, transform_points(bspline, points))
         assert np.abs(other_order - expected).max() > 1e-3
 
 
@@ -242,7 +242,7 @@ def test_elastix_writes_its_log_and_nothing_else(tmp_path, capfd):
     assert printed.out + printed.err == ""
 
 
-def test_images_that_do_not_meet_are_a_registration_error(tmp_path):
+def test_images_that_do_not_overlap_are_a_registration_error(tmp_path):
     fixed, moving = texture(PLAIN), texture(PLAIN)
     moving.SetOrigin((1000.0, 0.0, 0.0))
     with pytest.raises(RegistrationError, match="Too many samples map outside moving image buffer: 0 / ") as caught:

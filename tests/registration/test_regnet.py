@@ -1,4 +1,4 @@
-"""The geometry between what the network answers, in voxels, and the transform that a registration leaves, in mm."""
+"""The geometry between the output of the network, in voxels, and the transform of a registration, in mm."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ from regnet.synthesis.samples import OUTPUT_STRIDE
 
 
 class Constant(nn.Module):
-    """Stands for a network that found the same displacement everywhere, x, y, z in voxels."""
+    """In place of a network: finds the same displacement everywhere, x, y, z in voxels."""
 
     def __init__(self, displacement):
         super().__init__()
@@ -29,7 +29,7 @@ class Constant(nn.Module):
 
 
 class Intensity(nn.Module):
-    """Answers with the fixed intensity at the point that each output belongs to."""
+    """In place of a network: returns the fixed intensity at the point of each output."""
 
     def forward(self, fixed, moving, stride=OUTPUT_STRIDE):
         first = int(FIRST_OUTPUT - 0.5)
@@ -78,7 +78,7 @@ def test_an_output_is_placed_at_the_point_it_belongs_to(stride, oblique_grid):
 
 @pytest.mark.parametrize("axis", [0, 1, 2])
 def test_fields_are_smoothed_with_a_gaussian_in_mm(axis, oblique_grid, rng):
-    """A wave of displacements, 24 mm long, loses what a Gaussian of 3 mm takes."""
+    """A Gaussian of 3 mm damps a wave of displacements, 24 mm long, as theory says."""
     length, sigma = 24.0, 3.0
     phase = 2 * np.pi / length * oblique_grid.spacing[axis] * np.indices(oblique_grid.shape)[2 - axis]
     wave = oblique_grid.image((400 * np.cos(phase) - 500).astype(np.int16))
@@ -105,13 +105,13 @@ def test_the_field_is_composed_with_the_initial_transform_and_not_added(oblique_
 
 
 def test_a_further_pass_sees_the_image_warped_so_far(oblique_grid, rng):
-    """Two passes of a network that always answers 1 voxel along x end 2 voxels further, composed."""
+    """Two passes of a network that always finds the same shift compose to twice the shift."""
     fixed, moving = shifted(oblique_grid, np.zeros(3), rng)
-    seen = []
+    moving_windows = []
 
     class Recording(Constant):
         def forward(self, fixed, moving):
-            seen.append(moving.clone())
+            moving_windows.append(moving.clone())
             return super().forward(fixed, moving)
 
     network = Recording([1.0, 0.0, 0.0])
@@ -119,13 +119,13 @@ def test_a_further_pass_sees_the_image_warped_so_far(oblique_grid, rng):
     centre = oblique_grid.points(np.array([[25.0, 25.0, 25.0]]))
     expected = centre + 2 * oblique_grid.to_physical(np.array([2.0, 0.0, 0.0]))
     np.testing.assert_allclose(transform_points(transform, centre), expected, atol=1e-4)
-    before, after = (tensor[0, 0, 40:60, 40:60, 40:60] for tensor in seen)
-    shifted_by_one = seen[0][0, 0, 40:60, 40:60, 41:61]
+    before, after = (tensor[0, 0, 40:60, 40:60, 40:60] for tensor in moving_windows)
+    shifted_by_one = moving_windows[0][0, 0, 40:60, 40:60, 41:61]
     assert (after - shifted_by_one).abs().mean() < 0.1 * (after - before).abs().mean()
 
 
 class Stretch(nn.Module):
-    """Stands for a network that found displacements along x which grow along x, by a share of the distance in voxels."""
+    """In place of a network: finds displacements along x that grow along x, by a share of the distance in voxels."""
 
     def __init__(self, share):
         super().__init__()
@@ -144,11 +144,11 @@ def test_stages_are_composed_coarse_to_fine_each_on_its_own_grid(rng):
     fixed, moving = shifted(grid, np.zeros(3), rng)
     initial = sitk.TranslationTransform(3, (1.0, 0.0, 0.0))
     coarse = [resample_ct(image, grid.isotropic(4.0)) for image in (fixed, moving)]
-    seen = []
+    moving_windows = []
 
     class Recording(Constant):
         def forward(self, fixed, moving):
-            seen.append(moving.clone())
+            moving_windows.append(moving.clone())
             return super().forward(fixed, moving)
 
     coarser = [Stage(Stretch(0.1), WINDOW, *coarse)]
@@ -165,4 +165,4 @@ def test_stages_are_composed_coarse_to_fine_each_on_its_own_grid(rng):
     warped = sitk.GetArrayFromImage(sitk.Resample(moving, fixed, alone, sitk.sitkBSpline, -1024, sitk.sitkFloat32))
     inner = (slice(10, 40),) * 3
     expected = (warped[inner].clip(*WINDOW) - WINDOW[0]) / 500
-    assert np.abs(seen[0][0, 0].numpy()[tuple(slice(26 + 10, 26 + 40) for _ in range(3))] - expected).mean() < 0.02
+    assert np.abs(moving_windows[0][0, 0].numpy()[tuple(slice(26 + 10, 26 + 40) for _ in range(3))] - expected).mean() < 0.02

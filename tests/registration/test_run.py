@@ -1,4 +1,4 @@
-"""What all methods have in common: cropping, what they are given, what they may leave, and how they fail."""
+"""What all methods have in common: cropping, their arguments, their results, and how they fail."""
 
 import sys
 from pathlib import Path
@@ -21,10 +21,10 @@ RECORDER = """
 import os
 import SimpleITK as sitk
 
-SEEN = {}
+ARGUMENTS = {}
 
 def register(fixed, moving, fixed_mask, moving_mask, initial, settings):
-    SEEN.update(locals())
+    ARGUMENTS.update(locals())
     os.system("echo printed by the method")
     if settings.get("fail"):
         raise settings["fail"]
@@ -34,10 +34,10 @@ def register(fixed, moving, fixed_mask, moving_mask, initial, settings):
 
 @pytest.fixture
 def recorder(tmp_path):
-    """A method of a user's that keeps what it was given: its path, and what it saw."""
+    """A user's method that records its arguments: its path, and the mapping of its arguments."""
     path = tmp_path / "recorder.py"
     path.write_text(RECORDER, encoding="utf-8")
-    return str(path), load(str(path)).__globals__["SEEN"]
+    return str(path), load(str(path)).__globals__["ARGUMENTS"]
 
 
 @pytest.fixture
@@ -62,18 +62,18 @@ def run(pair, settings, log, **options):
     return register_pair(pair["fixed"], pair["moving"], settings, tool_log=log, **masks)
 
 
-def same_grid(image, other):
-    return Grid.of(image) == Grid.of(other)
+def same_grid(image, expected):
+    return Grid.of(image) == Grid.of(expected)
 
 
-def test_a_method_gets_its_settings_and_what_all_get(recorder, pair, tmp_path):
-    path, seen = recorder
+def test_a_method_gets_its_settings_and_those_of_all_methods(recorder, pair, tmp_path):
+    path, arguments = recorder
     initial = sitk.TranslationTransform(3, (10.0, 10.0, 10.0))
     log = tmp_path / "logs" / "tool.log"
     transform = run(pair, {"module": path, "depth": 3}, log, initial=initial, seed=11, threads=2)
-    assert seen["settings"] == {"depth": 3, "seed": 11, "threads": 2, "log": str(log)}
-    assert seen["initial"] is initial
-    assert all(same_grid(seen[name], pair[name]) for name in pair)
+    assert arguments["settings"] == {"depth": 3, "seed": 11, "threads": 2, "log": str(log)}
+    assert arguments["initial"] is initial
+    assert all(same_grid(arguments[name], pair[name]) for name in pair)
     assert isinstance(transform, sitk.CompositeTransform)
     np.testing.assert_allclose(transform.TransformPoint((5.0, 5.0, 5.0)), (6.0, 7.0, 8.0))
     assert log.read_text(encoding="utf-8") == "printed by the method\n"
@@ -81,36 +81,36 @@ def test_a_method_gets_its_settings_and_what_all_get(recorder, pair, tmp_path):
 
 @pytest.mark.parametrize("with_initial", [False, True])
 def test_images_are_cropped_to_the_lungs_and_a_margin(recorder, pair, with_initial, tmp_path):
-    path, seen = recorder
+    path, arguments = recorder
     # To the end of the moving image, where a margin is cut short.
     shift = pair["moving"].TransformIndexToPhysicalPoint((51, 30, 24))
     shift = np.subtract(shift, mask_corners(pair["fixed_mask"]).mean(axis=0))
     initial = sitk.TranslationTransform(3, shift.tolist()) if with_initial else None
     run(pair, {"module": path}, tmp_path / "log", initial=initial, margin=6.0)
     # Voxels of 2 mm: three more on each side of 12 x 10 x 8, twice as many in the moving image.
-    assert seen["fixed"].GetSize() == seen["fixed_mask"].GetSize() == (18, 16, 14)
-    assert seen["fixed"].GetOrigin() == pytest.approx(pair["fixed"].TransformIndexToPhysicalPoint((22, 19, 17)))
-    assert same_grid(seen["moving"], seen["moving_mask"])
+    assert arguments["fixed"].GetSize() == arguments["fixed_mask"].GetSize() == (18, 16, 14)
+    assert arguments["fixed"].GetOrigin() == pytest.approx(pair["fixed"].TransformIndexToPhysicalPoint((22, 19, 17)))
+    assert same_grid(arguments["moving"], arguments["moving_mask"])
     # Half a voxel off by `initial`, which takes one more.
-    assert seen["moving"].GetSize() == ((60 - 39, 23, 21) if with_initial else (24, 22, 20))
-    where = pair["moving"].TransformPhysicalPointToIndex(seen["moving"].GetOrigin())
+    assert arguments["moving"].GetSize() == ((60 - 39, 23, 21) if with_initial else (24, 22, 20))
+    where = pair["moving"].TransformPhysicalPointToIndex(arguments["moving"].GetOrigin())
     assert where == ((39, 19, 14) if with_initial else (19, 16, 14))
-    # The voxels are those that were there.
-    assert sitk.GetArrayFromImage(seen["fixed_mask"]).sum() == 12 * 10 * 8
+    # The mask keeps its voxels.
+    assert sitk.GetArrayFromImage(arguments["fixed_mask"]).sum() == 12 * 10 * 8
 
 
 def test_images_without_masks_stay_whole(recorder, pair, tmp_path):
-    path, seen = recorder
+    path, arguments = recorder
     for masks in ({"fixed_mask": None}, {"moving_mask": None}):
         run(pair, {"module": path}, tmp_path / "log", margin=6.0, **masks)
-        assert same_grid(seen["fixed"], pair["fixed"])
-        assert same_grid(seen["moving"], pair["moving"])
+        assert same_grid(arguments["fixed"], pair["fixed"])
+        assert same_grid(arguments["moving"], pair["moving"])
 
 
-def test_a_field_found_around_the_lungs_goes_on_in_the_whole_image(recorder, pair, tmp_path):
-    path, seen = recorder
+def test_a_field_found_around_the_lungs_continues_in_the_whole_image(recorder, pair, tmp_path):
+    path, arguments = recorder
     run(pair, {"module": path}, tmp_path / "log", margin=6.0)
-    field = Grid.of(seen["fixed"]).image(np.tile((4.0, -3.0, 2.0), (*Grid.of(seen["fixed"]).shape, 1)))
+    field = Grid.of(arguments["fixed"]).image(np.tile((4.0, -3.0, 2.0), (*Grid.of(arguments["fixed"]).shape, 1)))
     transform = run(pair, {"module": path, "answer": sitk.DisplacementFieldTransform(field)}, tmp_path / "log", margin=6.0)
     corners = Grid.of(pair["fixed"]).corners()
     np.testing.assert_allclose(transform_points(transform, corners) - corners, np.tile((4.0, -3.0, 2.0), (8, 1)))
@@ -125,12 +125,12 @@ def test_a_field_found_around_the_lungs_goes_on_in_the_whole_image(recorder, pai
         ({"answer": sitk.TranslationTransform(3, (np.nan, 0, 0))}, "^found a transform with numbers that are not finite$"),
     ],
 )
-def test_what_fails_is_one_line(settings, message, recorder, pair, tmp_path):
+def test_a_failure_is_one_line(settings, message, recorder, pair, tmp_path):
     with pytest.raises(RegistrationError, match=message):
         run(pair, {"module": recorder[0], **settings}, tmp_path / "log")
 
 
-def test_images_that_do_not_meet_are_refused_for_every_method(recorder, pair, tmp_path):
+def test_images_that_do_not_overlap_are_refused_for_every_method(recorder, pair, tmp_path):
     away = sitk.TranslationTransform(3, (0.0, 0.0, 500.0))
     with pytest.raises(RegistrationError, match=r"^no overlap: after the affine registration none of \d+ points"):
         run(pair, {"module": recorder[0]}, tmp_path / "log", initial=away, margin=20.0)
@@ -153,18 +153,18 @@ def test_a_null_drops_a_method():
     [
         (
             {"module": "nowhere/mine.py"},
-            "module: found nowhere/mine.py, which is not there, expected one of elastix, .* or the path",
+            "module: found nowhere/mine.py, which does not exist, expected one of elastix, .* or the path",
         ),
-        ({"module": "elastiks"}, "module: found elastiks, which is not there, .* or a module that Python can import"),
-        ({"module": "no_such_package.mine"}, "module: found no_such_package.mine, which is not there"),
+        ({"module": "elastiks"}, "module: found elastiks, which does not exist, .* or a module that Python can import"),
+        ({"module": "no_such_package.mine"}, "module: found no_such_package.mine, which does not exist"),
         ({"module": "empty.py"}, "module: found empty.py without a function register, expected one: register(fixed, moving, "),
         (
             {"module": "elastix", "parameters": "no.txt"},
-            "parameters: found no.txt, which is no file, expected an elastix parameter",
+            "parameters: found no.txt, which is not a file, expected an elastix parameter",
         ),
     ],
 )
-def test_a_method_that_is_not_there_is_one_line(settings, message, tmp_path, monkeypatch):
+def test_a_method_that_does_not_exist_is_one_line(settings, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty.py").write_text("def registr():\n    pass\n", encoding="utf-8")
     with pytest.raises(ConfigError) as caught:

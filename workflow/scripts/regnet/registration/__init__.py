@@ -1,1 +1,1 @@
-"""Registration methods, one module each: all leave a SimpleITK transform that maps points from fixed to moving, in mm."""
+"""Registration methods, one module each: each returns a SimpleITK transform that maps points from fixed to moving, in mm."""

@@ -10,13 +10,13 @@ import SimpleITK as sitk
 import torch
 
 from regnet.images.volumes import Grid
-from regnet.registration.field_methods import after, on_one_grid
+from regnet.registration.field_methods import composed, on_one_grid
 
 MIND_RADIUS = 1
-"""Of the patches that the MIND features compare, in voxels."""
+"""Radius of the patches that the MIND features compare, in voxels."""
 
 MIND_DILATION = 2
-"""Distance of these patches, in voxels."""
+"""Distance between these patches, in voxels."""
 
 
 def register(
@@ -40,22 +40,22 @@ def register(
     """
     fixed_array, moving_array = map(sitk.GetArrayFromImage, on_one_grid(fixed, moving, initial))
     grid = Grid.of(fixed)
-    return after(initial, _to_field(_convexadam(fixed_array, moving_array, settings), grid), grid)
+    return composed(initial, _to_field(_convexadam(fixed_array, moving_array, settings), grid), grid)
 
 
 def _convexadam(fixed: np.ndarray, moving: np.ndarray, settings: Mapping[str, Any]) -> np.ndarray:
     """The displacements of ConvexAdam, shape ``(z, y, x, 3)``, components z, y, x in voxels."""
-    # Both grids have to fit into the volume; its border is repeated as often as that takes.
+    # Both grids have to divide the volume: it is padded with its border values.
     step = lcm(settings["grid"], settings["adam_grid"])
     missing = [(0, -side % step) for side in fixed.shape]
     threads = torch.get_num_threads()
     torch.set_num_threads(settings["threads"])
-    # The package warns of torch's functions that it uses, and lets Python ignore all warnings when it is imported.
+    # The package calls functions that torch warns about, and makes Python ignore all warnings when it is imported.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         from convexAdam.convex_adam_MIND import convex_adam_pt
 
-        found = convex_adam_pt(
+        displacements = convex_adam_pt(
             *(np.pad(volume, missing, mode="edge") for volume in (fixed, moving)),
             mind_r=MIND_RADIUS,
             mind_d=MIND_DILATION,
@@ -69,12 +69,12 @@ def _convexadam(fixed: np.ndarray, moving: np.ndarray, settings: Mapping[str, An
             device=torch.device("cpu"),
         )
     torch.set_num_threads(threads)
-    # The package moves its samples by n / (n - 1) times the displacements it gives, n the nodes of Adam's grid along an axis:
+    # The package moves its samples by n / (n - 1) times the displacements it returns, n the nodes of Adam's grid along an axis:
     # it divides by (n - 1) / 2, while the coordinates of torch's grid_sample, corners not aligned, take n / 2 nodes for 1.
-    nodes = np.array([side // settings["adam_grid"] for side in found.shape[:3]])
-    return (found * nodes / (nodes - 1))[tuple(slice(side) for side in fixed.shape)]
+    nodes = np.array([side // settings["adam_grid"] for side in displacements.shape[:3]])
+    return (displacements * nodes / (nodes - 1))[tuple(slice(side) for side in fixed.shape)]
 
 
 def _to_field(voxels: np.ndarray, grid: Grid) -> np.ndarray:
-    """Displacements in voxels, in the order of the array's axes, in mm (LPS) with components x, y, z."""
+    """Displacements in mm (LPS), components x, y, z, from those in voxels, components z, y, x."""
     return grid.to_physical(voxels[..., ::-1] * grid.spacing)

@@ -8,7 +8,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from regnet.images.volumes import Grid
-from regnet.registration.field_methods import after, on_one_grid
+from regnet.registration.field_methods import composed, on_one_grid
 
 log = logging.getLogger(__name__)
 
@@ -31,11 +31,11 @@ def register(
     T. Vercauteren et al., Diffeomorphic demons: efficient non-parametric image registration, NeuroImage 45, 2009.
     """
     pair = on_one_grid(fixed, moving, initial, fixed_mask=fixed_mask, moving_mask=moving_mask)
-    return after(initial, _to_field(_demons(*pair, settings)), Grid.of(fixed))
+    return composed(initial, _to_field(_demons(*pair, settings)), Grid.of(fixed))
 
 
 def _demons(fixed: sitk.Image, moving: sitk.Image, settings: Mapping[str, Any]) -> sitk.Image:
-    """The field on the grid of the pair, found from coarse to fine."""
+    """The field on the grid of the pair, computed from coarse to fine."""
     demons = sitk.DiffeomorphicDemonsRegistrationFilter()
     demons.SetStandardDeviations(settings["smoothing"])
     demons.SetSmoothDisplacementField(True)
@@ -65,5 +65,5 @@ def _on_grid_of(field: sitk.Image, image: sitk.Image) -> sitk.Image:
 
 
 def _to_field(image: sitk.Image) -> np.ndarray:
-    """ITK's own field is what this package has: displacements in mm, LPS, from fixed to moving."""
+    """The field as an array. ITK has this package's conventions: displacements in mm, LPS, from fixed to moving."""
     return sitk.GetArrayFromImage(image)

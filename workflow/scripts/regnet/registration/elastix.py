@@ -21,14 +21,14 @@ from regnet.errors import ConfigError, RegistrationError
 from regnet.images.transforms import compose, transform_points
 
 Parameter = str | bool | int | float
-"""A value of an elastix parameter; a parameter has one, or a sequence of them (one per resolution, mostly)."""
+"""A value of an elastix parameter; a parameter has one, or a sequence of them (mostly one per resolution)."""
 
 QUIET = {
     "WriteResultImage": "false",
     "WriteFinalTransformParameters": "false",
     "WriteIterationInfo": "false",
 }
-"""Set over every parameter file: the transform leaves through memory, and elastix writes nothing but its log."""
+"""Overrides in every parameter file: the transform is passed in memory, and elastix writes only its log."""
 
 TRANSFORMS: dict[str, Callable[[Mapping[str, Sequence[str]]], sitk.Transform]] = {
     "TranslationTransform": lambda settings: sitk.TranslationTransform(3),
@@ -36,15 +36,14 @@ TRANSFORMS: dict[str, Callable[[Mapping[str, Sequence[str]]], sitk.Transform]] =
     "AffineTransform": lambda settings: sitk.AffineTransform(3),
     "BSplineTransform": lambda settings: sitk.BSplineTransform(3, int(settings["BSplineTransformSplineOrder"][0])),
 }
-"""What a parameter file may name as its Transform, with the SimpleITK transform it becomes, given all parameters."""
-
+"""The transforms that a parameter file may name, and functions that make the SimpleITK transform, given all parameters."""
 
 OVERRIDES = {
     "resolutions": "NumberOfResolutions",
     "iterations": "MaximumNumberOfIterations",
     "grid_spacing": "FinalGridSpacingInPhysicalUnits",
 }
-"""What the config may set over a parameter file, and what elastix calls it."""
+"""Keys of the config that override a parameter file, and the elastix parameters they set."""
 
 
 def register(
@@ -57,7 +56,7 @@ def register(
 ) -> sitk.CompositeTransform:
     """Register a pair as the config says (docs/adding-a-method.md): `register_with_file`, with its settings by name.
 
-    `moving_mask` is not used: samples are drawn in the fixed mask, and where they lead is what is looked for.
+    `moving_mask` is not used: elastix draws its samples in the fixed mask, and maps them to wherever the images match.
     """
     return register_with_file(
         fixed,
@@ -96,14 +95,14 @@ def register_with_file(
     parameters
         An elastix parameter file.
     log
-        Where elastix writes its log, and this function nothing else: a file of its own, replaced if it is there.
+        Where elastix writes its log, the only file that this function leaves; an existing file is replaced.
     fixed_mask
         Samples are drawn where it is not 0. On any grid.
     initial
         A linear transform, fixed to moving, that is applied first: the registration starts from ``I_M(initial(x))``, and the
-        moving image is interpolated once. With it, elastix makes no ``AutomaticTransformInitialization``.
+        moving image is interpolated once. With it, elastix skips ``AutomaticTransformInitialization``.
     overrides
-        Parameters to set over those of the file, for example ``{"NumberOfResolutions": 3}``. The file has to name them.
+        Parameters that replace those of the file, for example ``{"NumberOfResolutions": 3}``. The file has to name them.
     seed
         Seed of the sampler, ``[0, 2**31)``.
     threads
@@ -112,7 +111,7 @@ def register_with_file(
     Returns
     -------
     SimpleITK.CompositeTransform
-        From fixed to moving, mm, `initial` included: ``x -> T(initial(x))`` with the transform ``T`` that was found.
+        From fixed to moving, mm, `initial` included: ``x -> T(initial(x))`` with the transform ``T`` that elastix finds.
 
     Raises
     ------
@@ -120,7 +119,7 @@ def register_with_file(
         If the parameter file cannot be read, names another transform than those of `TRANSFORMS`, or does not name one of
         `overrides`.
     RegistrationError
-        If elastix gives up, with its reason; the whole story is in `log`.
+        If elastix fails, with its reason; more is in `log`.
 
     References
     ----------
@@ -129,9 +128,9 @@ def register_with_file(
     log = Path(log).absolute()
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    for left in log.parent.glob(f".{log.name}-*"):
-        # By a process that was killed.
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in log.parent.glob(f".{log.name}-*"):
+        # Of a process that was killed.
+        shutil.rmtree(leftover, ignore_errors=True)
     settings = _read_parameters(parameters, overrides or {})
     settings |= {name: (value,) for name, value in QUIET.items()} | {"RandomSeed": (str(seed),)}
 
@@ -148,41 +147,41 @@ def register_with_file(
     method.SetNumberOfThreads(threads)
     method.SetLogToConsole(False)
     method.SetLogToFile(True)
-    # The log's name is joined to the directory's. What else elastix puts there, such as a copy of the initial transform under
-    # a fixed name, must not meet that of another job.
+    # elastix joins the log's name to its output directory. It also writes files with fixed names there, such as a copy of the
+    # initial transform, which must not collide with those of another job.
     with TemporaryDirectory(prefix=f".{log.name}-", dir=log.parent) as directory:
         method.SetOutputDirectory(directory)
         method.SetLogFileName(f"../{log.name}")
         try:
             method.Update()
         except RuntimeError as error:
-            raise RegistrationError(f"elastix with {parameters}: {_reason(log, error)} (all of it: {log})") from error
+            raise RegistrationError(f"elastix with {parameters}: {_reason(log, error)} (more in {log})") from error
 
-    # Only what was found is converted; `initial` stays the object it is. elastix composes in the other order than RegNet: the
-    # deformation follows the initial transform, T(initial(x)).
-    found = method.ConvertToItkTransform(method.GetNthTransform(0))
-    transform = _sitk_transform(found, settings)
+    # Only the transform that elastix found is converted; `initial` stays the same object. Unlike RegNet, elastix applies the
+    # deformation after the initial transform: T(initial(x)).
+    own = method.ConvertToItkTransform(method.GetNthTransform(0))
+    transform = _sitk_transform(own, settings)
     return compose(transform) if initial is None else compose(transform, initial)
 
 
 def _read_parameters(path: str | Path, overrides: Mapping[str, Parameter | Sequence[Parameter]]) -> dict[str, tuple[str, ...]]:
-    """The parameters of a file, with `overrides` set over them, as elastix wants them: all values strings."""
+    """The parameters of a file, after `overrides`, as elastix expects them: all values are strings."""
     parameter_object = elastixParameterObject.New()
     try:
         parameter_object.AddParameterFile(str(path))
     except RuntimeError as error:
         raise ConfigError(f"{path}: cannot be read as an elastix parameter file ({_last_line(str(error))})") from error
     settings = dict(parameter_object.GetParameterMap(0))
-    # elastix passes over a name it does not know, and the misspelt setting would silently be its default.
+    # elastix ignores names that it does not know: a misspelt parameter would silently keep its default.
     unknown = sorted(set(overrides) - set(settings))
     if unknown:
         raise ConfigError(f"{path}: the config sets {unknown[0]}, expected a parameter that this file names")
     for name, value in overrides.items():
         values = [value] if isinstance(value, Parameter) else value
         settings[name] = tuple(str(item).lower() if isinstance(item, bool) else str(item) for item in values)
-    found = settings.get("Transform", ("no Transform",))[0]
-    if found not in TRANSFORMS:
-        raise ConfigError(f"{path}: found {found}, expected one of {', '.join(TRANSFORMS)} as Transform")
+    transform = settings.get("Transform", ("no Transform",))[0]
+    if transform not in TRANSFORMS:
+        raise ConfigError(f"{path}: found {transform}, expected one of {', '.join(TRANSFORMS)} as Transform")
     settings.setdefault("BSplineTransformSplineOrder", ("3",))
     return settings
 
@@ -197,10 +196,10 @@ def _itk_image(image: sitk.Image, pixel_type: int) -> itk.Image:
 
 
 def _itk_affine(transform: sitk.Transform) -> itkAffineTransformD3:
-    """A linear transform as one ITK affine transform, whatever it is made of."""
+    """A linear transform, which may be a composition of several, as one ITK affine transform."""
     if not transform.IsLinear():
         raise ValueError(f"initial: found {transform.GetName()}, which is not linear, expected a linear transform")
-    # Far points, so that the rounding of large coordinates does not show in the matrix.
+    # Points far away, so that the rounding of large coordinates does not show in the matrix.
     reach = 1000.0
     offset, *columns = transform_points(transform, reach * np.vstack([np.zeros(3), np.eye(3)]))
     matrix = (np.array(columns) - offset).T / reach
@@ -218,10 +217,10 @@ def _sitk_transform(transform: itk.Transform, settings: Mapping[str, Sequence[st
 
 
 def _reason(log: Path, error: RuntimeError) -> str:
-    """What elastix said first of an error, in its log or else in the exception, without the name of the C++ object."""
+    """The first error in the log of elastix, or else the exception, without the name of the C++ object."""
     lines = log.read_text(errors="replace", encoding="utf-8").splitlines() if log.exists() else []
-    said = [line for line in lines if "ITK ERROR:" in line or line.startswith("std: ")] or [_last_line(str(error))]
-    return re.sub(r"^(std: |.*ERROR: )(\w+\(0x\w+\): )?", "", said[0]).strip()
+    errors = [line for line in lines if "ITK ERROR:" in line or line.startswith("std: ")] or [_last_line(str(error))]
+    return re.sub(r"^(std: |.*ERROR: )(\w+\(0x\w+\): )?", "", errors[0]).strip()
 
 
 def _last_line(text: str) -> str:

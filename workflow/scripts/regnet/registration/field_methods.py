@@ -1,4 +1,4 @@
-"""What methods that find a displacement field share: the pair on one grid before, and the composed transform after.
+"""Shared by methods that find a displacement field: the pair on one grid before, and the composed transform after.
 
 Such a method sees the moving image under the affine registration ``A``, on the grid of the fixed one, and finds ``u`` with
 ``I_F(x) = I_M(A(x + u(x)))``.
@@ -11,7 +11,7 @@ from regnet.images.transforms import compose, field_transform
 from regnet.images.volumes import IDENTITY, Grid, resample
 
 WINDOW = (-1000, 400)
-"""Lowest and highest HU that these methods tell apart: those that the network of the default config sees."""
+"""Lowest and highest HU that these methods see: those of the network in the default config."""
 
 
 def on_one_grid(
@@ -31,8 +31,8 @@ def on_one_grid(
     initial
         The affine registration, fixed to moving; None for none.
     fixed_mask, moving_mask
-        With both, each image is cut out where its mask is 0: it has the highest HU of `WINDOW` there, as the body wall
-        around the lungs, which does not move with them.
+        With both, each image gets the highest HU of `WINDOW` where its mask is 0, like a body wall: the real one does not move
+        with the lungs.
 
     Returns
     -------
@@ -48,7 +48,7 @@ def on_one_grid(
     return tuple(sitk.Mask(image, mask != 0, WINDOW[1]) for image, mask in zip(pair, masks, strict=True))
 
 
-def after(initial: sitk.Transform | None, field: np.ndarray, grid: Grid) -> sitk.CompositeTransform:
+def composed(initial: sitk.Transform | None, field: np.ndarray, grid: Grid) -> sitk.CompositeTransform:
     """The transform ``x -> A(x + u(x))`` of a field ``u``, shape ``(z, y, x, 3)``, components x, y, z in mm (LPS)."""
     transform = field_transform(field, grid)
     return compose(transform) if initial is None else compose(initial, transform)

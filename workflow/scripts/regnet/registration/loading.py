@@ -1,7 +1,7 @@
-"""The function behind a method's name.
+"""Loads the function of a method by the name of its module.
 
 A method is a module with one function ``register`` (docs/adding-a-method.md). The config names the module by its name in
-`MODULES`, by the path of a ``.py`` file, or by the name under which Python imports it. No module is imported before it is used.
+`MODULES`, by the path of a ``.py`` file, or by its import name. A module is imported when it is first used.
 """
 
 import importlib

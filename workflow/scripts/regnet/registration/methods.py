@@ -1,4 +1,4 @@
-"""The registration methods of a config: checked without an import, the memory each takes, and the files it is made of."""
+"""The registration methods of a config: checks that import nothing, the memory of each method, and the files it consists of."""
 
 import ast
 import importlib.util
@@ -12,13 +12,13 @@ from regnet.registration.loading import MODULES
 from regnet.system.source_files import code_of, source_files
 
 PACKAGES = {"syn": ("ants", "antspyx"), "greedy": ("picsl_greedy", "picsl-greedy"), "convexadam": ("convexAdam", "convexadam")}
-"""Modules whose package is not among those of requirements.in: how Python imports the package, and how pip calls it."""
+"""Modules that need a package beyond requirements.in: its name for import, and its name for pip."""
 
 MEMORY_MB = {"elastix": 4000}
-"""What a registration of images of 300^3 voxels may take; of the modules that are not named, twice that."""
+"""Memory for a registration of images of 300^3 voxels, in MB; modules not named here get twice that."""
 
 FIRST = ("affine", "bspline_1r", "bspline_3r", "regnet")
-"""The methods of the default config, in its order: the rows above all others."""
+"""The methods of the default config, in its order: their rows come before all others."""
 
 INSTALL = "pip install -r requirements-peers.in -c constraints.txt -c constraints-peers.txt (or make peers)"
 
@@ -27,7 +27,7 @@ SIGNATURE = "register(fixed, moving, fixed_mask, moving_mask, initial, settings)
 
 def configured(methods: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Mapping[str, Any]]:
     """The methods of the config by name, `FIRST` before others, without those that an overlay has set to null."""
-    # Snakemake puts what a file of --configfile adds before what the default config has.
+    # Snakemake puts the keys that a file of --configfile adds before those of the default config.
     names = dict.fromkeys((*FIRST, *methods))
     return {name: settings for name in names if (settings := methods.get(name)) is not None}
 
@@ -43,7 +43,7 @@ def check_methods(methods: Mapping[str, Mapping[str, Any] | None]) -> None:
     Raises
     ------
     ConfigError
-        With a line for each problem: a package that is not installed, a file or a module that is not there or holds no
+        With a line for each problem: a package that is not installed, or a file or module that does not exist or has no
         function ``register``.
     """
     problems = [
@@ -58,13 +58,13 @@ def _problems(settings: Mapping[str, Any]) -> Iterator[str]:
     if module in PACKAGES and importlib.util.find_spec(PACKAGES[module][0]) is None:
         yield f"module: found {module}, whose package {PACKAGES[module][1]} is not installed; to install it: {INSTALL}"
     if module == "elastix" and not Path(settings["parameters"]).is_file():
-        yield f"parameters: found {settings['parameters']}, which is no file, expected an elastix parameter file"
+        yield f"parameters: found {settings['parameters']}, which is not a file, expected an elastix parameter file"
     if module in MODULES:
         return
     path = _path(module)
     if path is None or not path.is_file():
-        what = "the path of a .py file" if module.endswith(".py") else "a module that Python can import"
-        yield f"module: found {module}, which is not there, expected one of {', '.join(MODULES)}, or {what}"
+        kind = "the path of a .py file" if module.endswith(".py") else "a module that Python can import"
+        yield f"module: found {module}, which does not exist, expected one of {', '.join(MODULES)}, or {kind}"
     elif path.suffix == ".py" and not _defines_register(path):
         yield f"module: found {module} without a function register, expected one: {SIGNATURE}"
 
@@ -75,7 +75,7 @@ def _path(module: str) -> Path | None:
         return Path(module)
     try:
         spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:  # of a package in front of a dot
+    except ModuleNotFoundError:  # of the package before the dot
         return None
     return Path(spec.origin) if spec is not None and spec.origin is not None else None
 
@@ -86,13 +86,13 @@ def _defines_register(path: Path) -> bool:
     except (SyntaxError, UnicodeDecodeError):
         return False
     names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
-    # Imported from elsewhere, it is one all the same.
+    # A function that is imported from elsewhere counts too.
     names |= {alias.asname or alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
     return "register" in names
 
 
 def memory_mb(settings: Mapping[str, Any]) -> int:
-    """Memory, in MB, that a job of a method asks for."""
+    """Memory that a job of a method requests, in MB."""
     return MEMORY_MB.get(settings["module"], 8000)
 
 

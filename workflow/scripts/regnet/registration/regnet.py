@@ -52,7 +52,7 @@ def predict_field(
     Parameters
     ----------
     network
-        Made ready for whole volumes, with the stride of the field.
+        Prepared for whole volumes; its stride is that of the field.
     fixed, moving
         HU.
     mask
@@ -63,7 +63,7 @@ def predict_field(
     field : numpy.ndarray
         Displacements from fixed to moving, shape ``(z, y, x, 3)``, physical components x, y, z in mm.
     grid : Grid
-        Where they are: every second voxel, or every voxel, displaced by half a voxel.
+        Their points: every second voxel or every voxel, shifted by half a voxel.
     """
     grid = Grid.of(fixed)
     arrays = [sitk.GetArrayViewFromImage(image) for image in (fixed, moving)]
@@ -88,8 +88,8 @@ def register(
     `fixed` is isotropic, at the working spacing of the network. The field is wanted in `fixed_mask`, the lungs, in which
     networks are trained; outside, it continues smoothly. `moving_mask` is not used. `settings` holds
 
-    - ``network`` and ``window``, the network and the lowest and highest HU that it sees;
-    - ``coarser``, a `Stage` for each network that is applied before, coarse to fine, with the pair at its spacing: coarse
+    - ``network`` and ``window``, the network, and the lowest and highest HU that it sees;
+    - ``coarser``, a `Stage` for each network that is applied before it, coarse to fine, with the pair at its spacing: coarse
       voxels bring large displacements into the reach of a network (the chapter names such a scheme as future work);
     - ``inference``, the `InferenceSettings` of all stages, and ``device``.
 
@@ -102,7 +102,30 @@ def register(
     InputError
         If the mask is empty.
     ConfigError
-        If the memory or the precision cannot work.
+        If the memory is too small for any tile, or the device computes the precision wrongly.
+
+    Examples
+    --------
+    Two stages. Instead of a trained network, both use one that predicts a shift of 1 voxel along x everywhere: 4 mm in the
+    coarse stage and 2 mm in the fine one.
+
+    >>> network = RegNet()
+    >>> with torch.no_grad():
+    ...     shift = network.joint[-1].bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
+    ...     nothing = network.joint[-1].weight.zero_()
+    >>> fine, coarse = (Grid((side, side, side), (spacing,) * 3) for side, spacing in ((12, 2.0), (6, 4.0)))
+    >>> image, coarse_image = (grid.image(np.full(grid.shape, -800, np.int16)) for grid in (fine, coarse))
+    >>> window = (-1000, 400)
+    >>> settings = {
+    ...     "network": network,
+    ...     "window": window,
+    ...     "coarser": [Stage(network, window, coarse_image, coarse_image)],
+    ...     "inference": InferenceSettings(precision="float32"),
+    ...     "device": torch.device("cpu"),
+    ... }
+    >>> transform = register(image, image, None, None, None, settings)
+    >>> np.round(transform.TransformPoint((8.0, 10.0, 12.0)), 3)
+    array([14., 10., 12.])
     """
     stages = [*settings["coarser"], Stage(settings["network"], settings["window"], fixed, moving, fixed_mask)]
     total = compose(initial or IDENTITY)

@@ -10,16 +10,16 @@ import numpy as np
 import SimpleITK as sitk
 
 from regnet.images.volumes import Grid
-from regnet.registration.field_methods import after, on_one_grid
+from regnet.registration.field_methods import composed, on_one_grid
 
-# Read by ITK inside ANTs when its first filter is made.
+# ITK inside ANTs reads it when it makes its first filter.
 THREADS = "ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS"
 
 RADIUS = 2
-"""Of the neighbourhood in which the correlation is taken, in voxels."""
+"""Radius of the neighbourhood over which the correlation is computed, in voxels."""
 
 GRADIENT_STEP = 0.2
-"""Of the gradient descent, in voxels."""
+"""Step of the gradient descent, in voxels."""
 
 
 def register(
@@ -40,7 +40,7 @@ def register(
     B. B. Avants et al., Symmetric diffeomorphic image registration with cross-correlation, Medical Image Analysis 12, 2008.
     """
     pair = on_one_grid(fixed, moving, initial)
-    return after(initial, _to_field(_syn(*pair, fixed_mask, settings)), Grid.of(fixed))
+    return composed(initial, _to_field(_syn(*pair, fixed_mask, settings)), Grid.of(fixed))
 
 
 def _syn(fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image | None, settings: Mapping[str, Any]) -> sitk.Image:
@@ -49,11 +49,11 @@ def _syn(fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image | None, setting
     import ants
 
     with TemporaryDirectory() as folder:
-        found = ants.registration(
+        result = ants.registration(
             _ants_image(fixed),
             _ants_image(moving),
             "SyNOnly",
-            # Without it ANTs would begin with the centres of mass on each other.
+            # Otherwise ANTs would start by aligning the centres of mass.
             initial_transform="Identity",
             outprefix=f"{folder}/",
             mask=None if mask is None else _ants_image(sitk.Cast(mask != 0, sitk.sitkFloat32)),
@@ -64,8 +64,8 @@ def _syn(fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image | None, setting
             random_seed=settings["seed"],
             verbose=True,
         )
-        # The affine part, the identity here, is a file of its own.
-        (warp,) = (path for path in found["fwdtransforms"] if Path(path).name.endswith("Warp.nii.gz"))
+        # The affine part, here the identity, is a separate file.
+        (warp,) = (path for path in result["fwdtransforms"] if Path(path).name.endswith("Warp.nii.gz"))
         return sitk.ReadImage(warp)
 
 
@@ -82,5 +82,5 @@ def _ants_image(image: sitk.Image) -> Any:
 
 
 def _to_field(warp: sitk.Image) -> np.ndarray:
-    """A warp of ANTs as SimpleITK reads it is what this package has: displacements in mm, LPS, from fixed to moving."""
+    """The warp as an array. As SimpleITK reads it, ANTs has this package's conventions: mm, LPS, from fixed to moving."""
     return sitk.GetArrayFromImage(warp)
