@@ -1,7 +1,7 @@
 """elastix on whole images and on images cropped to the lungs: seconds and TRE of every method of config.yaml and bspline_best.
 
 With ``--pair FOLDER`` (or the environment variable REGNET_PAIR), a folder with fixed, moving, fixed_mask and moving_mask in a
-format that ITK reads, fixed_landmarks.txt and moving_landmarks.txt: at 1 mm, with one thread and one seed. Nothing without it.
+format that ITK reads, fixed_landmarks.txt and moving_landmarks.txt: at 1 mm, with one thread and one seed. Skipped without it.
 """
 
 import argparse
@@ -24,7 +24,7 @@ METHODS = ("affine", "bspline_1r", "bspline_3r", "bspline_best")
 MARGINS = {"whole": None, "cropped": 20.0}
 SPACING = 1.0
 PREPARED = "REGNET_BENCHMARK_PREPARED"
-"""Environment variable by which the processes of the ways find what was prepared for them."""
+"""Environment variable with the folder of the prepared files, for the processes that are measured."""
 
 
 def file(folder: Path, name: str) -> Path:
@@ -40,7 +40,7 @@ def prepare(pair: Path, folder: Path) -> None:
 
 
 def register(method: str, way: str) -> float:
-    """Seconds of a registration from images in memory; leaves the transform in the folder."""
+    """Seconds of a registration from images in memory; writes the transform to the folder."""
     folder = Path(os.environ[PREPARED])
     fixed, moving = (read_ct(folder / f"{side}.nii.gz") for side in ("fixed", "moving"))
     masks = {f"{side}_mask": read_mask(folder / f"{side}_mask.nii.gz") for side in ("fixed", "moving")}
@@ -48,11 +48,11 @@ def register(method: str, way: str) -> float:
     settings = {"module": "elastix", "parameters": str(ELASTIX / f"{method}.txt")}
     log = folder / f"{method}_{way}.log"
 
-    def work() -> None:
+    def register_and_write() -> None:
         transform = register_pair(fixed, moving, settings, **masks, initial=initial, margin=MARGINS[way], tool_log=log)
         write_transform(transform, folder / f"{method}_{way}.h5")
 
-    return timed(work)
+    return timed(register_and_write)
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
-"""Batches for the network: a Python loop over patches, as before, and ours, beside the step of the training that uses them.
+"""Batches for the network: a Python loop over patches, as in version 0.1.0, and ours, beside the training step that uses them.
 
 The cohort has the chapter's size: 120 synthetic pairs of 350 x 250 x 320 voxels on 40 moving images, 252,000 patches. Its
-volumes are empty (sparse files), which costs feeding what full ones cost once they are in the system's file cache.
+volumes are empty (sparse files): feeding takes as long as with full ones that are in the system's file cache.
 """
 
 import tempfile
@@ -30,7 +30,7 @@ SETTINGS = {"batch": BATCH, "flips": True, "noise_sd": 5}
 
 
 def make_cohort(folder: Path) -> None:
-    """Write the volumes and the samples, whose centres are where a window just fits or a little beyond."""
+    """Write the volumes and the samples; some windows reach a little beyond the volume."""
     rng = np.random.default_rng(0)
     for number in range(PAIRS):
         lower, upper = 22, np.array(SHAPE[::-1]) - 22
@@ -48,7 +48,7 @@ def open_cohort(folder: Path) -> SamplePool:
 
 
 def loop_over_patches(folder: Path, threads: int) -> float:
-    """Cut patch after patch, normalize, draw noise for each voxel, mirror: the way of version 0.1.0."""
+    """Cut patch after patch, normalize, draw noise for each voxel, mirror, as version 0.1.0 did."""
     torch.set_num_threads(threads)
     pool, rng = open_cohort(folder), np.random.default_rng(0)
     volumes = [np.load(folder / f"{number}.npy", mmap_mode="r") for number in range(len(pool.volumes))]
@@ -74,7 +74,7 @@ def loop_over_patches(folder: Path, threads: int) -> float:
 
 
 def feeding(folder: Path, threads: int) -> float:
-    """The same with `SyntheticPairs`, as the training has it."""
+    """The same with `SyntheticPairs`, as in training."""
     torch.set_num_threads(threads)
     pairs = SyntheticPairs(Feed(open_cohort(folder)), SETTINGS, np.random.default_rng(0))
     return _seconds_per_patch(lambda _: pairs.batch())
@@ -90,12 +90,12 @@ def _seconds_per_patch(batch: Callable[[int], object]) -> float:
 
 
 def training_step(folder: Path, threads: int) -> float:
-    """Forward and backward pass on a batch that is there; batches of 64, as `config/chapter.yaml` has them."""
+    """Forward and backward pass on a batch already in memory; batches of 64, as in `config/chapter.yaml`."""
     return _steps(folder, threads, fed=False)
 
 
 def training_step_fed(folder: Path, threads: int) -> float:
-    """The same, each batch fed: a training as it runs."""
+    """The same, with feeding of each batch, as in a real training."""
     return _steps(folder, threads, fed=True)
 
 
@@ -106,11 +106,11 @@ def _steps(folder: Path, threads: int, fed: bool) -> float:
     trainer = Trainer(network, device, 1.0, bfloat16=has_fast_bfloat16(device))
     feed = Feed(open_cohort(folder), device)
     pairs = SyntheticPairs(feed, {**SETTINGS, "batch": STEP_BATCH}, np.random.default_rng(0))
-    given = pairs.batch()
+    ready = pairs.batch()
 
     def steps(count: int) -> None:
         for _ in range(count):
-            fixed, moving, target = pairs.batch() if fed else given
+            fixed, moving, target = pairs.batch() if fed else ready
             network.zero_grad()
             (trainer.predict(fixed, moving) - target).abs().sum(dim=1).mean().backward()
         if device.type == "cuda":

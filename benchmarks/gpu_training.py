@@ -1,4 +1,4 @@
-"""The training step on a GPU: patches per second in float32 and in bfloat16, and how far their displacement fields agree."""
+"""The training step on a GPU: patches per second in float32 and in bfloat16, and how well their displacement fields agree."""
 
 import harness
 import pandas as pd

@@ -1,4 +1,4 @@
-"""What all benchmarks share: ways of doing one thing run in turns, each in its own process, and their medians are compared."""
+"""Shared by all benchmarks: runs several ways of one thing in turns, each in its own process, and compares their medians."""
 
 import multiprocessing
 import os
@@ -33,7 +33,7 @@ def compare(ways: Mapping[str, Callable[[], float]], repeats: int = 5) -> pd.Dat
     ----------
     ways
         Functions at the top level of a module, by name, the direct way first. Each does its work once and returns the seconds
-        that count: preparation and imports are its own affair and not counted.
+        it took, without preparation and imports.
     repeats
         Runs of each.
 
@@ -45,7 +45,7 @@ def compare(ways: Mapping[str, Callable[[], float]], repeats: int = 5) -> pd.Dat
     """
     runs = [
         {"way": name, **_in_fresh_process(function)} for _ in range(repeats) for name, function in ways.items()
-    ]  # in turns, so that a slow minute of the machine hits all alike
+    ]  # in turns, so that a slow minute of the machine affects all alike
     grouped = pd.DataFrame(runs).groupby("way", sort=False)
     table = grouped["seconds"].agg(seconds="median", fastest="min", slowest="max")
     table["speedup"] = table["seconds"].iloc[0] / table["seconds"]
@@ -74,6 +74,6 @@ def _in_fresh_process(function: Callable[[], float]) -> dict[str, float]:
 
 def _measure(function: Callable[[], float]) -> dict[str, float]:
     seconds = function()
-    # Not ru_maxrss, which after a fork starts with the memory of the parent.
+    # Not ru_maxrss: after a fork it starts at the memory of the parent.
     status = Path("/proc/self/status").read_text(encoding="utf-8")
     return {"seconds": seconds, "peak_mib": int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1024}

@@ -1,9 +1,9 @@
-"""The dense pass beside the patch network, RegNet beside elastix, memory, and what stride and precision cost in accuracy.
+"""The dense pass beside the patch network, RegNet beside elastix, memory, and the effect of stride and precision on accuracy.
 
-Throughput and memory need nothing. With ``--pair FOLDER`` (or the environment variable REGNET_PAIR), a folder with fixed,
+Throughput and memory need no data. With ``--pair FOLDER`` (or the environment variable REGNET_PAIR), a folder with fixed,
 moving and fixed_mask in a format that ITK reads, fixed_landmarks.txt and moving_landmarks.txt, and with ``--weights FILE`` (or
 REGNET_WEIGHTS), the pair is registered by RegNet and by elastix's B-spline 3R at 1 mm after the same affine registration, and
-the fields of both strides and precisions are compared. What needs CUDA is left out, and says so, where there is none.
+the fields of both strides and precisions are compared. Without CUDA, the benchmarks that need it are left out with a message.
 """
 
 import argparse
@@ -36,7 +36,7 @@ THREADS = os.cpu_count() or 1
 ELASTIX = Path(__file__).parents[1] / "config" / "elastix"
 CPU = torch.device("cpu")
 PREPARED = "REGNET_BENCHMARK_PREPARED"
-"""Environment variable by which the processes of the ways find what was prepared for them."""
+"""Environment variable with the folder of the prepared files, for the processes that are measured."""
 
 
 def random_pair(*shape: int) -> list[np.ndarray]:
@@ -45,7 +45,7 @@ def random_pair(*shape: int) -> list[np.ndarray]:
 
 
 def patch_network(precision: str) -> float:
-    """Seconds per output of the network as it is trained, in batches of 64 patches."""
+    """Seconds per output of the network on single patches, as in training, in batches of 64."""
     torch.set_num_threads(THREADS)
     side = window_size(1)
     network = RegNet().eval().to(memory_format=torch.channels_last_3d)
@@ -106,7 +106,7 @@ def prepare(pair: Path, weights: Path, folder: Path) -> None:
 
 
 def prepared(folder: Path, spacing: float) -> tuple[sitk.Image, sitk.Image, sitk.Image]:
-    """Fixed image, moving image and fixed mask, as `prepare` left them."""
+    """Fixed image, moving image and fixed mask that `prepare` wrote."""
     fixed, moving = (read_ct(folder / f"{name}_{spacing:g}.nii.gz") for name in ("fixed", "moving"))
     return fixed, moving, read_mask(folder / f"mask_{spacing:g}.nii.gz")
 
@@ -127,8 +127,8 @@ def register_with_regnet(precision: str, stride: int) -> float:
     folder = Path(os.environ[PREPARED])
     fixed, moving, mask = prepared(folder, 1.0)
     network, facts = load_network(os.environ["REGNET_WEIGHTS"])
-    how = {"mask": mask, "window": facts["window"], "stride": stride, "precision": precision}
-    return timed(lambda: register_with(network, fixed, moving, read_transform(folder / "affine.h5"), **how))
+    options = {"mask": mask, "window": facts["window"], "stride": stride, "precision": precision}
+    return timed(lambda: register_with(network, fixed, moving, read_transform(folder / "affine.h5"), **options))
 
 
 def registration() -> None:
@@ -141,7 +141,7 @@ def registration() -> None:
 
 
 def accuracy(folder: Path, weights: Path, pair: Path) -> None:
-    """What stride 2 and bfloat16 change, at the network's own spacing: in the field in the mask, and on landmarks."""
+    """The effect of stride 2 and bfloat16 at the network's own spacing: on the field in the mask, and on landmarks."""
     torch.set_num_threads(THREADS)
     network, facts = load_network(weights)
     fixed, moving, mask = prepared(folder, facts["spacing"])
@@ -150,8 +150,10 @@ def accuracy(folder: Path, weights: Path, pair: Path) -> None:
     landmarks = read_landmark_pair(pair / "fixed_landmarks.txt", pair / "moving_landmarks.txt")
 
     def predict(stride: int, precision: str) -> tuple[np.ndarray, Grid]:
-        ready = DenseNetwork(network, window=facts["window"], settings=InferenceSettings(stride=stride, precision=precision))
-        return regnet.predict_field(ready, fixed, warped, mask)
+        dense_network = DenseNetwork(
+            network, window=facts["window"], settings=InferenceSettings(stride=stride, precision=precision)
+        )
+        return regnet.predict_field(dense_network, fixed, warped, mask)
 
     exact, lattice = predict(1, "float32")
     inside = near_mask(sitk.GetArrayViewFromImage(mask), 1)
@@ -189,10 +191,10 @@ def gpu() -> None:
         fields = {}
         for precision in precisions:
             settings = InferenceSettings(stride=stride, precision=precision, max_memory_gib=32.0)
-            ready = DenseNetwork(network, window=WINDOW, settings=settings, device="cuda")
-            fields[precision] = ready.predict(*pair)
+            dense_network = DenseNetwork(network, window=WINDOW, settings=settings, device="cuda")
+            fields[precision] = dense_network.predict(*pair)
             torch.cuda.reset_peak_memory_stats()
-            seconds = np.median([timed(partial(ready.predict, *pair)) for _ in range(5)])
+            seconds = np.median([timed(partial(dense_network.predict, *pair)) for _ in range(5)])
             peak = torch.cuda.max_memory_allocated() / 2**30
             change = np.linalg.norm(fields[precision] - fields["float32"], axis=0).max()
             rows.append({"stride": stride, "precision": precision, "seconds": seconds, "peak_gib": peak, "change_max": change})

@@ -1,8 +1,8 @@
-"""What stages, passes, mirror images and smoothing are worth to a registration, on synthetic pairs.
+"""How much stages, passes, mirror images and smoothing improve a registration, on synthetic pairs.
 
 With ``--volumes FILE ...``, chest CTs that the released networks were not trained on: the right half of each is deformed with
 one of the chapter's fields (components of up to 8 mm) and with a smoother one of up to 16 mm, and registered with released
-weights in several ways. It measures errors, not time.
+weights in several ways. This benchmark measures errors, not time.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def synthetic_pair(path: str, settings: dict) -> tuple[sitk.Image, sitk.Image, s
     grid = Grid.of(image).isotropic(1.0)
     moving, lungs = resample_ct(image, grid), resample_mask(segment_lungs(image, path), grid)
     half = (grid.size[0] // 2 + MARGIN, *grid.size[1:])
-    moving, lungs = (sitk.RegionOfInterest(one, half, (0, 0, 0)) for one in (moving, lungs))
+    moving, lungs = (sitk.RegionOfInterest(volume, half, (0, 0, 0)) for volume in (moving, lungs))
     rng = np.random.default_rng(5)
     dvf = random_dvf(Grid.of(moving), **settings, border=33, rng=rng)
     fixed, mask = deform(moving, dvf, noise_sd=5, rng=rng), deform_mask(lungs, dvf)
@@ -65,27 +65,27 @@ def stage(spacing: int, fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image)
     )
 
 
-def registered(stages: list[Stage], how: dict[str, float]) -> sitk.Transform:
-    """The transform that networks find from nothing, coarse to fine."""
+def registered(stages: list[Stage], inference: dict[str, float]) -> sitk.Transform:
+    """The transform that networks find without an affine registration, coarse to fine."""
     *coarser, last = stages
     pair = last.fixed, last.moving, None
-    return register_with(last.network, *pair, mask=last.mask, window=last.window, coarser=coarser, **how)
+    return register_with(last.network, *pair, mask=last.mask, window=last.window, coarser=coarser, **inference)
 
 
 def measured(path: str) -> Iterator[dict[str, object]]:
-    """The errors that each way leaves on a volume, and how much of the lungs it folds."""
+    """The errors of each way on a volume, and the part of the lungs that it folds."""
     for field, settings in FIELDS.items():
         fixed, moving, mask, points, true = synthetic_pair(path, settings)
         stages = {spacing: stage(spacing, fixed, moving, mask) for spacing in (4, 2, 1)}
         for spacings, passes, mirrors, smoothing in ((), 1, 1, 0), *WAYS:
             chosen = [stages[spacing] for spacing in spacings]
-            how = {"passes": passes, "mirrors": mirrors, "smoothing": smoothing}
-            transform = registered(chosen, how) if chosen else IDENTITY
+            inference = {"passes": passes, "mirrors": mirrors, "smoothing": smoothing}
+            transform = registered(chosen, inference) if chosen else IDENTITY
             errors = np.linalg.norm(transform_points(transform, points) - points - true, axis=1)
             folded = pair_regularity("", {"": transform}, mask)["folded"].item()
-            way = {"stages": " ".join(map(str, spacings)), **how}
-            found = {"mean": errors.mean(), "median": np.median(errors), "folded_percent": 100 * folded}
-            yield {"volume": Path(path).name, "field": field, **way, **found}
+            way = {"stages": " ".join(map(str, spacings)), **inference}
+            results = {"mean": errors.mean(), "median": np.median(errors), "folded_percent": 100 * folded}
+            yield {"volume": Path(path).name, "field": field, **way, **results}
 
 
 def main() -> None:

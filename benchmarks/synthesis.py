@@ -1,7 +1,8 @@
 """One synthetic pair of a 300^3 image: field, cubic B-spline warp, noise and lung mask, beside the direct way.
 
 The direct way smooths the three components of the point field with scipy at full resolution and resamples with SimpleITK, field
-and image on the same grid. It does not look for folding, which ours does. tests/test_synthesis.py checks that both agree.
+and image on the same grid. Unlike ours, it does not check for folding. tests/synthesis/test_pairs.py checks
+that both warps agree.
 """
 
 import harness
@@ -19,7 +20,7 @@ BORDER, NOISE_SD = 33, 5
 
 
 def chest() -> tuple[sitk.Image, sitk.Image]:
-    """Noise as smooth as a CT's, int16 HU, and the mask of two ellipsoids of the size of lungs, 256 x 172 x 250 mm together."""
+    """Noise as smooth as in a CT, int16 HU, and a mask of two ellipsoids as large as lungs, together 256 x 172 x 250 mm."""
     noise = gaussian_filter(np.random.default_rng(0).standard_normal(GRID.shape, np.float32), 1)
     z, y, x = np.ogrid[-150:150, -150:150, -150:150]
     lungs = ((np.abs(x) - 68) / 60) ** 2 + (y / 86) ** 2 + (z / 125) ** 2 < 1
@@ -50,7 +51,7 @@ def direct() -> float:
 
 
 def ours() -> float:
-    """What the rule does for each pair, the moving image read."""
+    """The work of the rule for each pair, after reading the moving image."""
     moving, mask = chest()
     rng = np.random.default_rng(1)
 

@@ -1,8 +1,8 @@
-"""The training step on a CPU: forward, backward and update on single patches, plainly and as the training does it.
+"""The training step on a CPU: forward, backward and update on single patches, in a plain loop and as our training does it.
 
-Both learn from the same texture batches with Adam at the same rate. Plainly is float32, contiguous; ours is `Trainer`, with its
-memory format and precision. Beside the speed stand their losses, and those of the plain loop from other initial weights: what
-differs by chance.
+Both learn from the same texture batches with Adam at the same rate. The plain loop is in float32 and contiguous; ours is
+`Trainer`, with its memory format and precision. Beside the speed, it compares their losses, and those of the plain loop from
+other initial weights, which differ by chance.
 """
 
 import itertools
@@ -33,7 +33,7 @@ STAGE = {"optimizer": "adam", "learning_rate": RATE, "schedule": "decay", "decay
 
 
 class Replayed:
-    """Batches that were drawn before, one after the other, again and again."""
+    """Batches drawn in advance, repeated in a cycle."""
 
     def __init__(self, batches: list[Batch]) -> None:
         self._batches = itertools.cycle(batches)
@@ -48,7 +48,7 @@ def draw(count: int) -> list[Batch]:
 
 
 def plain_loop(batches: list[Batch], seed: int = 0) -> Callable[[int], list[float]]:
-    """A function that trains for some steps and gives their losses, as the first tutorial would have it."""
+    """A function that trains for some steps and returns their losses, as in a tutorial."""
     torch.manual_seed(seed)
     network, source = RegNet(), Replayed(batches)
     optimizer = torch.optim.Adam(network.parameters(), RATE)
@@ -96,7 +96,7 @@ def seconds_of(loop: Callable[[list[Batch]], Callable[[int], list[float]]]) -> f
 
 
 def losses() -> pd.DataFrame:
-    """How the losses of the two compare, step by step on the same batches."""
+    """Compare the losses of both, step by step on the same batches."""
     batches = draw(COMPARED_STEPS)
     loops = {"plainly": plain_loop(batches), "ours": our_loop(batches), "plainly, other weights": plain_loop(batches, seed=1)}
     curves = pd.DataFrame({name: run(COMPARED_STEPS) for name, run in loops.items()})

@@ -1,6 +1,6 @@
-"""How long viewers take to open: from asking for the file until the images are there, in Chromium with software WebGL.
+"""How long viewers take to open: from the request of the file until the images are shown, in Chromium with software WebGL.
 
-Takes the pages to open as arguments, else those of all experiments in ``results``.
+The arguments are the pages to open; without any, those of all experiments in ``results`` are opened.
 """
 
 import sys
