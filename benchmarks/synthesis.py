@@ -1,8 +1,8 @@
 """One synthetic pair of a 300^3 image: field, cubic B-spline warp, noise and lung mask, beside the direct way.
 
 The direct way smooths the three components of the point field with scipy at full resolution and resamples with SimpleITK, field
-and image on the same grid. Unlike ours, it does not check for folding. tests/synthesis/test_pairs.py checks
-that both warps agree.
+and image on the same grid. Unlike ours, it does not check for folding. tests/synthesis/test_pairs.py checks that both
+warps agree.
 """
 
 import harness

@@ -12,9 +12,10 @@ import harness
 import pandas as pd
 import torch
 
+from regnet.learning.batches import Batch
 from regnet.learning.network import RegNet
 from regnet.learning.textures import TexturePairs
-from regnet.learning.training import Batch, Trainer, has_fast_bfloat16, mean_absolute_errors
+from regnet.learning.training import Trainer, has_fast_bfloat16, mean_absolute_errors
 
 PATCHES = 16
 """Patches per step."""

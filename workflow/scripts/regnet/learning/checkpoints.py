@@ -106,7 +106,7 @@ class Checkpoints:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                message = f"{self.folder}: another process is still training into this folder, expected none: end it or wait"
+                message = f"{self.folder}: another process is still training into this folder, expected none: stop it, or wait"
                 raise RegNetError(message) from error
             yield
 

@@ -136,7 +136,7 @@ class DenseNetwork:
     Raises
     ------
     ConfigError
-        If bfloat16 is asked for where it gives wrong results.
+        If bfloat16 is requested where cuDNN computes it wrongly.
     """
 
     def __init__(
