@@ -194,18 +194,18 @@ class DenseNetwork:
 
         Examples
         --------
-        A network without training, on a volume of 7 x 8 x 10 voxels along x, y and z. With a stride of 2, the outputs belong to
+        A network without training, on a volume of 3 x 4 x 6 voxels along x, y and z. With a stride of 2, the outputs belong to
         every second voxel, shifted by half a voxel.
 
         >>> from regnet.learning.network import RegNet
-        >>> fixed = np.full((10, 8, 7), -800, np.int16)
-        >>> fixed[3:6, 2:5, 2:5] = 0
+        >>> fixed = np.full((6, 4, 3), -800, np.int16)
+        >>> fixed[2:4, 1:3, 1] = 0
         >>> network = DenseNetwork(RegNet(), window=(-1000, 400), settings=InferenceSettings(precision="float32"))
         >>> displacements = network.predict(fixed, np.roll(fixed, 1, axis=2), spacing=2.0)
         >>> displacements.shape, displacements.dtype
-        ((3, 5, 4, 4), dtype('float32'))
+        ((3, 3, 2, 2), dtype('float32'))
         >>> output_lattice(fixed.shape, stride=2)
-        ((5, 4, 4), 0.5)
+        ((3, 2, 2), 0.5)
         """
         for name, volume in (("moving", moving), ("mask", mask)):
             if volume is not None and volume.shape != fixed.shape:

@@ -113,7 +113,7 @@ def register(
     >>> with torch.no_grad():
     ...     shift = network.joint[-1].bias.copy_(torch.tensor([1.0, 0.0, 0.0]))
     ...     nothing = network.joint[-1].weight.zero_()
-    >>> fine, coarse = (Grid((side, side, side), (spacing,) * 3) for side, spacing in ((12, 2.0), (6, 4.0)))
+    >>> fine, coarse = (Grid((side, side, side), (spacing,) * 3) for side, spacing in ((8, 2.0), (4, 4.0)))
     >>> image, coarse_image = (grid.image(np.full(grid.shape, -800, np.int16)) for grid in (fine, coarse))
     >>> window = (-1000, 400)
     >>> settings = {
@@ -124,8 +124,8 @@ def register(
     ...     "device": torch.device("cpu"),
     ... }
     >>> transform = register(image, image, None, None, None, settings)
-    >>> np.round(transform.TransformPoint((8.0, 10.0, 12.0)), 3)
-    array([14., 10., 12.])
+    >>> np.round(transform.TransformPoint((4.0, 6.0, 8.0)), 3)
+    array([10.,  6.,  8.])
     """
     stages = [*settings["coarser"], Stage(settings["network"], settings["window"], fixed, moving, fixed_mask)]
     total = compose(initial or IDENTITY)
