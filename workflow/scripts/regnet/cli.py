@@ -1,7 +1,7 @@
 """The command ``regnet``: registers two scans, moves and measures points, makes cohorts, checks experiments (docs/register.md).
 
-Every problem with what the user gave is one line on stderr and exit status 2. Modules that take seconds to import are imported
-by the commands that need them, so that ``--help`` and mistakes in arguments answer at once.
+Each problem with the user's input is one line on stderr, and the exit status is 2. Modules that take seconds to import are
+imported by the commands that need them, so that ``--help`` and wrong arguments get an answer at once.
 """
 
 import argparse
@@ -27,37 +27,37 @@ REFUSED = 2
 """Exit status for input that cannot be used."""
 
 INTERRUPTED = 130
-"""Exit status after Ctrl-C, as shells have it."""
+"""Exit status after Ctrl-C, as in shells."""
 
 REGISTER_EXAMPLES = """\
 examples:
   regnet register baseline.nii.gz followup.nii.gz --output out
-      lungs are segmented, an affine registration comes first, then RegNet
+      segments the lungs, registers affinely, then with RegNet
 
   regnet register dicom/baseline dicom/followup --output out
       folders with one DICOM series each
 
   regnet register fixed.mha moving.mha --fixed-mask fixed_lungs.mha --moving-mask moving_lungs.mha \\
       --fixed-landmarks fixed.txt --moving-landmarks moving.txt --output out --force
-      own masks; prints the distances of the landmarks before and after
+      uses your masks; prints the distances between landmarks before and after
 
 the folder out gets:
   transform.h5   ITK composite transform, affine and field, mm, fixed -> moving; opens in SimpleITK and 3D Slicer
   dvf.nii.gz     displacement of every voxel of the fixed image, x y z in mm (LPS), affine included
-  warped.nii.gz  the moving image on the grid of the fixed one, HU
-  report.json    versions, device, seconds, volumes of the lungs, Jacobian determinant, seeds
-  overview.png   fixed, moving, registered, and their differences
+  warped.nii.gz  the deformed moving image on the grid of the fixed image, HU
+  report.json    versions, device, seconds, lung volumes, Jacobian determinant, seeds
+  overview.png   fixed, moving and registered images, and their differences
 """
 
 POINTS_EXAMPLES = """\
 examples:
   regnet transform-points points.csv --transform out/transform.h5
-      a CSV table with the columns x, y, z in mm (LPS); other columns are kept; the table goes to the terminal
+      a CSV table with the columns x, y, z in mm (LPS); keeps other columns; prints the table
 
   regnet transform-points fixed.txt --transform out/transform.h5 --output moved.txt
-      an elastix point file; so can be the points of 3D Slicer (.mrk.json, .fcsv)
+      an elastix point file; files of 3D Slicer (.mrk.json, .fcsv) work too
 
-Points go from the fixed to the moving image. Outside the fixed image only the affine part moves them.
+Points move from the fixed to the moving image. Outside the fixed image only the affine part moves them.
 """
 
 EVALUATE_EXAMPLES = """\
@@ -65,21 +65,22 @@ example:
   regnet evaluate fixed.txt moving.txt --transform out/transform.h5 --output errors.csv
       distances in mm between T(fixed landmark) and moving landmark, before registration and with each transform
 
-Landmarks are elastix point files, CSV tables with the columns x, y, z, or points of 3D Slicer; in mm, row by row corresponding.
+Landmarks are elastix point files, CSV tables with the columns x, y, z, or points of 3D Slicer, in mm. Row i of one file
+corresponds to row i of the other.
 """
 
 
 DATASET_EXAMPLES = """\
 examples:
   regnet dataset dirlab_4dct --source Downloads/DIRLAB --output data/dirlab_4dct
-      a folder with images in HU, landmarks in mm, images.tsv, pairs.tsv, a config and a card; then
+      makes a folder with images in HU, landmarks in mm, images.tsv, pairs.tsv, a config and a card; then run
       snakemake --cores all --configfile data/dirlab_4dct/config.yaml
 
   regnet dataset lung_followup --output data/lung_followup --training first.nii.gz second.nii.gz
-      downloads a public pair; one patient cannot be trained on and be the test, so that other CT images train
+      downloads a public pair of one patient to test on; the network trains on the other CT images that you name
 
   regnet dataset check data/dirlab_4dct
-      compares the distances of landmarks before registration with the published ones
+      compares the distances between landmarks before registration with the published ones
 
 What each set is and where to get it: docs/datasets.md.
 """
@@ -88,21 +89,21 @@ What each set is and where to get it: docs/datasets.md.
 CHECK_EXAMPLES = """\
 examples:
   regnet check --configfile config/mine.yaml
-      what snakemake checks before it starts: the config, the tables, and the images, masks and landmarks they name
+      checks what snakemake checks before it starts: the config, the tables, and the images, masks and landmarks they name
 
   regnet check --configfile config/lung_followup.yaml --config data_root=/data/ct --voxels
-      reads every voxel too, and so finds files that are cut off
+      also reads every voxel, and so finds truncated files
 
-Run it in the folder of the workflow. One line on stderr for each problem.
+Run it in the folder of the workflow. Each problem is one line on stderr.
 """
 
 CONVERT_EXAMPLES = """\
 examples:
   regnet convert-points case1_300_T00_xyz.txt --image case1_T00.mha --kind fcsv --system RAS --output case1_T00.fcsv
-      DIR-Lab's voxel numbers to points of 3D Slicer
+      converts voxel numbers of DIR-Lab to points of 3D Slicer
 
   regnet convert-points points.mrk.json --image fixed.nii.gz --kind index --output fixed.txt
-      points of 3D Slicer to an elastix index file
+      converts points of 3D Slicer to an elastix index file
 
 kinds of files:
 """
@@ -110,33 +111,33 @@ kinds of files:
 PLAN_EXAMPLES = """\
 examples:
   regnet plan --configfile config/mine.yaml
-      how many jobs snakemake would run now, and what the whole run takes: core hours, GPU hours, disk at most
+      shows how many jobs snakemake would run now, and what the whole run takes: core hours, GPU hours, peak disk space
 
   regnet plan --configfile config/chapter.yaml config/spread.yaml --gpu-tflops 100
-      with a GPU that does 100 TFLOP/s in these networks
+      assumes a GPU that reaches 100 TFLOP/s in these networks
 
-Run it in the folder of the workflow. Hours hold within a factor of about two; docs/cluster.md.
+Run it in the folder of the workflow. Hours are right within a factor of about two; see docs/cluster.md.
 """
 
 PROVENANCE_EXAMPLES = """\
 examples:
   regnet provenance results/phantom
-      config, seed, code, commit, machines, and the checksums of what went into Table 2.1
+      shows config, seed, code, commit, machines, and the checksums of the inputs of Table 2.1
 
   regnet provenance results/phantom/tables/table_2_1.csv Downloads/table_2_1.provenance.json
-      whether the two tables should be equal, and if not, what differs
+      says whether the two tables should be equal, and if not, what differs
 """
 
 VERDICTS = {
     "equal": "the tables should be equal, byte for byte",
-    "close": "the tables should agree up to rounding, which a training makes larger",
+    "close": "the tables should agree up to rounding errors, which training amplifies",
     "different": "the tables need not agree",
 }
 """What the verdicts of `regnet.experiment.provenance.compare` mean."""
 
 
 class _Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line."""
+    """An argument parser that reports errors in one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(REFUSED, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
@@ -148,20 +149,25 @@ def main(argv: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     argv
-        The arguments, without the name of the program; those of the process if not given.
+        The arguments without the name of the program; None for those of the process.
 
     Returns
     -------
     int
-        The exit status: 0, `REFUSED` or `INTERRUPTED`. Arguments that cannot be parsed, and ``--help``, raise `SystemExit`.
+        The exit status: 0, `REFUSED` or `INTERRUPTED`.
+
+    Raises
+    ------
+    SystemExit
+        If the arguments cannot be parsed, and after ``--help`` and ``--version``.
     """
     arguments = _parser().parse_args(argv)
     try:
-        # ITK and its format libraries report problems in many lines of their own; ours says it in one.
+        # ITK and its format libraries print many lines about a problem that our message describes in one.
         with open(os.devnull, "w", encoding="utf-8") as nowhere, output_to(nowhere) as (_, terminal), _progress(terminal):
             results = arguments.run(arguments)
     except (RegNetError, OSError) as error:
-        # One line for each problem; only some of what was checked as a whole has several.
+        # One line for each problem: checks of a whole config or cohort list several.
         sys.stderr.writelines(f"regnet: error: {' '.join(line.split())}\n" for line in str(error).splitlines())
         return REFUSED
     except KeyboardInterrupt:
@@ -173,7 +179,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextmanager
 def _progress(descriptor: int) -> Iterator[None]:
-    """Write what the package logs to a descriptor while the block runs: all of it to a terminal, else only warnings."""
+    """Write the log of the package to a descriptor during the block: all messages to a terminal, otherwise only warnings."""
     logger = logging.getLogger("regnet")
     level = logger.level
     with open(os.dup(descriptor), "w", buffering=1, encoding="utf-8") as stream:
@@ -205,27 +211,27 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_register(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "register", _register, "Register two chest CT scans.", REGISTER_EXAMPLES)
-    parser.add_argument("fixed", help="CT in HU on whose grid the results lie: a file of any format of ITK, or a DICOM folder")
-    parser.add_argument("moving", help="CT in HU that is deformed, likewise")
+    parser.add_argument("fixed", help="CT in HU, which gives the results their grid: a file that ITK reads, or a DICOM folder")
+    parser.add_argument("moving", help="CT in HU, which is deformed: a file that ITK reads, or a DICOM folder")
     parser.add_argument("--output", "-o", required=True, metavar="FOLDER", help="the folder to make for the results")
     parser.add_argument("--force", action="store_true", help="replace earlier results in the output folder")
     parser.add_argument("--fixed-mask", metavar="FILE", help="lungs of the fixed image, not 0 inside (default: segmented)")
-    parser.add_argument("--moving-mask", metavar="FILE", help="lungs of the moving image, which only the report uses")
+    parser.add_argument("--moving-mask", metavar="FILE", help="lungs of the moving image; only the report uses them")
     parser.add_argument("--fixed-landmarks", metavar="FILE", help="points of the fixed image: elastix point file or CSV, mm")
     parser.add_argument("--moving-landmarks", metavar="FILE", help="the corresponding points of the moving image")
     parser.add_argument(
         "--weights",
         action="append",
         metavar="FILE|NAME",
-        help="weights of RegNet: a safetensors file, or the name of released ones; may be given several times, for the stages "
-        f"of a registration from coarse to fine (default: {', '.join(DEFAULT)})",
+        help="weights of RegNet: a safetensors file or a released name; may be repeated for the stages of a registration, from "
+        f"coarse to fine (default: {', '.join(DEFAULT)})",
     )
     parser.add_argument(
         "--passes",
         type=_positive,
         default=DEFAULT_SETTINGS.passes,
         metavar="N",
-        help="how often each is applied (default: %(default)s)",
+        help="how often each network is applied (default: %(default)s)",
     )
     parser.add_argument(
         "--mirrors",
@@ -246,9 +252,9 @@ def _add_register(commands: argparse._SubParsersAction) -> None:
         type=int,
         choices=(1, 2),
         default=DEFAULT_SETTINGS.stride,
-        help="a displacement at each voxel, or at every second (default: %(default)s)",
+        help="1 predicts a displacement at every voxel, 2 at every second (default: %(default)s)",
     )
-    parser.add_argument("--no-affine", action="store_true", help="no affine registration first: the scans lie on each other")
+    parser.add_argument("--no-affine", action="store_true", help="skip the affine registration: the scans already overlap")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where RegNet runs (default: auto)")
     parser.add_argument(
         "--threads", type=_positive, default=os.cpu_count(), metavar="N", help="CPU threads (default: all, %(default)s)"
@@ -260,9 +266,9 @@ def _add_transform_points(commands: argparse._SubParsersAction) -> None:
     parser = _command(
         commands, "transform-points", _transform_points, "Move points from the fixed to the moving scan.", POINTS_EXAMPLES
     )
-    parser.add_argument("points", help="CSV table with the columns x, y, z, elastix point file, or points of 3D Slicer; mm")
+    parser.add_argument("points", help="CSV table with the columns x, y, z, elastix point file, or points of 3D Slicer, in mm")
     parser.add_argument("--transform", "-t", required=True, metavar="FILE", help="ITK transform, fixed -> moving")
-    parser.add_argument("--output", "-o", metavar="FILE", help="where to write them, as the kind of file they came in")
+    parser.add_argument("--output", "-o", metavar="FILE", help="where to write them, in the format of the input")
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -270,59 +276,63 @@ def _add_evaluate(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("fixed_landmarks", help="points of the fixed image")
     parser.add_argument("moving_landmarks", help="the corresponding points of the moving image")
     parser.add_argument(
-        "--transform", "-t", required=True, action="append", metavar="FILE", help="ITK transform; may be given several times"
+        "--transform", "-t", required=True, action="append", metavar="FILE", help="ITK transform; may be repeated"
     )
     parser.add_argument("--output", "-o", metavar="FILE", help="CSV table with the errors at each landmark")
 
 
 def _add_dataset(commands: argparse._SubParsersAction) -> None:
-    what = "Turn a public data set into a cohort, or check such a cohort."
+    description = "Turn a public data set into a cohort, or check such a cohort."
     parser = commands.add_parser(
-        "dataset", help=what, description=what, epilog=DATASET_EXAMPLES, formatter_class=argparse.RawDescriptionHelpFormatter
+        "dataset",
+        help=description,
+        description=description,
+        epilog=DATASET_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     sets = parser.add_subparsers(title="data sets", metavar="NAME", required=True)
     for name, dataset in DATASETS.items():
-        made = _command(sets, name, _dataset, f"{dataset.title}. {dataset.notes}", "")
-        made.set_defaults(name=name)
-        made.add_argument("--source", required=dataset.download is None, metavar="FOLDER", help="the set as it was downloaded")
-        made.add_argument("--output", "-o", required=True, metavar="FOLDER", help="the folder to make, usually data/" + name)
-        made.add_argument("--force", action="store_true", help="replace an earlier cohort in the output folder")
-        made.add_argument("--test", nargs="+", default=(), metavar="CASE", help="the cases to test on, such as 01 02")
-        made.add_argument(
+        make = _command(sets, name, _dataset, f"{dataset.title}. {dataset.notes}", "")
+        make.set_defaults(name=name)
+        make.add_argument("--source", required=dataset.download is None, metavar="FOLDER", help="the set as downloaded")
+        make.add_argument("--output", "-o", required=True, metavar="FOLDER", help="the folder to make, usually data/" + name)
+        make.add_argument("--force", action="store_true", help="replace an earlier cohort in the output folder")
+        make.add_argument("--test", nargs="+", default=(), metavar="CASE", help="the cases to test on, such as 01 02")
+        make.add_argument(
             "--training", nargs="+", default=(), metavar="FILE", help="CT images to train on instead; the last validates"
         )
-    check = _command(sets, "check", _check_dataset, "Compare a cohort with what is published of its data set.", "")
+    check = _command(sets, "check", _check_dataset, "Compare a cohort with the published figures of its data set.", "")
     check.add_argument("folder", help="the folder of the cohort")
 
 
 def _add_convert_points(commands: argparse._SubParsersAction) -> None:
     kinds = "".join(f"  {name:<10} {meaning}\n" for name, meaning in LANDMARK_FORMATS.items())
     parser = _command(
-        commands, "convert-points", _convert_points, "Write landmarks as another kind of file.", CONVERT_EXAMPLES + kinds
+        commands, "convert-points", _convert_points, "Convert landmarks to another kind of file.", CONVERT_EXAMPLES + kinds
     )
-    parser.add_argument("points", help="landmarks of any kind; the file says which")
+    parser.add_argument("points", help="landmarks of any of these kinds; the kind is read from the file")
     parser.add_argument("--output", "-o", required=True, metavar="FILE", help="where to write them")
     parser.add_argument("--kind", choices=LANDMARK_FORMATS, required=True, help="the kind of file to write")
-    parser.add_argument("--image", metavar="FILE", help="the image they are in, for kinds with voxel numbers")
+    parser.add_argument("--image", metavar="FILE", help="the image of the landmarks, for kinds with voxel numbers")
     parser.add_argument("--system", choices=("LPS", "RAS"), default="LPS", help="axes of 3D Slicer's files (default: LPS)")
 
 
 def _add_check(commands: argparse._SubParsersAction) -> None:
-    parser = _command(commands, "check", _check, "Check an experiment before it is run.", CHECK_EXAMPLES)
+    parser = _command(commands, "check", _check, "Check an experiment before running it.", CHECK_EXAMPLES)
     _add_config(parser)
     parser.add_argument("--voxels", action="store_true", help="read all voxels of all images and masks: about a second each")
 
 
 def _add_plan(commands: argparse._SubParsersAction) -> None:
-    what = "Say what an experiment will take: jobs, hours, disk."
-    parser = _command(commands, "plan", _plan, what, PLAN_EXAMPLES)
+    description = "Estimate what an experiment takes: jobs, hours, disk space."
+    parser = _command(commands, "plan", _plan, description, PLAN_EXAMPLES)
     _add_config(parser)
     parser.add_argument(
         "--gpu-tflops",
         type=_positive,
         default=50,
         metavar="N",
-        help="what the GPU does, 10^12 operations a second (default: 50)",
+        help="speed of the GPU in these networks, in 10^12 operations per second (default: 50)",
     )
 
 
@@ -332,17 +342,17 @@ def _add_config(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_provenance(commands: argparse._SubParsersAction) -> None:
-    what = "Say where a table of a run comes from, or whether two tables should be equal."
-    parser = _command(commands, "provenance", _provenance, what, PROVENANCE_EXAMPLES)
-    parser.add_argument("table", help="a table in results/, its .provenance.json, or results/<experiment>, for Table 2.1")
+    description = "Show where a table of a run comes from, or whether two tables should be equal."
+    parser = _command(commands, "provenance", _provenance, description, PROVENANCE_EXAMPLES)
+    parser.add_argument("table", help="a table in results/, its .provenance.json, or results/<experiment> for Table 2.1")
     parser.add_argument("other", nargs="?", help="the same table of another run, or its .provenance.json")
 
 
 def _command(
-    commands: argparse._SubParsersAction, name: str, run: Callable[[argparse.Namespace], str], what: str, examples: str
+    commands: argparse._SubParsersAction, name: str, run: Callable[[argparse.Namespace], str], description: str, examples: str
 ) -> argparse.ArgumentParser:
     parser = commands.add_parser(
-        name, help=what, description=what, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
+        name, help=description, description=description, epilog=examples, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.set_defaults(run=run)
     return parser
@@ -373,12 +383,12 @@ def _integer(text: str, least: int) -> int:
 
 
 def _register(arguments: argparse.Namespace) -> str:
-    """Register the scans; gives the table of landmark errors, if there are landmarks."""
+    """Register the scans; return the table of landmark errors, or "" without landmarks."""
     landmarks = arguments.fixed_landmarks, arguments.moving_landmarks
     if any(landmarks) and not all(landmarks):
         raise ConfigError("--fixed-landmarks, --moving-landmarks: found one of them, expected both or neither")
     weights = [find_weights(name) for name in arguments.weights or DEFAULT]
-    from regnet.register_scans import register_scans  # after the mistakes that can be found without it
+    from regnet.register_scans import register_scans  # slow to import: wrong arguments are refused first
 
     _, errors = register_scans(
         arguments.fixed,
@@ -405,7 +415,7 @@ def _register(arguments: argparse.Namespace) -> str:
 
 
 def _transform_points(arguments: argparse.Namespace) -> str:
-    """Move points; gives them as text, unless they went to a file."""
+    """Move points; return them as text, or "" if they were written to a file."""
     from regnet.images.landmarks import format_landmarks, landmark_kind, read_landmarks, read_point_table
     from regnet.images.transforms import read_transform, transform_points
     from regnet.system.files import whole_file
@@ -426,7 +436,7 @@ def _transform_points(arguments: argparse.Namespace) -> str:
 
 
 def _evaluate(arguments: argparse.Namespace) -> str:
-    """Measure transforms; gives the table of their errors."""
+    """Measure transforms; return the table of their errors."""
     from regnet.evaluation.landmark_errors import landmark_table, transform_errors
     from regnet.evaluation.long_tables import write_errors
     from regnet.images.landmarks import read_landmark_pair
@@ -442,7 +452,7 @@ def _evaluate(arguments: argparse.Namespace) -> str:
 
 
 def _dataset(arguments: argparse.Namespace) -> str:
-    """Make a cohort; gives the distances of its landmarks and the command to run next."""
+    """Make a cohort; return the distances between its landmarks and the command to run next."""
     from regnet.datasets.adapters import make_cohort, workflow_command
 
     distances = make_cohort(
@@ -457,14 +467,14 @@ def _dataset(arguments: argparse.Namespace) -> str:
 
 
 def _check_dataset(arguments: argparse.Namespace) -> str:
-    """Check a cohort; gives the distances of its landmarks."""
+    """Check a cohort; return the distances between its landmarks."""
     from regnet.datasets.adapters import check_cohort
 
     return _table(check_cohort(arguments.folder))
 
 
 def _convert_points(arguments: argparse.Namespace) -> str:
-    """Write landmarks as another kind of file; gives what was done."""
+    """Convert landmarks to another kind of file; return their number and the file."""
     from regnet.images.landmarks import read_landmarks, write_landmarks
     from regnet.images.volumes import read_grid
 
@@ -484,7 +494,7 @@ def _convert_points(arguments: argparse.Namespace) -> str:
 
 
 def _check(arguments: argparse.Namespace) -> str:
-    """Check an experiment; gives how much there is in it."""
+    """Check an experiment; return the numbers of its images and pairs."""
     from regnet.experiment.checking import checked_cohort, describe, read_config
 
     cohort = checked_cohort(read_config(arguments.configfile, arguments.config), voxels=arguments.voxels)
@@ -492,7 +502,7 @@ def _check(arguments: argparse.Namespace) -> str:
 
 
 def _plan(arguments: argparse.Namespace) -> str:
-    """Plan an experiment; gives what it takes."""
+    """Plan an experiment; return what it takes."""
     from regnet.experiment.checking import checked_cohort, read_config
     from regnet.experiment.plan import describe, image_volumes, plan, remaining_jobs
 
@@ -503,7 +513,7 @@ def _plan(arguments: argparse.Namespace) -> str:
 
 
 def _provenance(arguments: argparse.Namespace) -> str:
-    """Read one provenance, or compare two; gives what they say."""
+    """Describe one provenance, or compare two; return the text."""
     from regnet.experiment.provenance import changed_tables, compare, describe, find_provenance, read_provenance
 
     paths = [find_provenance(path) for path in (arguments.table, arguments.other) if path is not None]
@@ -512,10 +522,10 @@ def _provenance(arguments: argparse.Namespace) -> str:
     if not others:
         return "".join([*changed, describe(first)])
     verdict, differences = compare(first, *others)
-    are = "are equal" if first["tables"] == others[0]["tables"] else "are not equal"
-    return "".join([*changed, f"{VERDICTS[verdict]}; they {are}\n", *(f"  {line}\n" for line in differences)])
+    equality = "are equal" if first["tables"] == others[0]["tables"] else "are not equal"
+    return "".join([*changed, f"{VERDICTS[verdict]}; they {equality}\n", *(f"  {line}\n" for line in differences)])
 
 
 def _table(table: "pd.DataFrame") -> str:
-    """A table of distances of landmarks for the terminal."""
+    """Format a table of distances between landmarks for the terminal."""
     return f"TRE in mm\n{table.to_string(float_format='{:.2f}'.format)}\n"

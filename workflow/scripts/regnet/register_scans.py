@@ -1,4 +1,4 @@
-"""Two scans of a patient, registered from files to a folder of results: the workflow's functions in the workflow's order."""
+"""Register two scans of a patient, from files to a folder of results, with the workflow's functions in the workflow's order."""
 
 import json
 import logging
@@ -40,10 +40,10 @@ from regnet.system.resources import shipped
 log = logging.getLogger(__name__)
 
 RESULTS = ("transform.h5", "dvf.nii.gz", "warped.nii.gz", "report.json", "overview.png")
-"""The files of a registered pair."""
+"""The files written for a registered pair."""
 
 MINIMUM_OVERLAP = 0.25
-"""The smallest part of the fixed lungs that has to lie in the moving image when RegNet begins."""
+"""The smallest part of the fixed lungs that must lie in the moving image before RegNet starts."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +53,13 @@ class Scan:
     Attributes
     ----------
     path
-        What messages call it.
+        Its name in messages.
     image
         CT, int16 HU.
     mask
-        Its lungs, uint8, on the same grid.
+        Lungs, uint8, on the same grid.
     has_own_mask
-        Whether the mask was given, and not segmented.
+        Whether the user gave the mask; otherwise it is segmented.
     """
 
     path: str
@@ -94,55 +94,86 @@ def register_scans(
     seed: int = 2017,
     replace: bool = False,
 ) -> tuple[dict[str, Any], pd.DataFrame | None]:
-    """Register two chest CT scans with RegNet and write everything a user may want of it into a folder.
+    """Register two chest CT scans with RegNet and write the results to a folder.
 
-    Both images are resampled to the working spacing of each network, where it runs; the affine registration runs at the finest.
-    What is written lies on the grid of the fixed image.
+    Each network runs on both images resampled to its working spacing; the affine registration runs at the finest of these.
+    Results are written on the grid of the fixed image.
 
     Parameters
     ----------
     fixed, moving
-        CT images in HU, in any format of ITK, or folders of one DICOM series each.
+        CT images in HU: files that ITK reads, or folders with one DICOM series each.
     output
-        The folder to make; it holds the files `RESULTS`. A failure leaves nothing of it.
+        The folder to make, with the files `RESULTS`. Nothing remains of it after a failure.
     weights
-        Safetensors files of RegNet, one for each stage of a coarse-to-fine registration, in their order; or one alone.
+        Safetensors files of RegNet, one per stage, from coarse to fine.
     fixed_mask, moving_mask
-        Lung masks on the grids of their images; lungs are segmented where there is none. Affine registration and RegNet match
-        the fixed lungs, outside the field continues smoothly; the moving mask only says how well the lungs then match.
+        Lung masks on the grids of their images; without a mask, the lungs are segmented. Affine registration and RegNet match
+        the fixed lungs; outside them the field continues smoothly. The moving mask is only used to report how well the lungs
+        overlap.
     landmarks
-        Corresponding points of both images in mm (LPS), to be measured.
+        Files of corresponding points of both images, in mm (LPS), at which the registration is measured.
     affine
-        Whether an affine registration comes first. Without it the scans have to lie on each other.
+        Whether to start with an affine registration. Without it the scans must already overlap.
     inference
         How each network is applied.
     device
-        ``auto`` (CUDA where it is there), ``cpu`` or ``cuda``.
+        ``auto`` (CUDA if available), ``cpu`` or ``cuda``.
     threads
         CPU threads of elastix and torch.
     seed
-        From which the seed of the affine registration is derived.
+        The seed of the affine registration is derived from it.
     replace
-        Whether earlier results in `output` may be replaced.
+        Whether to replace earlier results in `output`.
 
     Returns
     -------
     report : dict
         The content of ``report.json``.
     errors : pandas.DataFrame or None
-        Of `regnet.evaluation.landmark_errors.landmark_table`, if there are landmarks: before registration, after affine,
-        after RegNet.
+        The result of `regnet.evaluation.landmark_errors.landmark_table`, if there are landmarks: before registration, after
+        the affine registration, after RegNet.
 
     Raises
     ------
     InputError
-        If a file is not what it has to be, landmarks lie outside their images, or the scans do not overlap.
+        If a file cannot be used, landmarks lie outside their images, scans that are not registered affinely do not overlap,
+        or `output` contains an input.
     ConfigError
-        If `device` is not there.
+        If `device` is ``cuda`` and torch finds no CUDA device.
     OutputError
-        If `output` is there and may not be replaced, would replace an input, or cannot be written.
+        If `output` exists and may not be replaced, or cannot be written.
     RegistrationError
-        If elastix gives up.
+        If elastix fails, or the scans do not overlap after the affine registration.
+
+    Examples
+    --------
+    A random texture and the same texture 6 mm further left and 4 mm lower: RegNet finds the shift.
+
+    >>> from regnet.learning.released import find_weights
+    >>> fixed, moving = (Grid((16, 16, 16), (4.0, 4.0, 4.0), origin) for origin in ((0.0, 0.0, 0.0), (6.0, 0.0, -4.0)))
+    >>> noise = fixed.image(np.random.default_rng(1).normal(size=fixed.shape))
+    >>> texture = sitk.GetArrayFromImage(sitk.Normalize(sitk.SmoothingRecursiveGaussian(noise, 8.0)))
+    >>> lungs = np.pad(np.ones((10, 10, 10), np.uint8), 3)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     for name, grid in (("fixed", fixed), ("moving", moving)):
+    ...         write_image(grid.image((150 * texture - 600).astype(np.int16)), f"{folder}/{name}.nii.gz")
+    ...         write_image(grid.image(lungs), f"{folder}/{name}_lungs.nii.gz")
+    ...     report, _ = register_scans(
+    ...         f"{folder}/fixed.nii.gz",
+    ...         f"{folder}/moving.nii.gz",
+    ...         f"{folder}/out",
+    ...         weights=[find_weights("regnet_4mm")],
+    ...         fixed_mask=f"{folder}/fixed_lungs.nii.gz",
+    ...         moving_mask=f"{folder}/moving_lungs.nii.gz",
+    ...         affine=False,
+    ...         inference=InferenceSettings(precision="float32"),
+    ...         device="cpu",
+    ...     )
+    ...     sorted(path.name for path in Path(folder, "out").iterdir())
+    ['dvf.nii.gz', 'overview.png', 'report.json', 'transform.h5', 'warped.nii.gz']
+    >>> print({name: f"{dice:.1f}" for name, dice in report["lungs"]["dice"].items()})
+    {'before': '0.8', 'regnet': '1.0'}
     """
     inputs = {
         "fixed": fixed,
@@ -157,7 +188,7 @@ def register_scans(
     with whole_folder(output, RESULTS, replace=replace) as folder:
         with _step("reading", seconds):
             networks = [load_network(path) for path in weights]
-            where = _device(device)
+            torch_device = _device(device)
             torch.set_num_threads(threads)
             scans = [_read_scan(*paths) for paths in ((fixed, fixed_mask), (moving, moving_mask))]
             points = None
@@ -177,11 +208,11 @@ def register_scans(
         if affine:
             with _step("affine", seconds):
                 initial = _register_affine(finest.fixed, finest.moving, finest.mask, threads=threads, seed=elastix_seed)
-        _refuse_little_overlap(fixed_scan, moving_scan, finest.mask, initial, affine)
+        _refuse_poor_overlap(fixed_scan, moving_scan, finest.mask, initial, affine)
         with _step("regnet", seconds):
             *coarser, last = stages
             settings: dict[str, Any] = {"module": "regnet", "network": last.network, "window": last.window}
-            settings |= {"coarser": coarser, "inference": inference, "device": where}
+            settings |= {"coarser": coarser, "inference": inference, "device": torch_device}
             transform = register_pair(last.fixed, last.moving, settings, fixed_mask=last.mask, initial=initial, threads=threads)
         transforms = {"before": IDENTITY, **({"affine": initial} if affine else {}), "regnet": transform}
         with _step("writing", seconds):
@@ -197,7 +228,7 @@ def register_scans(
             "versions": _versions(affine),
             "inputs": {name: str(path) for name, path in inputs.items() if path is not None},
             "stages": [{"sha256": checksum(path), **facts} for path, (_, facts) in zip(weights, networks, strict=True)],
-            "device": torch.cuda.get_device_name() if where.type == "cuda" else f"CPU ({platform.machine()})",
+            "device": torch.cuda.get_device_name() if torch_device.type == "cuda" else f"CPU ({platform.machine()})",
             "threads": threads,
             "seeds": {"seed": seed, **({"affine": elastix_seed} if affine else {})},
             **{name: getattr(inference, name) for name in ("passes", "mirrors", "smoothing", "stride")},
@@ -207,7 +238,7 @@ def register_scans(
                 "moving_litres": round(moving_scan.lung_litres, 4),
                 "fixed_mask": "given" if fixed_scan.has_own_mask else "segmented",
                 "moving_mask": "given" if moving_scan.has_own_mask else "segmented",
-                "dice": {name: _dice(fixed_scan, moving_scan, one) for name, one in transforms.items()},
+                "dice": {name: _dice(fixed_scan, moving_scan, transform) for name, transform in transforms.items()},
             },
             **_field_facts(dvf, fixed_scan),
         }
@@ -221,11 +252,11 @@ def register_scans(
 
 @contextmanager
 def _step(name: str, seconds: dict[str, float]) -> Iterator[None]:
-    """Say in the log that a step begins, and keep how long it took."""
+    """Log the start of a step, and store its duration in `seconds`."""
     log.info("%s ...", name)
-    begun = time.monotonic()
+    started = time.monotonic()
     yield
-    seconds[name] = round(time.monotonic() - begun, 2)
+    seconds[name] = round(time.monotonic() - started, 2)
 
 
 def _refuse_inputs_in(output: Path, inputs: Mapping[str, str | Path | None]) -> None:
@@ -241,7 +272,7 @@ def _device(name: str) -> torch.device:
 
 
 def _read_scan(path: str | Path, mask_path: str | Path | None) -> Scan:
-    """Read an image, and its mask if there is one; else the mask is empty so far."""
+    """Read an image and its mask; without a mask file, the mask is empty."""
     image = read_ct(path)
     grid = Grid.of(image)
     mask = read_mask(mask_path, grid) if mask_path else grid.image(np.zeros(grid.shape, np.uint8))
@@ -249,12 +280,12 @@ def _read_scan(path: str | Path, mask_path: str | Path | None) -> Scan:
 
 
 def _with_lungs(scan: Scan) -> Scan:
-    """The scan with its lungs segmented, unless it has a mask of its own."""
+    """Segment the lungs of a scan, unless the user gave a mask."""
     return scan if scan.has_own_mask else Scan(scan.path, scan.image, segment_lungs(scan.image, scan.path), False)
 
 
 def _stage(network: RegNet, facts: Mapping[str, Any], fixed: Scan, moving: Scan) -> Stage:
-    """Both scans at the working spacing of a network."""
+    """Resample both scans to the working spacing of a network."""
     grids = [scan.grid.isotropic(facts["spacing"]) for scan in (fixed, moving)]
     fixed_image, moving_image = (resample_ct(scan.image, grid) for scan, grid in zip((fixed, moving), grids, strict=True))
     return Stage(network, tuple(facts["window"]), fixed_image, moving_image, resample_mask(fixed.mask, grids[0]))
@@ -263,10 +294,10 @@ def _stage(network: RegNet, facts: Mapping[str, Any], fixed: Scan, moving: Scan)
 def _register_affine(
     fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image, *, threads: int, seed: int
 ) -> sitk.CompositeTransform:
-    # elastix takes seconds to import, which nobody should wait for without an affine registration.
+    # Importing elastix takes seconds; only an affine registration needs it.
     from regnet.registration.elastix import register_with_file
 
-    # The log of a registration that failed stays: the message names it.
+    # If the registration fails, its log remains: the message names it.
     with tempfile.NamedTemporaryFile(prefix="regnet-elastix-", suffix=".log", delete=False) as file:
         elastix_log = Path(file.name)
     transform = register_with_file(
@@ -282,28 +313,31 @@ def _register_affine(
     return transform
 
 
-def _refuse_little_overlap(fixed: Scan, moving: Scan, mask: sitk.Image, initial: sitk.Transform, affine: bool) -> None:
-    """Refuse a pair whose fixed lungs, on the working grid, are hardly in the moving image once they are moved there."""
-    inside = moving.grid.image(np.ones(moving.grid.shape, np.uint8))
-    seen = sitk.Resample(inside, mask, initial, sitk.sitkNearestNeighbor, 0)
+def _refuse_poor_overlap(fixed: Scan, moving: Scan, mask: sitk.Image, initial: sitk.Transform, affine: bool) -> None:
+    """Refuse a pair if the initial transform moves too few voxels of the fixed lungs into the moving image.
+
+    `mask` holds the fixed lungs on the working grid.
+    """
+    moving_extent = moving.grid.image(np.ones(moving.grid.shape, np.uint8))
+    covered = sitk.Resample(moving_extent, mask, initial, sitk.sitkNearestNeighbor, 0)
     lungs = sitk.GetArrayViewFromImage(mask) != 0
-    overlap = float(sitk.GetArrayViewFromImage(seen)[lungs].mean())
+    overlap = float(sitk.GetArrayViewFromImage(covered)[lungs].mean())
     if overlap < MINIMUM_OVERLAP:
-        found = f"{overlap:.0%} of the lungs of {fixed.path} in the image {moving.path}"
+        share = f"{overlap:.0%} of the lungs of {fixed.path} in the image {moving.path}"
         if affine:
-            raise RegistrationError(f"after the affine registration: found {found}, expected at least {MINIMUM_OVERLAP:.0%}")
-        raise InputError(f"found {found}, expected at least {MINIMUM_OVERLAP:.0%} where no affine registration comes first")
+            raise RegistrationError(f"after the affine registration: found {share}, expected at least {MINIMUM_OVERLAP:.0%}")
+        raise InputError(f"found {share}, expected at least {MINIMUM_OVERLAP:.0%} without an affine registration")
 
 
 def _dice(fixed: Scan, moving: Scan, transform: sitk.Transform) -> float:
-    """Dice coefficient of the fixed lungs and the moving ones under a transform; 1 if they are the same."""
+    """Dice coefficient of the fixed lungs and the transformed moving lungs, between 0 and 1."""
     moved = sitk.GetArrayFromImage(sitk.Resample(moving.mask, fixed.mask, transform, sitk.sitkNearestNeighbor, 0)) != 0
     lungs = sitk.GetArrayViewFromImage(fixed.mask) != 0
     return round(2 * np.count_nonzero(moved & lungs) / (np.count_nonzero(moved) + np.count_nonzero(lungs)), 4)
 
 
 def _field_facts(dvf: sitk.Image, fixed: Scan) -> dict[str, Any]:
-    """What to know about a dense displacement field: its size and whether it folds, in the lungs."""
+    """Lengths (mm), Jacobian determinants and folding of a dense displacement field in the fixed lungs."""
     lungs = sitk.GetArrayViewFromImage(fixed.mask) != 0
     field = sitk.GetArrayViewFromImage(dvf)
     determinant = jacobian_determinant(field, fixed.grid)[lungs]
