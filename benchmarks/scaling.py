@@ -1,8 +1,8 @@
 """How the cost of a run grows with pairs, voxels, landmarks and methods, and the time of a dry run with the size of the cohort.
 
-It varies one thing at a time in the reduced config of the tests; each run executes all rules, in its own folder. Seconds are
-those of the jobs, from Snakemake's own records. An exponent is the power of the size with which a cost grows, without the
-constant part: 1 is linear, more is worse.
+The reduced config of the tests, one thing varied at a time; each run is a whole one, of all rules, in a folder of its own.
+Seconds are those of the jobs, from Snakemake's own records. An exponent says with which power of the size a cost grows, what
+there is at size 0 taken away: 1 is linear, more is worse.
 """
 
 import json
@@ -22,7 +22,7 @@ from made_cohorts import CHAPTER_MM3, cohort_of
 from working_copy import copy_of_the_workflow
 
 from regnet.experiment.checking import read_config
-from regnet.experiment.plan import CORE_FLOPS, image_volumes, plan
+from regnet.experiment.plan import CORE_FLOPS, image_volumes, plan_run
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,7 +48,7 @@ def cohort(folder: Path, tested: int) -> None:
 
 
 def prepared(folder: Path, tested: int, changes: dict) -> list[str]:
-    """Copy the workflow to a folder, with a config; returns the command that runs it."""
+    """A copy of the workflow in a folder, with a config; gives the command that runs it."""
     copy_of_the_workflow(folder)
     cohort(folder / "cohort", tested)
     text = yaml.safe_dump({"cohort": "cohort", "training": {"variants": ["regnet"]}, **changes})
@@ -58,14 +58,14 @@ def prepared(folder: Path, tested: int, changes: dict) -> list[str]:
 
 def jobs(folder: Path) -> Iterator[tuple[str, float]]:
     """Rule and seconds of each job that ran in a folder."""
-    counted = set()
+    seen = set()
     for path in (folder / ".snakemake" / "metadata").rglob("*"):
         if path.is_file():
             record = json.loads(path.read_text(encoding="utf-8"))
-            # There is a record for each output of a job; its log identifies the job.
+            # There is a record for each output; the log is a job's own.
             job = record["rule"], *record["log"]
-            if job not in counted:
-                counted.add(job)
+            if job not in seen:
+                seen.add(job)
                 yield record["rule"], record["endtime"] - record["starttime"]
 
 
@@ -93,7 +93,7 @@ def planned(tested: int) -> dict[str, float]:
 
 
 def plans() -> Iterator[dict[str, object]]:
-    """Estimates of `regnet plan` for the default run, the chapter's cohort, and a thousand test pairs."""
+    """What `regnet plan` says of the default run, of the chapter's cohort, and of a thousand test pairs."""
     chapter = read_config([ROOT / "config" / "chapter.yaml"])
     for name, config, splits, volume in (
         ("the default run", read_config([]), (3, 4, 1), None),
@@ -102,15 +102,15 @@ def plans() -> Iterator[dict[str, object]]:
     ):
         tables = cohort_of(*splits)
         volumes = dict.fromkeys(tables.images.index, volume) if volume else image_volumes(config, tables)
-        costs = plan(config, tables, volumes, {})
-        cores, kept = sum(costs.core_hours.values()), sum(costs.kept.values())
-        without = cores + sum(costs.gpu_flop.values()) / CORE_FLOPS / 3600
-        disk = {"gb_at_most": (kept + sum(costs.removed.values())) / 1e9, "gb_in_the_end": kept / 1e9}
+        plan = plan_run(config, tables, volumes, {})
+        cores, kept = sum(plan.core_hours.values()), sum(plan.kept.values())
+        without = cores + sum(plan.gpu_flop.values()) / CORE_FLOPS / 3600
+        disk = {"gb_at_most": (kept + sum(plan.removed.values())) / 1e9, "gb_in_the_end": kept / 1e9}
         yield {"of": name, "core_hours_with_gpu": cores, "core_hours_without": without, **disk}
 
 
 def exponent(sizes: np.ndarray, seconds: np.ndarray) -> float:
-    """The power of `sizes` with which `seconds` grow, from the first two and the last two of three or more."""
+    """The power with which what grows in `seconds` grows with `sizes`, from the first and the last two of three or more."""
     early, late = np.diff(seconds)[[0, -1]] / np.diff(sizes)[[0, -1]]
     middles = (sizes[1:] + sizes[:-1])[[0, -1]] / 2
     return 1 + np.log(late / early) / np.log(middles[1] / middles[0]) if early > 0 < late else np.nan

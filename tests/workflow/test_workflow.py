@@ -19,7 +19,7 @@ from working_copy import ROOT, checkout_of_the_workflow, copy_of_the_workflow, g
 from regnet import __version__
 from regnet.evaluation import long_tables, summaries
 from regnet.experiment.checking import checked_cohort, read_config
-from regnet.experiment.plan import image_volumes, plan, remaining_jobs
+from regnet.experiment.plan import image_volumes, plan_run, remaining_jobs
 from regnet.experiment.provenance import compare, find_provenance, read_provenance
 from regnet.images.transforms import read_transform
 from regnet.learning.weight_files import load_network, save_network
@@ -220,15 +220,15 @@ def test_a_plan_knows_what_a_run_takes_on_disk_and_what_is_left_to_do(run, monke
     assert again["phantom"] == 3
     assert again["train"] == 3
     assert again["register"] == 3
-    found = plan(config, cohort, image_volumes(config, cohort), again)
+    plan = plan_run(config, cohort, image_volumes(config, cohort), again)
     results = run / "results" / "test"
     folders = {"cohort": "cohort", "images": "images", "transforms": "registrations", "viewers": "viewers"}
     for what, folder in folders.items():
         size = sum(path.stat().st_size for path in (results / folder).rglob("*") if path.is_file())
-        assert size / 2 < found.kept[what] < 2 * size, what
+        assert size / 2 < plan.kept[what] < 2 * size, what
     voxels = [sitk.ReadImage(path).GetNumberOfPixels() for path in (results / "images" / "1.75mm").glob("*_mask.nii.gz")]
-    np.testing.assert_allclose(found.removed["synthetic volumes"], 8 * 2 * sum(voxels) / 3, rtol=0.5)
-    np.testing.assert_allclose(found.kept["synthetic volumes"], 8 * 2 * sum(voxels) * 2 / 3, rtol=0.5)
+    np.testing.assert_allclose(plan.removed["synthetic volumes"], 8 * 2 * sum(voxels) / 3, rtol=0.5)
+    np.testing.assert_allclose(plan.kept["synthetic volumes"], 8 * 2 * sum(voxels) * 2 / 3, rtol=0.5)
 
 
 def test_released_weights_are_used_and_nothing_is_trained(run, tmp_path):

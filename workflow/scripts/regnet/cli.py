@@ -504,12 +504,12 @@ def _check(arguments: argparse.Namespace) -> str:
 def _plan(arguments: argparse.Namespace) -> str:
     """Plan an experiment; return what it takes."""
     from regnet.experiment.checking import checked_cohort, read_config
-    from regnet.experiment.plan import describe, image_volumes, plan, remaining_jobs
+    from regnet.experiment.plan import describe, image_volumes, plan_run, remaining_jobs
 
     config = read_config(arguments.configfile, arguments.config)
     cohort = checked_cohort(config)
     jobs = remaining_jobs(arguments.configfile, arguments.config)
-    return describe(plan(config, cohort, image_volumes(config, cohort), jobs), arguments.gpu_tflops)
+    return describe(plan_run(config, cohort, image_volumes(config, cohort), jobs), arguments.gpu_tflops)
 
 
 def _provenance(arguments: argparse.Namespace) -> str:

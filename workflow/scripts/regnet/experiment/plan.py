@@ -1,7 +1,7 @@
-"""What a run will take before it is started: jobs, hours of processor and GPU, disk; from costs measured per voxel.
+"""Estimate before a run what it takes: jobs, core hours, GPU hours and disk space, from costs measured per voxel.
 
-The costs are those of the default run on an AMD EPYC, found in its benchmark files and on its disk; hours hold within a factor
-of about two. docs/benchmarks.md shows a plan beside a run.
+The costs were measured on the default run, on an AMD EPYC, from its benchmark files and its disk space. Hours are right within a
+factor of about two; docs/benchmarks.md compares a plan with a run.
 """
 
 import math
@@ -24,7 +24,7 @@ from regnet.registration.methods import configured
 from regnet.synthesis.samples import window_size
 
 STARTING = 3.0
-"""Core seconds of a job that does next to nothing: Snakemake and Python start, packages are imported."""
+"""Core seconds that every job takes to start Snakemake and Python and to import packages."""
 
 PER_MEGAVOXEL = {
     "segment_lungs": 0.5,
@@ -35,44 +35,45 @@ PER_MEGAVOXEL = {
     "evaluate_fields": 0.5,
     "viewer": 3.0,
 }
-"""Further core seconds per million voxels, of the images at the spacing that the rule works at."""
+"""Further core seconds per million voxels of an image at the working spacing of the rule."""
 
 PHANTOM_SECONDS = 17.0
-"""Core seconds of one subject of the embedded cohort at scale 1, nearly all of it whatever its spacing."""
+"""Core seconds of one subject of the embedded cohort at scale 1; the spacing hardly matters."""
 
 FIELD_STATISTICS_SECONDS = 1.2
 """Core seconds per synthetic DVF."""
 
 ELASTIX_SECONDS = {"affine": 0.0015, "bspline": 0.008}
-"""Core seconds of an iteration of elastix, which samples 2,000 to 5,000 points however large the images are."""
+"""Core seconds of an iteration of elastix, which samples 2,000 to 5,000 points whatever the size of the images."""
 
 OTHER_METHOD_SECONDS = 5.0
-"""Core seconds per million voxels of methods that work on whole volumes: demons, SyN, greedy, ConvexAdam; a user's own too."""
+"""Core seconds per million voxels of methods that work on whole volumes: demons, SyN, greedy, ConvexAdam, a user's own method."""
 
 CORE_FLOPS = 1e11
 """Floating point operations per second of a core in training and inference (bfloat16, AVX-512)."""
 
 DISK_BYTES_PER_VOXEL = {"image": 1.45, "synthetic": 2.0, "viewer": 6.5}
-"""What is written per voxel: a resampled CT with its mask, compressed; a synthetic volume; a page of the viewer with all its
-methods, which stops growing at `VIEWER_BYTES`."""
+"""Bytes written per voxel: a resampled CT with its mask, compressed; a synthetic volume; a page of the viewer with all its
+methods, up to `VIEWER_BYTES`."""
 
 BYTES_PER_VECTOR = 24.0
-"""Of a transform: three float64 per point of a field, or per control point of a B-spline."""
+"""Bytes of a displacement in a transform: three float64 per point of a field, or per control point of a B-spline."""
 
 AROUND_GRID = 1.5
-"""Control points of a B-spline, over those inside the image."""
+"""Ratio of all control points of a B-spline to those inside the image."""
 
 VIEWER_BYTES = 15e6
+"""Largest size of a page of the viewer."""
 
 SYNTHETIC_VOLUMES = 8
-"""Volumes per image in ``synthetic/``: two moving ones and six fixed ones. Those of images that nothing is trained on are
-removed when nothing needs them any more."""
+"""Volumes per image in ``synthetic/``: two moving and six fixed. Those that are not used for training are removed during the
+run, after their last use."""
 
 PHANTOM_BYTES, PHANTOM_MM3 = 33e6, 15.3e6
-"""Of a subject of the embedded cohort at scale 1 (two scans, landmarks, the true DVF); of one of its images."""
+"""Bytes of a subject of the embedded cohort at scale 1 (two scans, landmarks, the true DVF); volume of one of its images."""
 
 SHOWN_RULES = 6
-"""A plan lists the jobs of so many rules, those with most of them."""
+"""How many rules a plan lists, those with the most jobs first."""
 
 _STATS = re.compile(r"^(\w+) +(\d+)$", re.MULTILINE)
 
@@ -84,13 +85,13 @@ class Plan:
     Attributes
     ----------
     jobs
-        How many jobs of each rule are still to be run.
+        Number of jobs still to run, by rule.
     core_hours
-        Of a run from the beginning, by rule, without the operations of `gpu_flop`.
+        Core hours of a complete run, by rule, without the operations of `gpu_flop`.
     gpu_flop
-        Floating point operations of training and inference, by rule: what goes to a GPU if there is one, else to the cores.
+        Floating point operations of training and inference, by rule. They run on a GPU if there is one, otherwise on the cores.
     kept, removed
-        Bytes on disk by what they are; the latter are only there during the run.
+        Bytes on disk, by kind of file, of files that a run keeps and of files that it removes before it ends.
     """
 
     jobs: dict[str, int]
@@ -101,12 +102,17 @@ class Plan:
 
 
 def remaining_jobs(configfiles: Sequence[str], entries: Sequence[str]) -> dict[str, int]:
-    """How many jobs of each rule Snakemake would run now, from a dry run of it in the current folder.
+    """Count the jobs of each rule that Snakemake would run now, by a dry run in the current folder.
+
+    Parameters
+    ----------
+    configfiles, entries
+        The arguments of ``--configfile`` and ``--config``, as for `regnet.experiment.checking.read_config`.
 
     Raises
     ------
     ConfigError
-        If the dry run fails, with the line that says why.
+        If the dry run fails, with the last line of its output.
     """
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "rules", "--cores", "all", "--nolock"]
     command += ["--configfile", *configfiles] if configfiles else []
@@ -122,7 +128,7 @@ def remaining_jobs(configfiles: Sequence[str], entries: Sequence[str]) -> dict[s
 
 
 def image_volumes(config: Mapping[str, Any], cohort: Cohort) -> dict[str, float]:
-    """The size of each image in mm^3: from the headers of the files, or of a usual phantom where the workflow makes them.
+    """The volume of each image in mm^3: from the headers of the files, or that of a typical phantom if the workflow makes it.
 
     Raises
     ------
@@ -135,55 +141,55 @@ def image_volumes(config: Mapping[str, Any], cohort: Cohort) -> dict[str, float]
     return {name: math.prod(grid.size) * math.prod(grid.spacing) for name, grid in grids.items()}
 
 
-def plan(config: Mapping[str, Any], cohort: Cohort, volumes: Mapping[str, float], jobs: Mapping[str, int]) -> Plan:
-    """What the run of a config takes.
+def plan_run(config: Mapping[str, Any], cohort: Cohort, volumes: Mapping[str, float], jobs: Mapping[str, int]) -> Plan:
+    """Estimate what the run of a config takes.
 
     Parameters
     ----------
     config, cohort
-        As checked, with all defaults.
+        The checked config, with all defaults, and its cohort.
     volumes
-        The size of each image in mm^3.
+        The result of `image_volumes`: the volume of each image in mm^3.
     jobs
-        Of `remaining_jobs`.
+        The result of `remaining_jobs`.
     """
-    found = Plan(dict(jobs))
+    plan = Plan(dict(jobs))
     images, network = _spacings(config)
-    # Million voxels of each image, on the grid of the baselines and on that of the network.
+    # On the grid of the baselines and on that of the network.
     sizes = {mm: {name: volume / mm**3 / 1e6 for name, volume in volumes.items()} for mm in (images, network)}
-    _add_images(found, config, cohort, sizes)
-    _add_networks(found, config, cohort, sizes[network])
-    _add_methods(found, config, cohort, sizes)
-    _add_results(found, config, cohort, sizes[images])
-    return found
+    _add_images(plan, config, cohort, sizes)
+    _add_networks(plan, config, cohort, sizes[network])
+    _add_methods(plan, config, cohort, sizes)
+    _add_results(plan, config, cohort, sizes[images])
+    return plan
 
 
-def describe(found: Plan, tera: float) -> str:
-    """A plan for people, in lines.
+def describe(plan: Plan, gpu_tflops: float) -> str:
+    """Describe a plan in lines for the terminal.
 
     Parameters
     ----------
-    tera
-        What the GPU does in these networks, in 10^12 floating point operations per second.
+    gpu_tflops
+        Speed of the GPU in these networks, in 10^12 floating point operations per second.
     """
-    total = sum(found.jobs.values())
+    total = sum(plan.jobs.values())
     lines = [
         f"jobs to run      {total:,}",
-        *(f"  {rule:<21}{count:,.0f}" for rule, count in _largest(found.jobs)[:SHOWN_RULES]),
+        *(f"  {rule:<21}{count:,.0f}" for rule, count in _largest(plan.jobs)[:SHOWN_RULES]),
     ]
-    flop, core_hours = sum(found.gpu_flop.values()), sum(found.core_hours.values())
+    flop, core_hours = sum(plan.gpu_flop.values()), sum(plan.core_hours.values())
     on_cpu = flop / CORE_FLOPS / 3600
     lines += [
         f"core hours       {_number(core_hours)} with a GPU, {_number(core_hours + on_cpu)} without",
-        *(f"  {rule:<21}{_number(hours)}" for rule, hours in _largest(found.core_hours)),
-        f"GPU hours        {_number(flop / tera / 1e12 / 3600)} at {tera:g} TFLOP/s",
-        *(f"  {rule:<21}{_number(part / tera / 1e12 / 3600)}" for rule, part in _largest(found.gpu_flop)),
+        *(f"  {rule:<21}{_number(hours)}" for rule, hours in _largest(plan.core_hours)),
+        f"GPU hours        {_number(flop / gpu_tflops / 1e12 / 3600)} at {gpu_tflops:g} TFLOP/s",
+        *(f"  {rule:<21}{_number(part / gpu_tflops / 1e12 / 3600)}" for rule, part in _largest(plan.gpu_flop)),
     ]
-    kept, removed = sum(found.kept.values()), sum(found.removed.values())
+    kept, removed = sum(plan.kept.values()), sum(plan.removed.values())
     lines += [
         f"disk             {_bytes(kept + removed)} at most, {_bytes(kept)} in the end",
-        *(f"  {what:<21}{_bytes(size)}" for what, size in _largest(found.kept)),
-        *(f"  {what:<21}{_bytes(size)}, removed during the run" for what, size in _largest(found.removed)),
+        *(f"  {files:<21}{_bytes(size)}" for files, size in _largest(plan.kept)),
+        *(f"  {files:<21}{_bytes(size)}, removed during the run" for files, size in _largest(plan.removed)),
     ]
     return "".join(f"{line}\n" for line in lines)
 
@@ -204,7 +210,7 @@ _Sizes = Mapping[str, float]
 
 
 def _spacings(config: Mapping[str, Any]) -> tuple[float, float]:
-    """Those of the baselines' grids and of the network's, in mm."""
+    """The spacing of the baselines' grid and that of the network's, in mm."""
     spacing = config["resampling"]["spacing"]
     return spacing, config["regnet"]["spacing"] or spacing
 
@@ -214,7 +220,7 @@ def _is_trained(config: Mapping[str, Any]) -> bool:
 
 
 def _synthesized(config: Mapping[str, Any], cohort: Cohort) -> list[str]:
-    """The images with synthetic pairs."""
+    """The images of which the workflow makes synthetic pairs."""
     return [name for name, split in cohort.images["split"].items() if _is_trained(config) or split != "train"]
 
 
@@ -223,29 +229,29 @@ def _fixed(cohort: Cohort) -> list[str]:
     return cohort.pairs.loc[cohort.test_pairs(), "fixed"].tolist()
 
 
-def _add_images(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: Mapping[float, _Sizes]) -> None:
-    """The embedded cohort, masks, resampled images and synthetic volumes."""
+def _add_images(plan: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: Mapping[float, _Sizes]) -> None:
+    """Add the embedded cohort, masks, resampled images and synthetic volumes."""
     if config["phantom"] is not None:
         subjects, scale = cohort.images["subject"].nunique(), config["phantom"]["scale"] ** 3
-        _spend(found, "phantom", subjects * (STARTING + PHANTOM_SECONDS * scale))
-        found.kept["cohort"] = subjects * PHANTOM_BYTES * scale
+        _add_seconds(plan, "phantom", subjects * (STARTING + PHANTOM_SECONDS * scale))
+        plan.kept["cohort"] = subjects * PHANTOM_BYTES * scale
     images, network = (sizes[spacing] for spacing in _spacings(config))
     without_mask = cohort.images.index[cohort.images["mask"] == ""]
-    _spend(found, "segment_lungs", _per_voxel("segment_lungs", [images[name] for name in without_mask]))
+    _add_seconds(plan, "segment_lungs", _per_voxel("segment_lungs", [images[name] for name in without_mask]))
     for grid in sizes.values():
-        _spend(found, "resample", _per_voxel("resample", grid.values()))
-    found.kept["images"] = sum(sum(grid.values()) for grid in sizes.values()) * 1e6 * DISK_BYTES_PER_VOXEL["image"]
+        _add_seconds(plan, "resample", _per_voxel("resample", grid.values()))
+    plan.kept["images"] = sum(sum(grid.values()) for grid in sizes.values()) * 1e6 * DISK_BYTES_PER_VOXEL["image"]
     voxels = [network[name] for name in _synthesized(config, cohort)]
     for rule in ("synthesize", "sample_patches"):
-        _spend(found, rule, _per_voxel(rule, voxels))
+        _add_seconds(plan, rule, _per_voxel(rule, voxels))
     trained = [network[name] for name in cohort.images.index[cohort.images["split"] != "test"] if _is_trained(config)]
     per_megavoxel = SYNTHETIC_VOLUMES * 1e6 * DISK_BYTES_PER_VOXEL["synthetic"]
-    found.kept["synthetic volumes"] = per_megavoxel * sum(trained)
-    found.removed["synthetic volumes"] = per_megavoxel * (sum(voxels) - sum(trained))
+    plan.kept["synthetic volumes"] = per_megavoxel * sum(trained)
+    plan.removed["synthetic volumes"] = per_megavoxel * (sum(voxels) - sum(trained))
 
 
-def _add_networks(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: _Sizes) -> None:
-    """Training, its evaluation, and registration with the network."""
+def _add_networks(plan: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: _Sizes) -> None:
+    """Add training, its evaluation, and registration with the network."""
     training, patches = config["training"], config["patches"]
     counts = {split: 6 * len(cohort.images_of(split)) for split in ("train", "validation", "test")}
     steps = training["steps_per_epoch"] or counts["train"] * patches["per_pair"] / training["batch"]
@@ -254,18 +260,18 @@ def _add_networks(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes:
     for variant in training["variants"]:
         forward = block_flop(variant, patches["evaluation_block"])
         if _is_trained(config):
-            # Forward, and backward with respect to weights and features; the validation after each epoch is forward alone.
+            # A step runs forward, and backward with respect to weights and features; the validation only forward.
             flop = 3 * blocks * block_flop(variant, patches["block"])
             if warmup := training["warmup"]:
                 flop += 3 * warmup["steps"] * warmup["batch"] * block_flop(variant, warmup["block"])
-            found.gpu_flop["train"] = (
-                found.gpu_flop.get("train", 0) + flop + training["epochs"] * evaluated["validation"] * forward
+            plan.gpu_flop["train"] = (
+                plan.gpu_flop.get("train", 0) + flop + training["epochs"] * evaluated["validation"] * forward
             )
         points = evaluated["validation"] + (evaluated["test"] if variant == "regnet" else 0)
-        found.gpu_flop["evaluate_synthetic"] = found.gpu_flop.get("evaluate_synthetic", 0) + points * forward
+        plan.gpu_flop["evaluate_synthetic"] = plan.gpu_flop.get("evaluate_synthetic", 0) + points * forward
     regnet, stages = config["regnet"], config["regnet"]["stages"]
     _, base = _spacings(config)
-    # The lungs are about a quarter of a CT.
+    # The lungs take up about a quarter of a CT.
     share = 1 if regnet["region"] == "image" else 0.3
     outputs = sum(
         share * sizes[fixed] * 1e6 * (base / stage) ** 3 * regnet["passes"] * regnet["mirrors"]
@@ -273,12 +279,12 @@ def _add_networks(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes:
         for stage in stages or [base]
     )
     per_output = block_flop("regnet", 32) / 32**3
-    found.gpu_flop["register_regnet"] = outputs * per_output / regnet["stride"] ** 3
-    _spend(found, "register_regnet", len(_fixed(cohort)) * 2 * STARTING)
+    plan.gpu_flop["register_regnet"] = outputs * per_output / regnet["stride"] ** 3
+    _add_seconds(plan, "register_regnet", len(_fixed(cohort)) * 2 * STARTING)
 
 
-def _add_methods(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: Mapping[float, _Sizes]) -> None:
-    """Registration with all other methods, and what their transforms and that of the network take on disk."""
+def _add_methods(plan: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: Mapping[float, _Sizes]) -> None:
+    """Add registration with all other methods, and the disk space of all transforms."""
     images, network = _spacings(config)
     seconds, stored = 0.0, 0.0
     for name, settings in configured(config["methods"]).items():
@@ -294,32 +300,32 @@ def _add_methods(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: 
             elif name != "regnet":
                 seconds += STARTING + voxels * OTHER_METHOD_SECONDS
             stored += vectors * BYTES_PER_VECTOR
-    _spend(found, "register", seconds)
-    found.kept["transforms"] = stored
+    _add_seconds(plan, "register", seconds)
+    plan.kept["transforms"] = stored
 
 
-def _add_results(found: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: _Sizes) -> None:
-    """Evaluation, tables, figures and viewers."""
+def _add_results(plan: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: _Sizes) -> None:
+    """Add evaluation, tables, figures and viewers."""
     voxels, methods = [sizes[fixed] for fixed in _fixed(cohort)], len(configured(config["methods"]))
     for rule in ("evaluate_regularity", *(["evaluate_fields"] if config["phantom"] is not None else [])):
-        _spend(found, rule, _per_voxel(rule, [methods * part for part in voxels]))
-    _spend(found, "evaluate_landmarks", STARTING * len(cohort.pairs_with_landmarks()))
-    _spend(found, "viewer", _per_voxel("viewer", voxels))
+        _add_seconds(plan, rule, _per_voxel(rule, [methods * part for part in voxels]))
+    _add_seconds(plan, "evaluate_landmarks", STARTING * len(cohort.pairs_with_landmarks()))
+    _add_seconds(plan, "viewer", _per_voxel("viewer", voxels))
     if _is_trained(config):
         fields = 6 * len(_synthesized(config, cohort))
-        _spend(found, "field_statistics", STARTING + FIELD_STATISTICS_SECONDS * fields)
-    rest = sum(count for rule, count in found.jobs.items() if rule not in found.core_hours and rule not in found.gpu_flop)
-    _spend(found, "tables, figures, pages", STARTING * rest)
-    found.kept["viewers"] = sum(min(VIEWER_BYTES, DISK_BYTES_PER_VOXEL["viewer"] * part * 1e6) for part in voxels)
+        _add_seconds(plan, "field_statistics", STARTING + FIELD_STATISTICS_SECONDS * fields)
+    rest = sum(count for rule, count in plan.jobs.items() if rule not in plan.core_hours and rule not in plan.gpu_flop)
+    _add_seconds(plan, "tables, figures, pages", STARTING * rest)
+    plan.kept["viewers"] = sum(min(VIEWER_BYTES, DISK_BYTES_PER_VOXEL["viewer"] * part * 1e6) for part in voxels)
 
 
 def _per_voxel(rule: str, megavoxels: Collection[float]) -> float:
-    """Core seconds of the jobs of a rule, one for each of the images."""
+    """Core seconds of a rule that runs one job per image."""
     return STARTING * len(megavoxels) + PER_MEGAVOXEL[rule] * sum(megavoxels)
 
 
-def _spend(found: Plan, rule: str, seconds: float) -> None:
-    found.core_hours[rule] = found.core_hours.get(rule, 0) + seconds / 3600
+def _add_seconds(plan: Plan, rule: str, seconds: float) -> None:
+    plan.core_hours[rule] = plan.core_hours.get(rule, 0) + seconds / 3600
 
 
 def _largest(parts: Mapping[str, float]) -> list[tuple[str, float]]:
