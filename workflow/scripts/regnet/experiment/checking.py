@@ -1,4 +1,4 @@
-"""Everything about an experiment that can be wrong before the first job: the config, the tables, and the files they name."""
+"""Check everything that an experiment is given before its first job: the config, the tables, and the files they name."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,20 +12,20 @@ from regnet.experiment.schemas import check_config
 from regnet.registration.methods import check_methods
 
 BASE_CONFIG = "config/config.yaml"
-"""The config onto which all others are merged, relative to the folder of the workflow."""
+"""The config into which all others are merged, relative to the folder of the workflow."""
 
 
 def checked_cohort(config: Mapping[str, Any], files: bool = True, voxels: bool = False) -> Cohort:
-    """The cohort of a config, after config, tables and files have been checked.
+    """Check config, tables and files, and return the cohort.
 
     Parameters
     ----------
     config
-        The whole config, overlays merged.
+        The complete config, with overlays merged.
     files
-        Whether to look into the files that the tables name; not for a phantom, which the workflow makes.
+        Whether to check the files that the tables name. Those of a phantom, which the workflow makes, are never checked.
     voxels
-        Whether to read every voxel of them: slow, and finds files that are cut off, too.
+        Whether to read every voxel of these files, which is slow but finds truncated files.
 
     Raises
     ------
@@ -37,24 +37,24 @@ def checked_cohort(config: Mapping[str, Any], files: bool = True, voxels: bool =
     is_phantom = config["phantom"] is not None
     spacing = config["regnet"]["spacing"] or config["resampling"]["spacing"]
 
-    def look(images: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
-        # Here, as the processes of Snakemake's jobs, which do not look again, need not wait for ITK.
+    def inspect(images: pd.DataFrame, pairs: pd.DataFrame) -> list[str]:
+        # Imported here, as Snakemake's jobs do not check files again and need not wait for ITK.
         from regnet.experiment.inspection import file_problems
 
         return file_problems(images, pairs, spacing, config["synthesis"]["smallest_size"], voxels)
 
-    return read_cohort(config["cohort"], config["data_root"], is_phantom, look if files and not is_phantom else None)
+    return read_cohort(config["cohort"], config["data_root"], is_phantom, inspect if files and not is_phantom else None)
 
 
 def read_config(configfiles: Sequence[str | Path], entries: Sequence[str] = ()) -> dict[str, Any]:
-    """The config that Snakemake makes of ``--configfile`` and ``--config``, on top of `BASE_CONFIG`.
+    """Read a config as Snakemake does: `BASE_CONFIG`, then the files of ``--configfile``, then the entries of ``--config``.
 
     Raises
     ------
     ConfigError
-        If a file is missing or no YAML with keys, or an entry is not ``key=value``.
+        If a file is missing or is not YAML with keys, or an entry is not ``key=value``.
     """
-    # Snakemake's own, so that both read the same; here, as they take a second to import.
+    # Snakemake's functions read a config exactly as a run does. They take a second to import.
     from snakemake.cli import parse_config
     from snakemake.common.configfile import load_configfile
     from snakemake.exceptions import WorkflowError
@@ -75,8 +75,8 @@ def read_config(configfiles: Sequence[str | Path], entries: Sequence[str] = ()) 
 
 
 def describe(cohort: Cohort) -> str:
-    """How much there is in a cohort, in words."""
+    """Describe a cohort in words: the numbers of its images and pairs."""
     splits = cohort.images["split"].value_counts()
     parts = ", ".join(f"{splits[split]} {split}" for split in ("train", "validation", "test") if split in splits)
-    pairs, measured = len(cohort.test_pairs()), len(cohort.pairs_with_landmarks())
-    return f"{len(cohort.images)} images ({parts}); test pairs: {pairs}, with landmarks: {measured}"
+    pairs, with_landmarks = len(cohort.test_pairs()), len(cohort.pairs_with_landmarks())
+    return f"{len(cohort.images)} images ({parts}); test pairs: {pairs}, with landmarks: {with_landmarks}"

@@ -1,4 +1,4 @@
-"""The cohort: the tables ``images.tsv`` and ``pairs.tsv`` of a folder, checked as a whole before any work begins."""
+"""The cohort: the tables ``images.tsv`` and ``pairs.tsv`` of a folder, checked as a whole before any job runs."""
 
 import os
 from collections.abc import Callable
@@ -15,20 +15,20 @@ IMAGES_SCHEMA = FOLDER / "images.schema.yaml"
 PAIRS_SCHEMA = FOLDER / "pairs.schema.yaml"
 
 SPLITS = ("train", "validation", "test")
-"""What an image may be used for."""
+"""The uses of an image."""
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Images, and the pairs of them, in the order of their tables.
+    """Images and pairs of images, in the order of their tables. Paths include the data root; a missing one is "".
 
     Attributes
     ----------
     images
-        Indexed by image, columns subject, split, path, mask. Paths include the data root; ``mask`` is "" where there is none.
+        Indexed by image, with the columns subject, split, path, mask.
     pairs
-        Indexed by pair, columns fixed, moving, fixed_landmarks, moving_landmarks, split, subject; the last two are those of the
-        fixed image. Paths include the data root and are "" where there are none.
+        Indexed by pair, with the columns fixed, moving, fixed_landmarks, moving_landmarks, split, subject; the last two are
+        those of the fixed image.
     """
 
     images: pd.DataFrame
@@ -39,17 +39,17 @@ class Cohort:
         return self.images.index[self.images["split"] == split].tolist()
 
     def test_pairs(self) -> list[str]:
-        """Names of the pairs of the test split: those that are registered."""
+        """Names of the pairs of the test split; these are registered."""
         return self.pairs.index[self.pairs["split"] == "test"].tolist()
 
     def pairs_with_landmarks(self) -> list[str]:
-        """Names of the test pairs that have landmarks: those whose registrations can be evaluated."""
+        """Names of the test pairs that have landmarks; their registrations can be evaluated."""
         chosen = (self.pairs["split"] == "test") & (self.pairs["fixed_landmarks"] != "")
         return self.pairs.index[chosen].tolist()
 
 
 Inspect = Callable[[pd.DataFrame, pd.DataFrame], list[str]]
-"""What looks into the files of images and pairs, which are as in `Cohort` but may have problems, and gives a line for each."""
+"""Returns a line for each problem in the files of images and pairs: frames as in `Cohort`, but not necessarily valid."""
 
 
 def read_cohort(
@@ -60,36 +60,36 @@ def read_cohort(
     Parameters
     ----------
     folder
-        Holds ``images.tsv`` and ``pairs.tsv``: tab-separated UTF-8 with the columns of ``workflow/schemas``, in any order.
+        Contains ``images.tsv`` and ``pairs.tsv``: tab-separated UTF-8 with the columns of ``workflow/schemas``, in any order.
     data_root
         Folder to which the paths in the tables are relative.
     made_by_workflow
-        The workflow makes the files, so that they need not be there yet.
+        Whether the workflow makes the files, so that they need not exist yet.
     inspect
-        Looks into the files, such as `regnet.experiment.inspection.file_problems`, so that the problems of tables and of files
-        are listed together.
+        Checks the content of the files, such as `regnet.experiment.inspection.file_problems`. Problems of tables and of files
+        are then reported together.
 
     Raises
     ------
     InputError
-        With a line for each problem: the file and the row, the field, what was found and what was expected. Rows are counted
-        as the lines of the file, the header is row 1.
+        With a line for each problem: file and row, field, what was found, and what was expected. Rows are numbered like the
+        lines of the file; the header is row 1.
     """
     images = _read_table(Path(folder, "images.tsv"), IMAGES_SCHEMA)
     pairs = _read_table(Path(folder, "pairs.tsv"), PAIRS_SCHEMA)
-    found_root = made_by_workflow or os.path.isdir(data_root)
-    if not found_root:
-        # One line, not one for each file in it.
+    root_exists = made_by_workflow or os.path.isdir(data_root)
+    if not root_exists:
+        # One line instead of one for each file below it.
         images.problems.append(f"data_root: found {str(data_root)!r}, which is no folder, expected the folder of the images")
-    must_exist = found_root and not made_by_workflow
+    must_exist = root_exists and not made_by_workflow
     _check_images(images, data_root, must_exist)
     if images.rows:
         _check_pairs(pairs, images, data_root, must_exist)
     image_frame = _frame(images, data_root, ("path", "mask"))
     pair_frame = _frame(pairs, data_root, ("fixed_landmarks", "moving_landmarks"))
-    found = images.problems + pairs.problems + (inspect(image_frame, pair_frame) if inspect else [])
-    if found:
-        raise InputError("\n".join(found))
+    lines = images.problems + pairs.problems + (inspect(image_frame, pair_frame) if inspect else [])
+    if lines:
+        raise InputError("\n".join(lines))
     for column in ("split", "subject"):
         pair_frame[column] = image_frame.loc[pair_frame["fixed"], column].to_numpy()
     return Cohort(image_frame, pair_frame)
@@ -97,7 +97,7 @@ def read_cohort(
 
 @dataclass
 class _Table:
-    """A table as it stands in its file: the rows by the number of their line, and what is wrong so far."""
+    """The rows of a table by line number, and the problems found so far."""
 
     path: Path
     columns: list[str]
@@ -105,20 +105,20 @@ class _Table:
     problems: list[str] = field(default_factory=list)
 
     def refuse(self, row: int, name: str, found: str, expected: str) -> None:
-        """Note what is wrong with a field of a row."""
+        """Add a problem with a field of a row."""
         self.problems.append(f"{self.path}, row {row}: {name}: found {found}, expected {expected}")
 
 
 def _read_table(path: Path, schema_path: Path) -> _Table:
-    """Read a table and check its columns, and each row by itself. Without all columns there are no rows.
+    """Read a table; check its columns and each row by itself. If the columns are wrong, no rows are read.
 
-    Not with pandas, which takes a row's first cell for an index, or fills up with NaN, where the number of cells is wrong,
-    and does not keep the numbers of the lines.
+    pandas is no help here: where the number of cells is wrong it takes the first cell for an index or adds NaN, and it does
+    not keep line numbers.
     """
     table = _Table(path, validator(schema_path).schema["required"])
     wanted = f"expected a tab-separated table (UTF-8) with the columns {', '.join(table.columns)}"
     try:
-        # The byte order mark that spreadsheets put in front is not part of the first column's name.
+        # Spreadsheets write a byte order mark, which is not part of the first column's name.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
     except UnicodeDecodeError as error:
         row = error.object.count(b"\n", 0, error.start) + 1
@@ -140,7 +140,7 @@ def _read_table(path: Path, schema_path: Path) -> _Table:
         cells = line.split("\t")
         if len(cells) > len(header):
             table.problems.append(f"{path}, row {number}: found {len(cells)} cells, expected {len(header)}")
-        # Editors strip tabs from the ends of lines, and with them empty cells.
+        # Editors strip tabs, and so empty cells, from the ends of lines.
         cells += [""] * (len(header) - len(cells))
         table.rows[number] = dict(zip(header, cells, strict=False))
         table.problems += problems(table.rows[number], schema_path, f"{path}, row {number}")
@@ -150,24 +150,24 @@ def _read_table(path: Path, schema_path: Path) -> _Table:
 
 
 def _check_header(table: _Table, header: list[str]) -> None:
-    where, columns = f"{table.path}, row 1", table.columns
-    meant = []
+    source, columns = f"{table.path}, row 1", table.columns
+    misspelt = []
     for column in dict.fromkeys(header):
         if column not in columns:
             close = get_close_matches(column, columns, n=1)
-            meant += close
+            misspelt += close
             advice = f"did you mean {close[0]!r}?" if close else f"expected only {', '.join(columns)}"
-            table.problems.append(f"{where}: unknown column {column!r}, {advice}")
+            table.problems.append(f"{source}: unknown column {column!r}, {advice}")
         elif header.count(column) > 1:
-            table.problems.append(f"{where}: found the column {column!r} {header.count(column)} times, expected it once")
+            table.problems.append(f"{source}: found the column {column!r} {header.count(column)} times, expected it once")
     for column in columns:
-        if column not in header and column not in meant:
+        if column not in header and column not in misspelt:
             found = ", ".join(header)
-            table.problems.append(f"{where}: missing column {column!r}, found {found}, expected {', '.join(columns)}")
+            table.problems.append(f"{source}: missing column {column!r}, found {found}, expected {', '.join(columns)}")
 
 
 def _check_images(images: _Table, data_root: str | Path, must_exist: bool) -> None:
-    """Check the rows of images against each other, and their files."""
+    """Check the rows of images against each other, and that their files exist."""
     _refuse_repeated_names(images, "image")
     subjects: dict[str, tuple[int, str]] = {}
     files: dict[str, int] = {}
@@ -186,19 +186,19 @@ def _check_images(images: _Table, data_root: str | Path, must_exist: bool) -> No
         mask = os.path.normpath(os.path.join(data_root, row["mask"]))
         if row["mask"] and mask in files:
             images.refuse(number, "mask", repr(row["mask"]), f"a mask, not the image in row {files[mask]}")
-    # A misspelt split has its own line: nothing can be said then about the others.
-    found = {row["split"] for row in images.rows.values()}
-    if found and found <= set(SPLITS):
+    # A misspelt split has its own line; it may be the one that seems to be missing.
+    used = {row["split"] for row in images.rows.values()}
+    if used and used <= set(SPLITS):
         for split in ("train", "validation"):
-            if split not in found:
+            if split not in used:
                 images.problems.append(f"{images.path}: split: found no image with {split!r}, expected at least one")
 
 
 def _check_pairs(pairs: _Table, images: _Table, data_root: str | Path, must_exist: bool) -> None:
-    """Check the rows of pairs against each other and against the images, and their files."""
+    """Check the rows of pairs against each other and against the images, and that their files exist."""
     _refuse_repeated_names(pairs, "pair")
     splits = {row["image"]: row["split"] for row in images.rows.values()}
-    seen: dict[tuple[str, str], int] = {}
+    first_rows: dict[tuple[str, str], int] = {}
     owners: dict[str, tuple[int, str]] = {}
     for number, row in pairs.rows.items():
         fixed, moving = row["fixed"], row["moving"]
@@ -207,31 +207,31 @@ def _check_pairs(pairs: _Table, images: _Table, data_root: str | Path, must_exis
                 pairs.refuse(number, name, repr(row[name]), f"the name of an image in {images.path}")
         if fixed == moving:
             pairs.refuse(number, "moving", repr(moving), "another image than fixed")
-        elif seen.setdefault((fixed, moving), number) != number:
+        elif first_rows.setdefault((fixed, moving), number) != number:
             both = f"{fixed!r} and {moving!r}"
-            pairs.refuse(number, "fixed and moving", both, f"two images that are not those of row {seen[fixed, moving]}")
+            pairs.refuse(number, "fixed and moving", both, f"two images that are not those of row {first_rows[fixed, moving]}")
         if {splits.get(fixed), splits.get(moving)} <= set(SPLITS) and splits[fixed] != splits[moving]:
             found = f"{moving!r} of split {splits[moving]!r}"
             pairs.refuse(number, "moving", found, f"an image of split {splits[fixed]!r} as fixed, {fixed!r}")
         if bool(row["fixed_landmarks"]) != bool(row["moving_landmarks"]):
-            here, there = ("fixed", "moving") if row["fixed_landmarks"] else ("moving", "fixed")
+            given, missing = ("fixed", "moving") if row["fixed_landmarks"] else ("moving", "fixed")
             pairs.refuse(
                 number,
-                f"{there}_landmarks",
-                f"nothing, and {row[f'{here}_landmarks']!r} as {here}_landmarks",
+                f"{missing}_landmarks",
+                f"nothing, and {row[f'{given}_landmarks']!r} as {given}_landmarks",
                 "landmarks of both images or of neither",
             )
         for name, image in (("fixed_landmarks", fixed), ("moving_landmarks", moving)):
             _refuse_missing(pairs, number, name, data_root, must_exist)
             if row[name]:
-                # An image in several pairs may bring the same points to each.
+                # Several pairs of an image may share its landmarks.
                 path = os.path.normpath(os.path.join(data_root, row[name]))
                 first, owner = owners.setdefault(path, (number, image))
                 if owner != image:
                     expected = f"another file: in row {first} these are the landmarks of {owner!r}"
                     pairs.refuse(number, name, f"{row[name]!r} for {image!r}", expected)
-    found = {splits.get(row["fixed"]) for row in pairs.rows.values()}
-    if found and found <= set(SPLITS) and "test" not in found:
+    used = {splits.get(row["fixed"]) for row in pairs.rows.values()}
+    if used and used <= set(SPLITS) and "test" not in used:
         pairs.problems.append(f"{pairs.path}: fixed: found no pair of images of split 'test', expected at least one")
 
 
@@ -246,15 +246,14 @@ def _refuse_repeated_names(table: _Table, name: str) -> None:
 def _refuse_missing(table: _Table, number: int, name: str, data_root: str | Path, must_exist: bool) -> None:
     value = table.rows[number][name]
     path = os.path.join(data_root, value)
-    # Of a path with spaces around it the schema has said what is wrong.
-    # An image may be a folder, of DICOM files.
-    is_there = os.path.exists(path) if name == "path" else os.path.isfile(path)
-    if must_exist and value and value == value.strip() and not is_there:
+    # An image may be a folder of DICOM files. The schema refuses paths with spaces around them.
+    exists = os.path.exists(path) if name == "path" else os.path.isfile(path)
+    if must_exist and value and value == value.strip() and not exists:
         table.refuse(number, name, repr(value), f"a file, and there is none at {path}")
 
 
 def _frame(table: _Table, data_root: str | Path, paths: tuple[str, str]) -> pd.DataFrame:
-    """The rows as a frame indexed by the first of the columns, paths joined to the data root."""
+    """The rows as a frame, indexed by its first column, with paths joined to the data root."""
     frame = pd.DataFrame(table.rows.values(), columns=table.columns, dtype=str)
     for name in paths:
         frame[name] = [os.path.join(data_root, value) if value else "" for value in frame[name]]

@@ -1,6 +1,6 @@
-"""What is wrong with the files of a cohort: images, masks and landmarks, read no further than it takes to see.
+"""Find problems in the files of a cohort: images, masks and landmarks.
 
-Of images the headers are read, of their voxels a few slices: a thousand images take seconds.
+Only headers and a few slices of the images are read, so that a thousand images take seconds.
 """
 
 import hashlib
@@ -15,26 +15,26 @@ from regnet.images.landmarks import VOXEL_FORMATS, landmark_kind, read_landmarks
 from regnet.images.volumes import LUNG_BELOW_HU, Grid, read_ct, read_grid, read_mask, read_slice, refuse_other_grid
 from regnet.system.files import checksum
 
-LOOKED_AT = (0.0, 0.25, 0.5)
-"""Where in an image the slices are that are looked at before all of it is: parts of its height."""
+SLICES = (0.0, 0.25, 0.5)
+"""Heights of the slices that are read first, as fractions of the height of an image."""
 
 SIGNATURE_BYTES = 2**16
-"""Bytes of the beginning, the middle and the end of a file by which two files are told apart before all of them is compared."""
+"""Bytes at the beginning, in the middle and at the end of files that are compared before the whole files are."""
 
 
 def file_problems(images: pd.DataFrame, pairs: pd.DataFrame, spacing: float, smallest: int, voxels: bool = False) -> list[str]:
-    """What is wrong with the files of a cohort, a line each.
+    """List the problems of the files of a cohort, one line each.
 
     Parameters
     ----------
     images, pairs
-        Of `Cohort`, whatever else is wrong with them; files that are not there are left out.
+        Frames as in `Cohort`, but not necessarily valid; missing files are skipped.
     spacing
         Spacing in mm at which the network works.
     smallest
-        Voxels of that spacing that every image has to have along each axis.
+        Voxels of that spacing that every image must have along each axis.
     voxels
-        As for `checked_cohort`.
+        As for `regnet.experiment.checking.checked_cohort`.
     """
     problems: list[str] = []
     grids: dict[str, tuple[str, Grid]] = {}
@@ -55,54 +55,54 @@ def file_problems(images: pd.DataFrame, pairs: pd.DataFrame, spacing: float, sma
 
 
 def _image_problems(path: str, grid: Grid, spacing: float, smallest: int, voxels: bool) -> Iterator[str]:
-    """What is wrong with an image whose header is right."""
+    """The problems of an image with a valid header."""
     size = grid.isotropic(spacing).size
     if min(size) < smallest:
         extent = " x ".join(f"{side:.0f}" for side in np.multiply(grid.size, grid.spacing))
         least = f"{smallest * spacing:.0f}"
         yield f"{path}: found an image of {extent} mm, expected at least {least} mm along each axis, {smallest} voxels"
     try:
-        # Air or lung is in the first slice of nearly every CT: only where none is seen all of the image is read.
-        if voxels or not any(_lowest(path, grid, part) <= LUNG_BELOW_HU for part in LOOKED_AT):
+        # The first slice of nearly every CT contains air or lung; only an image without any in these slices is read whole.
+        if voxels or not any(_lowest(path, grid, height) <= LUNG_BELOW_HU for height in SLICES):
             read_ct(path)
     except InputError as error:
         yield str(error)
 
 
-def _lowest(path: str, grid: Grid, part: float) -> float:
-    return float(np.nanmin(read_slice(path, grid, int(part * grid.size[2]))))
+def _lowest(path: str, grid: Grid, height: float) -> float:
+    return float(np.nanmin(read_slice(path, grid, int(height * grid.size[2]))))
 
 
 def _mask_problems(path: str, image: tuple[str, Grid] | None, voxels: bool) -> Iterator[str]:
-    """What is wrong with a mask; `image` is that of the mask, and its grid, unless it cannot be read."""
+    """The problems of a mask; `image` is the path and the grid of its image, or None if that cannot be read."""
     try:
         grid = read_grid(path)
         if image is not None:
             refuse_other_grid(path, grid, image[1])
-        if voxels or not any(read_slice(path, grid, int(part * grid.size[2])).any() for part in LOOKED_AT[1:]):
+        if voxels or not any(read_slice(path, grid, int(height * grid.size[2])).any() for height in SLICES[1:]):
             read_mask(path)
     except InputError as error:
         yield str(error)
 
 
 def _landmark_problems(pair: Mapping[str, str], grids: Mapping[str, tuple[str, Grid]]) -> Iterator[str]:
-    """What is wrong with the landmarks of a pair."""
-    found: dict[str, np.ndarray] = {}
+    """The problems of the landmarks of a pair."""
+    points: dict[str, np.ndarray] = {}
     for side in ("fixed", "moving"):
         path, image = pair[f"{side}_landmarks"], grids.get(pair[side])
         if not os.path.isfile(path):
             continue
         try:
             if image is None and landmark_kind(path) in VOXEL_FORMATS:
-                continue  # what is wrong with the image has been said
-            found[side] = read_landmarks(path, image and image[1])
+                continue  # The problem of the image has its own line.
+            points[side] = read_landmarks(path, image and image[1])
             if image is not None:
-                refuse_points_outside(found[side], image[1], path, image[0])
+                refuse_points_outside(points[side], image[1], path, image[0])
         except InputError as error:
             yield str(error)
-    if len(found) < 2:
+    if len(points) < 2:
         return
-    fixed, moving, path = found["fixed"], found["moving"], pair["moving_landmarks"]
+    fixed, moving, path = points["fixed"], points["moving"], pair["moving_landmarks"]
     if len(fixed) != len(moving):
         yield f"{path}: found {len(moving)} landmarks, expected {len(fixed)} as in {pair['fixed_landmarks']}"
     elif np.array_equal(fixed, moving):
@@ -110,25 +110,25 @@ def _landmark_problems(pair: Mapping[str, str], grids: Mapping[str, tuple[str, G
 
 
 def _copies(paths: Sequence[str]) -> Iterator[str]:
-    """A line for each image that is another one under a second name: by a link, or as a copy."""
-    # Each look costs more than the one before, and is only taken at files that are the same so far.
+    """A line for each image that is a copy of another image, or a link to it."""
+    # Each key costs more than the one before; it is only computed of files that agreed in all keys before.
     groups = [list(dict.fromkeys(map(os.path.normpath, paths)))]
-    for look in (os.path.getsize, _signature, checksum):
-        groups = [same for group in groups for same in _alike(group, look)]
+    for key in (os.path.getsize, _signature, checksum):
+        groups = [equal for group in groups for equal in _equal_files(group, key)]
     for first, *others in groups:
         yield from (f"{path}: found the same image as in {first}, expected each image once" for path in others)
 
 
-def _alike(paths: Sequence[str], look: Callable[[str], object]) -> list[list[str]]:
-    """The paths in groups, two or more in each, that look the same."""
-    same: dict[object, list[str]] = {}
+def _equal_files(paths: Sequence[str], key: Callable[[str], object]) -> list[list[str]]:
+    """Groups of at least two paths with the same key."""
+    groups: dict[object, list[str]] = {}
     for path in paths:
-        same.setdefault(look(path), []).append(path)
-    return [group for group in same.values() if len(group) > 1]
+        groups.setdefault(key(path), []).append(path)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 def _signature(path: str) -> str:
-    """A digest of some parts of a file."""
+    """The digest of `SIGNATURE_BYTES` at three places of a file."""
     size = os.path.getsize(path)
     digest = hashlib.sha256()
     with open(path, "rb") as file:

@@ -1,7 +1,7 @@
 """Estimate before a run what it takes: jobs, core hours, GPU hours and disk space, from costs measured per voxel.
 
-The costs were measured on the default run, on an AMD EPYC, from its benchmark files and its disk space. Hours are right within a
-factor of about two; docs/benchmarks.md compares a plan with a run.
+The costs come from the benchmark files and the disk space of the default run on an AMD EPYC. Hours are right within a factor of
+about two; docs/benchmarks.md compares a plan with a run.
 """
 
 import math
@@ -47,7 +47,7 @@ ELASTIX_SECONDS = {"affine": 0.0015, "bspline": 0.008}
 """Core seconds of an iteration of elastix, which samples 2,000 to 5,000 points whatever the size of the images."""
 
 OTHER_METHOD_SECONDS = 5.0
-"""Core seconds per million voxels of methods that work on whole volumes: demons, SyN, greedy, ConvexAdam, a user's own method."""
+"""Core seconds per million voxels of methods that work on whole volumes: demons, SyN, greedy, ConvexAdam, a user's own."""
 
 CORE_FLOPS = 1e11
 """Floating point operations per second of a core in training and inference (bfloat16, AVX-512)."""
