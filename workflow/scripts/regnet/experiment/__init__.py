@@ -1,1 +1,1 @@
-"""What an experiment is: its config and cohort, their checks, what it will take, where its results come from."""
+"""The parts of an experiment: config and cohort, their checks, the estimate of its costs, the provenance of its results."""

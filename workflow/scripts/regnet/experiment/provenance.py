@@ -1,7 +1,7 @@
-"""Where a table comes from: config, seed, code, checksums of what went in, and the machines that computed it.
+"""Where a table comes from: config, seed, code, checksums of the inputs, and the machines that computed it.
 
-Each table has a file ``<table>.provenance.json`` beside it (docs/provenance.md). Two of these say whether their tables should
-be equal.
+Each table has a file ``<table>.provenance.json`` beside it (docs/provenance.md). Comparing two of these shows whether their
+tables should be equal.
 """
 
 import hashlib
@@ -17,31 +17,31 @@ from regnet.system.files import checksum, read_json, write_json
 from regnet.system.machine import commit, machine
 
 SUFFIX = ".provenance.json"
-"""What the name of a table, without its own suffix, is followed by in the name of its provenance."""
+"""Ending of a provenance file; it replaces the suffix of the table."""
 
 FIELDS = ("experiment", "config", "seed", "commit", "code", "inputs", "weights", "machines", "tables")
 """The keys of a provenance file."""
 
 BOOKKEEPING_KEYS = (("experiment",), ("data_root",), ("cohort",), ("training", "checkpoint_minutes"))
-"""Keys of the config that say where things are and how a run is kept, not what it computes."""
+"""Keys of the config that do not change results: where files are, and how often a training is saved."""
 
 
 def cohort_inputs(cohort: Cohort) -> dict[str, str | None]:
-    """The checksums of all files of a cohort, by what they are in it: two cohorts are compared wherever their files lie.
+    """The checksums of all files of a cohort, by their role, so that cohorts in different folders can be compared.
 
     Raises
     ------
     InputError
         If a file cannot be read.
     """
-    found = {}
+    checksums = {}
     for name, row in cohort.images.iterrows():
-        for kind in ("path", "mask"):
-            found[f"image {name} ({row['split']}, subject {row['subject']}), {kind}"] = _checksum_or_none(row[kind])
+        for column in ("path", "mask"):
+            checksums[f"image {name} ({row['split']}, subject {row['subject']}), {column}"] = _checksum_or_none(row[column])
     for name, row in cohort.pairs.iterrows():
-        for kind in ("fixed_landmarks", "moving_landmarks"):
-            found[f"pair {name} ({row['fixed']}, {row['moving']}), {kind}"] = _checksum_or_none(row[kind])
-    return found
+        for column in ("fixed_landmarks", "moving_landmarks"):
+            checksums[f"pair {name} ({row['fixed']}, {row['moving']}), {column}"] = _checksum_or_none(row[column])
+    return checksums
 
 
 def collect(
@@ -52,37 +52,37 @@ def collect(
     weights: Iterable[str | Path],
     machines: Sequence[tuple[str, str | Path]],
 ) -> dict[str, Any]:
-    """Everything that the tables of an experiment come from.
+    """Collect everything that the tables of an experiment depend on.
 
     Parameters
     ----------
     config
-        The whole config, defaults included.
+        The complete config, with defaults.
     cohort
-        Images and pairs; their files are there.
+        Images and pairs, whose files must exist.
     code
-        The source files on which numbers depend.
+        The source files that affect numbers.
     files
-        Further files that went in, by their paths in the repository: parameter files, modules of methods, given weights.
+        Further inputs, as paths in the repository: parameter files, modules of methods, given weights.
     weights
         The weights that were used.
     machines
-        The step, and the file of `regnet.system.machine.write_machine`, of each job that registered, trained or predicted. This
-        process, which stands for all others, is added.
+        For each job that registered, trained or predicted: its step, and the file that
+        `regnet.system.machine.write_machine` wrote. This process is added and represents all other jobs.
 
     Returns
     -------
     dict
-        The keys `FIELDS` but for ``tables``. Each machine lists how many jobs of each step ran on it.
+        The keys `FIELDS` except ``tables``. Each machine lists how many jobs of each step ran on it.
 
     Raises
     ------
     InputError
         If a file cannot be read.
     """
-    found: dict[str, tuple[dict[str, str], dict[str, int]]] = {}
-    for step, one in [*((step, read_json(path)) for step, path in machines), ("tables", machine())]:
-        _, jobs = found.setdefault(json.dumps(one, sort_keys=True), (one, {}))
+    distinct: dict[str, tuple[dict[str, str], dict[str, int]]] = {}
+    for step, facts in [*((step, read_json(path)) for step, path in machines), ("tables", machine())]:
+        _, jobs = distinct.setdefault(json.dumps(facts, sort_keys=True), (facts, {}))
         jobs[step] = jobs.get(step, 0) + 1
     return {
         "experiment": config["experiment"],
@@ -92,7 +92,7 @@ def collect(
         "code": _joint_checksum(code),
         "inputs": cohort_inputs(cohort) | {str(path): checksum(path) for path in files},
         "weights": {str(path): checksum(path) for path in weights},
-        "machines": [{**one, "jobs": jobs} for one, jobs in found.values()],
+        "machines": [{**facts, "jobs": jobs} for facts, jobs in distinct.values()],
     }
 
 
@@ -113,18 +113,18 @@ def write_facts(facts: Mapping[str, Any], path: str | Path) -> None:
 
 
 def read_facts(path: str | Path) -> dict[str, Any]:
-    """Read what `write_facts` wrote.
+    """Read a file that `write_facts` wrote.
 
     Raises
     ------
     InputError
-        If it cannot be read or lacks one of the keys.
+        If it cannot be read or lacks one of the keys of `collect`.
     """
     return _with_fields(path, FIELDS[:-1])
 
 
 def find_provenance(path: str | Path) -> Path:
-    """The provenance of what a path names: itself, a table's beside it, or Table 2.1's below the folder of an experiment.
+    """Find a provenance file: the given one, the one beside a table, or that of Table 2.1 in the folder of an experiment.
 
     Raises
     ------
@@ -133,18 +133,18 @@ def find_provenance(path: str | Path) -> Path:
     """
     path = Path(path)
     if path.name.endswith(SUFFIX):
-        found = path
+        provenance = path
     elif path.is_dir():
-        found = path / "tables" / f"table_2_1{SUFFIX}"
+        provenance = path / "tables" / f"table_2_1{SUFFIX}"
     else:
-        found = path.with_name(path.name.removesuffix(path.suffix) + SUFFIX)
-    if not found.is_file():
-        raise InputError(f"{path}: found no {found}, expected a table of a run, with its provenance beside it")
-    return found
+        provenance = path.with_name(path.name.removesuffix(path.suffix) + SUFFIX)
+    if not provenance.is_file():
+        raise InputError(f"{path}: found no {provenance}, expected a table of a run, with its provenance beside it")
+    return provenance
 
 
 def read_provenance(path: str | Path) -> dict[str, Any]:
-    """Read a provenance file of `write_provenance`.
+    """Read a file that `write_provenance` wrote.
 
     Raises
     ------
@@ -155,13 +155,13 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
 
 
 def changed_tables(path: str | Path) -> list[str]:
-    """The files of a table, of those beside its provenance, that are no longer what it was written about."""
+    """Names of the files of a table that changed after their provenance was written; missing files are ignored."""
     folder, tables = Path(path).parent, read_provenance(path)["tables"]
     return [name for name, digest in tables.items() if (folder / name).is_file() and checksum(folder / name) != digest]
 
 
 def describe(provenance: Mapping[str, Any]) -> str:
-    """A provenance for people, in lines."""
+    """Describe a provenance in lines for the terminal."""
     inputs = {name: digest for name, digest in provenance["inputs"].items() if digest}
     lines = [
         f"experiment  {provenance['experiment']}",
@@ -172,10 +172,10 @@ def describe(provenance: Mapping[str, Any]) -> str:
         *(f"weights     {digest[:16]}  {name}" for name, digest in provenance["weights"].items()),
         *(f"input       {digest[:16]}  {name}" for name, digest in inputs.items()),
     ]
-    for number, one in enumerate(provenance["machines"], 1):
-        jobs = ", ".join(f"{count} {step}" for step, count in one["jobs"].items())
+    for number, facts in enumerate(provenance["machines"], 1):
+        jobs = ", ".join(f"{count} {step}" for step, count in facts["jobs"].items())
         lines.append(f"machine {number}   {jobs}")
-        lines += [f"            {name} {text}" for name, text in one.items() if name != "jobs"]
+        lines += [f"            {name} {text}" for name, text in facts.items() if name != "jobs"]
     lines += [f"config      {name}: {json.dumps(value)}" for name, value in _flat(provenance["config"]).items()]
     return "".join(f"{line}\n" for line in lines)
 
@@ -186,11 +186,11 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, l
     Returns
     -------
     verdict : {"equal", "close", "different"}
-        ``"equal"``: byte for byte. ``"close"``: the same was computed, but on other machines, with other versions, or on a
-        GPU, where sums are taken in another order; numbers differ by rounding, which a training makes larger.
-        ``"different"``: something else was computed.
+        ``"equal"``: byte for byte. ``"close"``: the computation was the same, but on other machines, with other versions, or on
+        a GPU, which sums in no fixed order; numbers differ by rounding errors, which training amplifies. ``"different"``: the
+        computation was another.
     differences : list of str
-        What differs, each in a line.
+        One line for each difference.
     """
     causes = [_causes(provenance) for provenance in (first, second)]
     differences = [
@@ -200,23 +200,23 @@ def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, l
     ]
     if differences:
         return "different", differences
-    sets = [[{key: one[key] for key in one if key != "jobs"} for one in part["machines"]] for part in (first, second)]
-    keys = dict.fromkeys(key for machines in sets for one in machines for key in one)
+    sides = [[{key: facts[key] for key in facts if key != "jobs"} for facts in side["machines"]] for side in (first, second)]
+    keys = dict.fromkeys(key for machines in sides for facts in machines for key in facts)
     for key in keys:
-        values = [sorted({one[key] for one in machines if key in one}) for machines in sets]
+        values = [sorted({facts[key] for facts in machines if key in facts}) for machines in sides]
         if values[0] != values[1]:
             differences.append(f"{key}: {', '.join(values[0]) or 'none'}; {', '.join(values[1]) or 'none'}")
-    on_gpu = any(not one.get("device", "CPU").startswith("CPU") for machines in sets for one in machines)
+    on_gpu = any(not facts.get("device", "CPU").startswith("CPU") for machines in sides for facts in machines)
     if on_gpu:
         differences.append("device: a GPU does not repeat its sums in the same order")
-    several = any(len({one["processor"] for one in machines}) > 1 for machines in sets)
+    several = any(len({facts["processor"] for facts in machines}) > 1 for machines in sides)
     if several and not differences:
         differences.append("processor: several, and which job ran on which may differ")
     return ("close" if differences else "equal"), differences
 
 
 def _causes(provenance: Mapping[str, Any]) -> dict[str, Any]:
-    """What determines the numbers of a table, one entry each."""
+    """Everything that determines the numbers of a table, by name."""
     config = {f"config {name}": value for name, value in _flat(provenance["config"]).items()}
     for keys in BOOKKEEPING_KEYS:
         config.pop(f"config {'.'.join(keys)}", None)
@@ -225,15 +225,15 @@ def _causes(provenance: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A config with one level: keys joined by dots."""
-    found: dict[str, Any] = {}
+    """A config with a single level, its keys joined by dots."""
+    flat: dict[str, Any] = {}
     for name, value in config.items():
-        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
-    return found
+        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {f"{prefix}{name}": value}
+    return flat
 
 
 def _short(value: Any) -> str:
-    """A value of `_causes` as it stands in a line: checksums by their first digits."""
+    """A value of `_causes` as text; of a checksum, the first digits."""
     text = "none" if value is None else value if isinstance(value, str) else json.dumps(value)
     return text[:16] if len(text) == hashlib.sha256().digest_size * 2 else text
 

@@ -55,18 +55,18 @@ REMOVED = {
     "methods.convexadam.mind_radius": "the radius of the MIND patches is 1 voxel",
     "methods.convexadam.mind_dilation": "the distance of the MIND patches is 2 voxels",
 }
-"""Keys that were removed in 0.2.0, and what holds instead; those of a method by its module, not by its name."""
+"""Keys that were removed in 0.2.0, and what applies instead. Keys of a method are listed by its module, not by its name."""
 
 BOUNDS = {"exclusiveMinimum": "above", "minimum": "of at least", "exclusiveMaximum": "below", "maximum": "of at most"}
 
 
 def _is_integer(_: object, value: object) -> bool:
-    # JSON schema would take 200.0 too, which range() does not.
+    # JSON schema would accept 200.0 too, which range() does not.
     return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_number(_: object, value: object) -> bool:
-    # Every comparison with NaN is false, so that it would pass all bounds.
+    # Every comparison with NaN is false, so NaN would pass all bounds.
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
@@ -77,7 +77,7 @@ _Validator = extend(Draft202012Validator, type_checker=_types)
 @cache
 def validator(path: str | Path) -> Draft202012Validator:
     """The validator of a schema file, read once."""
-    # Every job of the workflow reads the schemas; the loader of libyaml, where PyYAML has it, takes a tenth of the time.
+    # Every job of the workflow reads the schemas; the loader of libyaml, if PyYAML has it, takes a tenth of the time.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     return _Validator(yaml.load(Path(path).read_text(encoding="utf-8"), loader))
 
@@ -88,16 +88,16 @@ def problems(instance: object, schema_path: str | Path, source: str) -> list[str
     Parameters
     ----------
     instance
-        Mappings, lists and scalars as YAML gives them.
+        Mappings, lists and scalars, as read from YAML.
     schema_path
-        A JSON schema, draft 2020-12, as YAML. Messages quote the ``title`` of a part of it as what is expected.
+        A JSON schema, draft 2020-12, in YAML. Messages quote the ``title`` of a part as the expected value.
     source
         How messages name the instance, for example ``"config"`` or ``"images.tsv, row 3"``.
 
     Returns
     -------
     list of str
-        One line for each problem: the source, the field, what was found and what was expected. Empty if there are none.
+        One line for each problem: source, field, what was found, and what was expected.
     """
     check = validator(schema_path)
     lines: list[str] = []
@@ -107,7 +107,7 @@ def problems(instance: object, schema_path: str | Path, source: str) -> list[str
 
 
 def check_config(config: Mapping[str, Any]) -> None:
-    """Check the whole config after overlays are merged: each key, and the keys against each other.
+    """Check the complete config, with overlays merged: each key, and the keys against each other.
 
     Raises
     ------
@@ -156,12 +156,12 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
             yield f"methods.{name}.iterations: found a list of {count}, expected one of {expected}, as methods.{name}.shrink is"
     for block_field, block, batch_field, batch in samples:
         if batch * block == 1:
-            # The joint layers end in one value per sample; batch normalization cannot take the deviation of a single value.
+            # The joint layers end in one value per sample; a single value has no standard deviation for batch normalization.
             yield f"{batch_field}: found 1, expected an integer of at least 2, as {block_field} is 1"
 
 
 def _plain(value: object) -> object:
-    """The same value in dicts and lists, with text as keys: YAML reads ``no`` and ``1`` as other types."""
+    """A copy of a value in dicts and lists whose keys are text: YAML reads ``no`` and ``1`` as other types."""
     if isinstance(value, Mapping):
         return {str(key): _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list | tuple) else value
@@ -175,18 +175,18 @@ def _lines(error: ValidationError, root: Mapping[str, Any]) -> Iterator[str]:
     if error.validator == "additionalProperties":
         known = schema.get("properties", {})
         patterns = schema.get("patternProperties", {})
-        place = f"methods.{value.get('module')}." if field.startswith("methods.") else prefix
+        group = f"methods.{value.get('module')}." if field.startswith("methods.") else prefix
         for key in value:
             if key in known or any(re.search(pattern, key) for pattern in patterns):
                 continue
-            if place + key in REMOVED:
-                yield f"{prefix + key}: gone since 0.2.0, remove it: {REMOVED[place + key]}"
+            if group + key in REMOVED:
+                yield f"{prefix + key}: gone since 0.2.0, remove it: {REMOVED[group + key]}"
                 continue
             close = get_close_matches(key, known, n=1)
             advice = f"did you mean {prefix + close[0]!r}?" if close else f"expected one of {', '.join(known)}"
             yield f"unknown key {prefix + key!r}, {advice}"
     elif error.validator == "required":
-        # jsonschema raises one error per missing key and names the key in its message only.
+        # jsonschema raises one error per missing key, and only its message names the key.
         missing = next(key for key in error.validator_value if error.message.startswith(repr(key)))
         yield f"missing key {prefix + missing!r}, expected {_expected(schema['properties'][missing], root)}"
     else:
@@ -209,7 +209,7 @@ def _found(value: object) -> str:
 
 
 def _expected(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
-    """What a part of a schema allows, in words."""
+    """Describe in words what a part of a schema allows."""
     if "title" in schema:
         return schema["title"]
     if "$ref" in schema:
@@ -231,7 +231,7 @@ def _expected(schema: Mapping[str, Any], root: Mapping[str, Any]) -> str:
 
 
 def _hint(value: object, schema: Mapping[str, Any]) -> str:
-    """How to write a number that YAML read as text."""
+    """Suggest how to write a number that YAML read as text."""
     wanted = schema.get("type", ())
     if not isinstance(value, str) or not {"integer", "number"} & {*([wanted] if isinstance(wanted, str) else wanted)}:
         return ""
