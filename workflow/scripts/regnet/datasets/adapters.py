@@ -261,7 +261,7 @@ def read_list(source: str | Path) -> dict[str, tuple[ScanFiles, ScanFiles]]:
             raise InputError(f"{path}, row {number}: found landmarks of one image, expected landmarks of both or of neither")
         scans = []
         for side in ("fixed", "moving"):
-            extra = (row.get(f"{side}_{what}") for what in ("landmarks", "mask"))
+            extra = (row.get(f"{side}_{kind}") for kind in ("landmarks", "mask"))
             scans.append(ScanFiles(path.parent / row[side], *(path.parent / value if value else None for value in extra)))
         cases[f"{case:02d}"] = (scans[0], scans[1])
     return cases
@@ -385,15 +385,15 @@ def _splits(dataset: DataSet, cases: Sequence[str], source: Path, test: Sequence
     unknown = [case for case in test if case not in cases]
     if unknown:
         raise InputError(f"--test: found case {unknown[0]}, expected some of {', '.join(cases)}")
-    parts = {what: max(1, round(len(cases) * CHAPTER_PAIRS[what] / CHAPTER_PAIRS["all"])) for what in ("validation", "test")}
-    tested = list(test) or [case for case in dataset.test if case in cases] or list(cases[-parts["test"] :])
+    sizes = {split: max(1, round(len(cases) * CHAPTER_PAIRS[split] / CHAPTER_PAIRS["all"])) for split in ("validation", "test")}
+    tested = list(test) or [case for case in dataset.test if case in cases] or list(cases[-sizes["test"] :])
     rest = [case for case in cases if case not in tested]
     if len(rest) < 2:
         raise InputError(
             f"{source}: found {len(cases)} cases, {len(tested)} of them for the test, expected two more to train and to "
             "validate with; --training takes other CT images for that"
         )
-    validation = rest[-min(parts["validation"], len(rest) - 1) :]
+    validation = rest[-min(sizes["validation"], len(rest) - 1) :]
     return {case: "test" if case in tested else "validation" if case in validation else "train" for case in cases}
 
 

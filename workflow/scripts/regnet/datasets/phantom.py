@@ -1,9 +1,9 @@
-"""The embedded cohort: procedural chest CT, each subject a pair of scans with a true deformation between them.
+"""The embedded cohort: procedural chest CT scans, a pair per subject, with a known deformation between them.
 
 The anatomy is drawn once, on a fine isotropic grid in the space of the baseline scan, in *nominal* mm: lengths of a
 standard patient, centred between the lungs, x to the left, y to the back, z to the head. A subject scales nominal
 lengths by its size. The follow-up scan shows at point ``y`` the anatomy at ``S(y)``, where ``S`` is a breathing-like field;
-its inverse ``T`` is the truth that a registration of the pair looks for. `Subject` says what is known about a pair.
+its inverse ``T`` is the true transform of the pair. `Subject` holds a pair and its truth.
 """
 
 from dataclasses import dataclass
@@ -21,19 +21,19 @@ from regnet.images.transforms import field_transform, jacobian_determinant
 from regnet.images.volumes import IDENTITY, Grid, resample, write_image
 
 FINE_MM = 1.0
-"""Voxel size of the rendered anatomy, in mm, whatever the scale of the subject."""
+"""Voxel size of the rendered anatomy, in mm, at every scale of the subject."""
 
 NODE_MM = 3.0
-"""Distance of the nodes of the deformation ``S`` and of the DVF at scale 1, in mm; it shrinks with the root of the scale."""
+"""Spacing of the nodes of the deformation ``S`` and of the DVF at scale 1, in mm; proportional to the root of the scale."""
 
 LANDMARK_DISTANCE_MM = 8.0
-"""Landmarks of a subject are at least this far from each other, in mm."""
+"""Minimum distance between landmarks of a subject, in mm."""
 
 _BOX = np.array([[-158.0, -122.0, -142.0], [158.0, 128.0, 136.0]])
-"""Corners of what is drawn of a thorax, in nominal mm."""
+"""Corners of the box in which a thorax is drawn, in nominal mm."""
 
 _ORGAN_MM = 2.0
-"""Voxel size, in nominal mm, at which all but lungs, vessels and airways is drawn: the rest has no finer detail."""
+"""Voxel size, in nominal mm, of everything but lungs, vessels and airways, which alone have finer details."""
 
 _LEAVES = 1800
 """Terminal branches of each of the four vessel trees at scale 1."""
@@ -43,7 +43,7 @@ _AIR, _FAT, _BLOOD, _MUSCLE, _LUMEN = -1000.0, -95.0, 40.0, 55.0, -985.0
 
 @dataclass(frozen=True)
 class Subject:
-    """One subject: two scans of the same thorax and everything that is known about the deformation between them.
+    """Two scans of a thorax and the true deformation between them.
 
     Attributes
     ----------
@@ -53,12 +53,12 @@ class Subject:
         Corresponding points at vessel branchings, shape ``(n, 3)``, x, y, z in mm (LPS); row i corresponds to row i.
     dvf
         True displacement ``T(x) - x`` from baseline to follow-up, shape ``(z, y, x, 3)``, components x, y, z in mm, float32.
-        Between the nodes it is to be interpolated linearly, which is good to some
-        hundredths of a mm, 0.15 at the worst; `followup_landmarks` are exact to 1e-4 mm.
+        Linear interpolation between the nodes has errors of some hundredths of a mm, at most 0.15 mm; `followup_landmarks` are
+        exact to 1e-4 mm.
     dvf_grid
-        Where the nodes of the DVF are; they cover the baseline image.
+        The grid of the DVF; it covers the baseline image.
     lungs
-        The true mask of the lungs, vessels included, uint8, on the grid of the baseline.
+        The true mask of the lungs, including vessels, uint8, on the grid of the baseline.
     """
 
     baseline: sitk.Image
@@ -73,18 +73,18 @@ class Subject:
 def make_subject(
     seed: int, *, spacing: tuple[float, float, float] = (0.78, 0.78, 2.5), scale: float = 1.0, landmarks: int = 100
 ) -> Subject:
-    """Make a subject; the same arguments give the same arrays.
+    """Make a subject; the same arguments make the same arrays.
 
     Parameters
     ----------
     seed
-        What the subject depends on: its size, shape, vessels, texture, breathing and noise.
+        Determines size, shape, vessels, texture, breathing and noise.
     spacing
-        Voxel size of both images along x, y, z, in mm; the third is the slice thickness too.
+        Voxel size of both images along x, y, z, in mm; the third is also the slice thickness.
     scale
-        Size of the thorax relative to an adult's. Breathing shrinks with it; texture and finest vessels stay as they are.
+        Size of the thorax relative to an adult's. Breathing scales with it; texture and the finest vessels do not.
     landmarks
-        Number of landmarks; fewer are returned if the vessel trees have no more branchings far enough apart.
+        Number of landmarks; there are fewer if the vessel trees have too few branchings far enough apart.
     """
     rng = np.random.default_rng(seed)
     frame = _Frame(
@@ -140,7 +140,7 @@ def write_subject(
 
 @dataclass(frozen=True)
 class _Frame:
-    """Where nominal space is in physical space: ``physical = centre + size * nominal``, each ``(3,)``, x, y, z."""
+    """Maps nominal to physical space: ``physical = centre + size * nominal``, each of shape ``(3,)``, x, y, z."""
 
     centre: np.ndarray
     size: np.ndarray
@@ -154,10 +154,10 @@ class _Frame:
 
 @dataclass(frozen=True)
 class _Thorax:
-    """What is drawn coarsely: arrays ``(z, y, x)`` on `grid`, float32.
+    """The coarsely drawn organs: arrays ``(z, y, x)`` on `grid`, float32.
 
-    `lungs` is the distance to the surface of the lungs in mm, positive inside; `fissures` that to the lobar fissures, signed;
-    `tissue` the HU of all other organs.
+    `lungs` is the distance to the surface of the lungs in mm, positive inside; `fissures` the signed distance to the lobar
+    fissures in mm; `tissue` the HU of all other organs.
     """
 
     frame: _Frame
@@ -168,7 +168,7 @@ class _Thorax:
 
 
 def _box_grid(frame: _Frame, spacing: np.ndarray) -> Grid:
-    """The grid of `spacing` mm (x, y, z) over the drawn box."""
+    """The grid of `spacing` mm (x, y, z) that covers the drawn box."""
     lower, upper = frame.to_physical(_BOX)
     size = np.ceil((upper - lower) / spacing).astype(int) + 1
     return Grid(tuple(size.tolist()), tuple(spacing.tolist()), tuple(lower.tolist()))
@@ -194,21 +194,21 @@ def _grid_points(grid: Grid) -> np.ndarray:
 
 
 def _sample(array: np.ndarray, grid: Grid, points: np.ndarray) -> np.ndarray:
-    """Interpolate an array on `grid` linearly at physical points ``(..., 3)``, the border value continued outside."""
+    """Interpolate an array on `grid` linearly at physical points ``(..., 3)``; outside, the border value continues."""
     indices = np.moveaxis(grid.indices(points), -1, 0)[::-1]
     return ndimage.map_coordinates(array, indices, order=1, mode="nearest")
 
 
 def _resample(image: sitk.Image, grid: Grid, transform: sitk.Transform = IDENTITY) -> np.ndarray:
-    """Interpolate an image linearly on another grid, through `transform` if given, the border value continued outside."""
+    """Interpolate a transformed image linearly on another grid; outside the image, its border value continues."""
     return sitk.GetArrayFromImage(resample(image, transform, grid, sitk.sitkLinear))
 
 
 def _noise(rng: np.random.Generator, grid: Grid, sigma: float, nodes: float = 3.0) -> np.ndarray:
-    """Smooth noise on `grid` with mean about 0 and standard deviation 1, float32: white noise after a Gaussian of `sigma` mm.
+    """White noise smoothed with a Gaussian of `sigma` mm on `grid`, mean about 0, standard deviation 1, float32.
 
-    Noise that is smooth on the scale of many voxels is made on fewer of them, `nodes` to a standard deviation, and
-    interpolated linearly. Three are enough for the eye.
+    If `sigma` is many voxels, the noise is made on a coarser grid, with `nodes` voxels per `sigma`, and interpolated linearly.
+    Three are enough for the eye.
     """
     spacing = np.maximum(grid.spacing, sigma / nodes)
     size = np.ceil((np.array(grid.size) - 1) * grid.spacing / spacing).astype(int) + 1
@@ -220,35 +220,35 @@ def _noise(rng: np.random.Generator, grid: Grid, sigma: float, nodes: float = 3.
 
 
 def _distance(level: np.ndarray, spacing: float) -> np.ndarray:
-    """Turn a level function into a distance to its zero surface: exact to first order, and for cones on any scale."""
+    """Turn a level function into a distance to its zero surface: exact to first order, and exact everywhere for cones."""
     slope = np.sqrt(sum(component**2 for component in np.gradient(level, spacing)))
     return level / np.maximum(slope, 1e-3 * slope.max())
 
 
 def _smooth_min(first: np.ndarray, second: np.ndarray | np.float32, width: float) -> np.ndarray:
-    """The minimum of two distances with an edge rounded over `width` mm: the intersection of what they bound."""
+    """The minimum of two distances, rounded over `width` mm: the intersection of two bodies."""
     weight = np.clip(0.5 + 0.5 * (second - first) / width, 0, 1)
     return second + weight * (first - second) - width * weight * (1 - weight)
 
 
 def _smooth_max(first: np.ndarray, second: np.ndarray | np.float32, width: float) -> np.ndarray:
-    """The maximum of two distances with an edge rounded over `width` mm: the union of what they bound."""
+    """The maximum of two distances, rounded over `width` mm: the union of two bodies."""
     return -_smooth_min(-first, -second, width)
 
 
 def _ellipsoid(axes: tuple[np.ndarray, ...], centre: tuple[float, ...], radii: tuple[float, ...]) -> np.ndarray:
-    """About the distance to an ellipsoid, or to an elliptic cylinder with two axes, positive inside."""
+    """Approximate distance to an ellipsoid, or to an elliptic cylinder if there are two axes; positive inside."""
     terms = zip(axes, centre, radii, strict=True)
     return (1 - np.sqrt(sum(((axis - middle) / radius) ** 2 for axis, middle, radius in terms))) * min(radii)
 
 
 def _cover(distance: np.ndarray, voxel: float) -> np.ndarray:
-    """The part of a voxel of `voxel` mm that is inside a surface at a given distance, positive inside."""
+    """The fraction of a voxel of `voxel` mm that lies inside a surface, by the distance to the surface, positive inside."""
     return np.clip(distance / voxel + 0.5, 0, 1)
 
 
 def _paint(hu: np.ndarray, cover: np.ndarray, value: np.ndarray | float) -> None:
-    """Replace HU in place by `value` where `cover` is 1, and by a mixture where it is between 0 and 1."""
+    """Replace HU in place by `value` where `cover` is 1; mix both where it is between 0 and 1."""
     hu += cover * (value - hu)
 
 
@@ -258,7 +258,7 @@ def _paint(hu: np.ndarray, cover: np.ndarray, value: np.ndarray | float) -> None
 def _draw_thorax(frame: _Frame, rng: np.random.Generator) -> _Thorax:
     grid = _box_grid(frame, _ORGAN_MM * frame.size)
     nominal = Grid(grid.size, (_ORGAN_MM,) * 3, tuple(_BOX[0].tolist()))
-    # Nothing in a body is an ellipsoid: all shapes are evaluated at slightly displaced points.
+    # Organs are not ellipsoids: all shapes are evaluated at slightly displaced points.
     x, y, z = (axis.astype(np.float32) + 3.0 * _noise(rng, nominal, 22.0) for axis in np.moveaxis(_grid_points(nominal), -1, 0))
     cavity = _cavity(x, y, z, rng)
     heart = _heart(x, y, z, rng)
@@ -290,7 +290,7 @@ def _cavity(x: np.ndarray, y: np.ndarray, z: np.ndarray, rng: np.random.Generato
 
 
 def _heart(x: np.ndarray, y: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """About the distance to the surface of the heart, apex to the left, to the front and down; positive inside."""
+    """Approximate distance to the surface of the heart, with the apex to the left, front and bottom; positive inside."""
     angle = np.deg2rad(rng.uniform(30, 42))
     along = np.cos(angle) * (x - 18) - np.sin(angle) * (y + 24)
     across = np.sin(angle) * (x - 18) + np.cos(angle) * (y + 24)
@@ -300,7 +300,7 @@ def _heart(x: np.ndarray, y: np.ndarray, z: np.ndarray, rng: np.random.Generator
 
 
 def _above_diaphragm(x: np.ndarray, y: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Distance to the diaphragm, positive above: a dome on each side, the right one higher, deep recesses at the back."""
+    """Distance to the diaphragm, positive above: two domes, the right one higher, with deep recesses at the back."""
     surface = np.full_like(x, -np.inf)
     for centre, peak in ((-60, rng.uniform(-54, -46)), (64, rng.uniform(-68, -58))):
         dome = peak - 42 * ((x - centre) / 58) ** 2 - 42 * ((y + 14) / np.where(y > -14, 66, 74)) ** 2
@@ -310,7 +310,7 @@ def _above_diaphragm(x: np.ndarray, y: np.ndarray, z: np.ndarray, rng: np.random
 
 
 def _mediastinum(x: np.ndarray, y: np.ndarray, z: np.ndarray, heart: np.ndarray) -> np.ndarray:
-    """About the distance to what separates the lungs: heart, great vessels, fat and spine; positive inside."""
+    """Approximate distance to the organs between the lungs: heart, great vessels, fat and spine; positive inside."""
     top = 1 / (1 + np.exp(-(z - 84) / 9))
     column = 13 + 15 * np.exp(-(((y - 10) / 42) ** 2)) + 24 * top - np.abs(x)
     spine = _ellipsoid((x, y), (0, 78), (25, 27))
@@ -325,7 +325,7 @@ def _mediastinum(x: np.ndarray, y: np.ndarray, z: np.ndarray, heart: np.ndarray)
 
 
 def _fissures(x: np.ndarray, y: np.ndarray, z: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """About the distance, in mm, to the oblique fissures of both lungs and the horizontal one of the right lung."""
+    """Approximate distance in mm to the oblique fissures of both lungs and to the horizontal fissure of the right lung."""
     height, slope = rng.uniform(-8, 8, 2), rng.uniform(0.75, 0.95, 2)
     right, left = ((z - h - k * y) / np.sqrt(1 + k**2) for h, k in zip(height, slope, strict=True))
     horizontal = np.where(right > 0, np.abs(z + 4 - height[0] + 0.1 * y), np.inf)
@@ -343,14 +343,14 @@ def _paint_wall(
     _paint(hu, _cover(skin - 3, _ORGAN_MM), _FAT)
     uneven = _noise(rng, grid, 9.0)
     outside = -cavity
-    # Two coats with fat between them, thicker towards the shoulders: the intercostal muscles, and those of arm and back.
+    # Two layers with fat between them, thicker towards the shoulders: intercostal muscles, and muscles of arm and back.
     shoulder = 10 / (1 + np.exp(-(z - 50) / 15))
-    coats = np.maximum(
+    muscles = np.maximum(
         _cover(13 + uneven - outside, _ORGAN_MM),
         _cover(8 + shoulder + 3 * uneven - np.abs(outside - 20 - shoulder), _ORGAN_MM),
     )
     inner = _cover(skin - 7 - 1.5 * uneven, _ORGAN_MM)
-    _paint(hu, coats * inner, _MUSCLE)
+    _paint(hu, muscles * inner, _MUSCLE)
     for side in (-1, 1):
         _paint(hu, _cover(_ellipsoid((x, y), (side * 27, 104), (23, 15)), _ORGAN_MM) * inner, _MUSCLE)
 
@@ -376,7 +376,7 @@ def _paint_mediastinum(hu: np.ndarray, cavity: np.ndarray, heart: np.ndarray, gr
 def _paint_abdomen(
     hu: np.ndarray, cavity: np.ndarray, diaphragm: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray
 ) -> None:
-    """Paint what is below the diaphragm: its muscle, liver on the right, spleen and stomach on the left, fat."""
+    """Paint the diaphragm and the organs below it: liver on the right, spleen and stomach on the left, fat."""
     below = _cover(_smooth_min(cavity, -diaphragm, 5), _ORGAN_MM)
     _paint(hu, below, 45.0)
     _paint(hu, _cover(_smooth_min(cavity, -diaphragm, 5) - 4, _ORGAN_MM), _FAT)
@@ -392,7 +392,7 @@ def _paint_abdomen(
 def _paint_ribs(
     hu: np.ndarray, cavity: np.ndarray, x: np.ndarray, y: np.ndarray, z: np.ndarray, rng: np.random.Generator
 ) -> None:
-    """Paint ribs, slanting down from back to front, bone that turns into cartilage in front, and the sternum."""
+    """Paint the sternum, and ribs that slant down from back to front and turn from bone into cartilage."""
     pitch, slope = rng.uniform(23, 27), rng.uniform(0.45, 0.6)
     along = z - slope * y + rng.uniform(0, pitch)
     phase = (along + pitch / 2) % pitch - pitch / 2
@@ -437,7 +437,7 @@ class _Tree:
     radii
         Radius of each branch in mm, shape ``(branches,)``.
     forks
-        Where branches divide, shape ``(n, 3)``.
+        Points where branches divide, shape ``(n, 3)``.
     fork_radii
         Radius of the thinner child at each fork, in mm, shape ``(n,)``.
     """
@@ -451,10 +451,10 @@ class _Tree:
 def _grow(
     root: np.ndarray, heading: np.ndarray, cloud: np.ndarray, leaf_radius: float, rng: np.random.Generator, reach: float = 0.4
 ) -> _Tree:
-    """Grow a tree that fills a cloud of points: each branch goes some way towards the middle of its points, then divides them.
+    """Grow a tree into a cloud of points: each branch grows towards the centre of its points, then a plane divides them.
 
-    A branch that supplies ``n`` points has the radius ``leaf_radius * n**(1/3)``, which is Murray's law at every fork. The
-    idea of dividing points by planes is that of Tawhai et al., J Appl Physiol 97 (2004) 2310.
+    A branch that supplies ``n`` points has the radius ``leaf_radius * n**(1/3)``, which satisfies Murray's law at every fork.
+    Dividing points by planes follows Tawhai et al., J Appl Physiol 97 (2004) 2310.
 
     Parameters
     ----------
@@ -463,15 +463,14 @@ def _grow(
     cloud
         The points to supply, shape ``(n, 3)``.
     reach
-        Length of a branch, relative to the distance to the middle of its points.
+        Length of a branch, relative to the distance to the centre of its points.
     """
     steps = np.linspace(0, 1, 4)[:, None]
     paths, radii, forks, fork_radii = [], [], [], []
     waiting = [(root, heading, cloud)]
     while waiting:
         start, heading, points = waiting.pop()
-        way = points.mean(0) - start
-        end = start + (0.8 if len(points) == 1 else reach) * way
+        end = start + (0.8 if len(points) == 1 else reach) * (points.mean(0) - start)
         bend = start + 0.4 * np.linalg.norm(end - start) * heading
         paths.append((1 - steps) ** 2 * start + 2 * steps * (1 - steps) * bend + steps**2 * end)
         radii.append(leaf_radius * len(points) ** (1 / 3))
@@ -479,7 +478,7 @@ def _grow(
             continue
         heading = (end - bend) / max(np.linalg.norm(end - bend), 1e-6)
         centred = points - points.mean(0)
-        # Across the widest direction of the points, but not across the branch itself: children part sideways.
+        # The plane cuts the widest direction of the points; the direction of the branch counts less, so children fork sideways.
         sideways = centred - np.outer(centred @ heading, heading) * 0.7
         _, axes = np.linalg.eigh(sideways.T @ sideways)
         order = np.argsort(sideways @ axes[:, -1])
@@ -511,7 +510,7 @@ def _grow_vessels(thorax: _Thorax, side: int, scale: float, rng: np.random.Gener
 
 
 def _grow_airways(thorax: _Thorax, rng: np.random.Generator) -> tuple[list[np.ndarray], np.ndarray]:
-    """Trachea, main bronchi and the first generations in the lungs: the path and the radius of each, in mm."""
+    """Grow trachea, main bronchi and the first generations in the lungs; return their paths and radii in mm."""
     frame, size = thorax.frame, thorax.frame.size.mean()
     carina = frame.to_physical((2, 20, 36))
     paths, radii = [np.array([frame.to_physical((0, 16, 150)), carina])], [8.5 * size]
@@ -525,7 +524,7 @@ def _grow_airways(thorax: _Thorax, rng: np.random.Generator) -> tuple[list[np.nd
 
 
 def _rasterize(grid: Grid, paths: list[np.ndarray], radii: ArrayLike) -> np.ndarray:
-    """The part of each voxel of an isotropic grid that is inside round tubes, shape ``(z, y, x)``, float32 in [0, 1].
+    """The fraction of each voxel of an isotropic grid that lies inside round tubes, shape ``(z, y, x)``, float32 in [0, 1].
 
     Parameters
     ----------
@@ -536,20 +535,20 @@ def _rasterize(grid: Grid, paths: list[np.ndarray], radii: ArrayLike) -> np.ndar
     """
     cover = np.zeros(grid.shape, np.float32)
     starts = grid.indices(np.concatenate([path[:-1] for path in paths]))[:, ::-1]
-    ways = grid.indices(np.concatenate([path[1:] for path in paths]))[:, ::-1] - starts
+    steps = grid.indices(np.concatenate([path[1:] for path in paths]))[:, ::-1] - starts
     radii = np.repeat(np.asarray(radii) / grid.spacing[0], [len(path) - 1 for path in paths])
     reach = radii[:, None] + 1
-    lower = np.maximum(np.floor(starts + np.minimum(ways, 0) - reach), 0).astype(int)
-    upper = np.minimum(np.ceil(starts + np.maximum(ways, 0) + reach) + 1, grid.shape).astype(int)
-    # A straight piece touches few voxels: each is drawn in a box of its own.
-    for start, way, radius, low, high in zip(starts, ways, radii, lower, upper, strict=True):
+    lower = np.maximum(np.floor(starts + np.minimum(steps, 0) - reach), 0).astype(int)
+    upper = np.minimum(np.ceil(starts + np.maximum(steps, 0) + reach) + 1, grid.shape).astype(int)
+    # A straight segment touches few voxels: each is drawn in its own box.
+    for start, step, radius, low, high in zip(starts, steps, radii, lower, upper, strict=True):
         if (low >= high).any():
             continue
         box = cover[tuple(slice(*ends) for ends in zip(low, high, strict=True))]
         z, y, x = (np.arange(*ends) - middle for ends, middle in zip(zip(low, high, strict=True), start, strict=True))
         z, y = z[:, None, None], y[:, None]
-        share = np.clip((z * way[0] + y * way[1] + x * way[2]) / max(way @ way, 1e-9), 0, 1)
-        square = (z - share * way[0]) ** 2 + (y - share * way[1]) ** 2 + (x - share * way[2]) ** 2
+        share = np.clip((z * step[0] + y * step[1] + x * step[2]) / max(step @ step, 1e-9), 0, 1)
+        square = (z - share * step[0]) ** 2 + (y - share * step[1]) ** 2 + (x - share * step[2]) ** 2
         np.maximum(box, np.clip(radius - np.sqrt(square) + 0.5, 0, 1), out=box)
     return cover
 
@@ -560,7 +559,7 @@ def _rasterize(grid: Grid, paths: list[np.ndarray], radii: ArrayLike) -> np.ndar
 def _draw_anatomy(
     thorax: _Thorax, trees: list[_Tree], airways: tuple[list[np.ndarray], np.ndarray], rng: np.random.Generator
 ) -> sitk.Image:
-    """Render everything on the fine grid: an image of HU, float32."""
+    """Render the anatomy on the fine grid: an image in HU, float32."""
     grid = _box_grid(thorax.frame, np.full(3, FINE_MM))
     hu = _resample(thorax.grid.image(thorax.tissue), grid)
     lungs = _cover(_resample(thorax.grid.image(thorax.lungs), grid), FINE_MM)
@@ -581,7 +580,7 @@ def _parenchyma(thorax: _Thorax, grid: Grid, rng: np.random.Generator) -> np.nda
     density += 0.15 * _noise(rng, grid, 8.0)
     depth = thorax.frame.to_nominal(_grid_points(Grid((1, grid.size[1], 1), grid.spacing, grid.origin)))[:, :, :, 1]
     density += (depth / 400).astype(np.float32)
-    # The exponential keeps the density of tissue and air positive, as the product with a Jacobian needs it later.
+    # The exponential keeps the density of tissue and air positive, as it is later multiplied by a Jacobian.
     np.exp(density, out=density)
     density *= 1000 * rng.uniform(0.12, 0.16)
     density += 130 * np.clip(1.2 - _resample(thorax.grid.image(thorax.fissures), grid), 0, 1)
@@ -603,7 +602,7 @@ def _lung_mask(thorax: _Thorax, grid: Grid) -> sitk.Image:
 class _Motion:
     """The deformation of the follow-up scan: ``S(y) = y + s(y)`` from follow-up to baseline, linear between nodes.
 
-    `field` has the shape ``(z, y, x, 3)``, components x, y, z in mm; `grid` says where its nodes are.
+    `field` has the shape ``(z, y, x, 3)``, components x, y, z in mm, on the nodes of `grid`.
     """
 
     field: np.ndarray
@@ -622,17 +621,17 @@ class _Motion:
 
 
 def _draw_motion(frame: _Frame, scale: float, rng: np.random.Generator) -> _Motion:
-    """Draw a deformation: a deeper or a shallower breath, smooth random displacements, and another position of the patient."""
-    # Points of the baseline may come to lie outside the drawn box: the field goes on beyond it.
+    """Draw a deformation: a deeper or shallower breath, smooth random displacements, and another position of the patient."""
+    # The field extends beyond the drawn box, as points of the baseline may move outside it.
     spacing = NODE_MM * np.sqrt(scale)
     grid = _covering(_box_grid(frame, np.full(3, spacing)), spacing, 8 + 32 * scale)
     points = _grid_points(grid)
     nominal = frame.to_nominal(points)
     breath = scale * rng.choice((-1, 1)) * rng.uniform(8, 13) * _breathing(nominal)
-    # All nodes are used, as kinks of a coarser noise would make the DVF, linear between other nodes, less accurate.
+    # Noise is drawn at all nodes: interpolated noise would have kinks between the nodes of the DVF, and make it less accurate.
     wobble = np.stack([_noise(rng, grid, rng.uniform(28, 36) * np.sqrt(scale), np.inf) for _ in range(3)], -1)
     wobble *= np.sqrt(scale) * rng.uniform(5.2, 7.0) * _looseness(nominal)[..., None]
-    # Where breath and wobble press tissue together more than any lung stands, the wobble gives way.
+    # Reduce the wobble while breath and wobble compress tissue more than a lung can be compressed.
     while jacobian_determinant(breath + wobble, grid).min() < 0.3:
         wobble *= 0.8
     position = _draw_position(frame, scale, rng)
@@ -641,7 +640,7 @@ def _draw_motion(frame: _Frame, scale: float, rng: np.random.Generator) -> _Moti
 
 
 def _breathing(nominal: np.ndarray) -> np.ndarray:
-    """The field of a breath ``(..., 3)`` at nominal points: about 1 at the diaphragm, little at the spine and the apex."""
+    """The field of a breath ``(..., 3)`` at nominal points: about 1 at the diaphragm, small at spine and apex."""
     x, y, z = np.moveaxis(nominal, -1, 0)
     height = np.clip((110 - z) / 190, 0, 1.3) ** 2.2
     spine = np.exp(-((x / 34) ** 2 + ((y - 80) / 42) ** 2) / 2)
@@ -660,7 +659,7 @@ def _looseness(nominal: np.ndarray) -> np.ndarray:
 
 
 def _draw_position(frame: _Frame, scale: float, rng: np.random.Generator) -> np.ndarray:
-    """Draw how a patient lies another time: matrix and translation ``(3, 4)`` around the centre, in mm."""
+    """Draw a change of the patient's position: matrix and translation (mm) around the centre, shape ``(3, 4)``."""
     angles = np.deg2rad(rng.uniform(-2.5, 2.5, 3))
     rotation = Rotation.from_euler("xyz", angles).as_matrix()
     stretch = np.diag(1 + rng.uniform(-0.02, 0.02, 3))
@@ -668,9 +667,9 @@ def _draw_position(frame: _Frame, scale: float, rng: np.random.Generator) -> np.
 
 
 def _scan(anatomy: sitk.Image, grid: Grid, motion: _Motion | None, rng: np.random.Generator) -> sitk.Image:
-    """Scan the anatomy on `grid`, after `motion` if given: slices of finite thickness, noise of the scanner, int16 HU."""
+    """Scan the anatomy on `grid`, after `motion` if given: thick slices, scanner noise, int16 HU."""
     transform = IDENTITY if motion is None else field_transform(motion.field, motion.grid)
-    # Parts up to 1.5 voxels apart leave no gap between the voxels that linear interpolation reads.
+    # Samples up to 1.5 voxels apart leave no gap between the voxels that linear interpolation reads.
     parts = int(np.ceil(grid.spacing[2] / (1.5 * FINE_MM)))
     thin = (*grid.spacing[:2], grid.spacing[2] / parts)
     first = grid.points(np.array((0, 0, (1 / parts - 1) / 2)))
@@ -680,21 +679,21 @@ def _scan(anatomy: sitk.Image, grid: Grid, motion: _Motion | None, rng: np.rando
     if motion is not None:
         density = jacobian_determinant(motion.field, motion.grid)
         _compress(hu, _resample(motion.grid.image(density), grid))
-    # The kernel of a reconstruction smooths noise within a slice; slices are independent.
+    # The reconstruction kernel smooths noise within a slice; slices are independent.
     noise = ndimage.gaussian_filter(rng.standard_normal(grid.shape, dtype=np.float32), (0, 0.55, 0.55), truncate=3)
     hu += rng.uniform(11, 19) / noise.std() * noise
     return grid.image(np.clip(np.round(hu), AIR_HU, 3071).astype(np.int16))
 
 
 def _compress(hu: np.ndarray, density: np.ndarray) -> None:
-    """Multiply in place the density of what holds air, ``HU + 1000``, by `density`: its mass stays when its volume changes."""
-    # Blood and soft tissue keep their density. In between, voxels hold both.
+    """Multiply the density of aerated tissue, ``HU + 1000``, by `density`, in place: its mass stays when its volume changes."""
+    # Blood and soft tissue keep their density; voxels in between contain both.
     airy = np.clip((-300 - hu) / 350, 0, 1)
     hu += (hu + 1000) * airy * (density - 1)
 
 
 def _pick_landmarks(thorax: _Thorax, trees: list[_Tree], count: int, rng: np.random.Generator) -> np.ndarray:
-    """Pick at most `count` forks of visible vessels in the lungs, ``(n, 3)`` in mm, in random order, well apart."""
+    """Pick at most `count` forks of visible vessels in the lungs, in random order; returns points ``(n, 3)`` in mm."""
     forks = np.concatenate([tree.forks for tree in trees])
     radii = np.concatenate([tree.fork_radii for tree in trees])
     forks = forks[(_sample(thorax.lungs, thorax.grid, forks) > 3) & (radii > 0.75)]
