@@ -1,4 +1,4 @@
-"""Everything that users' files can be instead of what they have to be: each gets its line, and nothing else happens."""
+"""Every mistake in users' files and arguments that we know of: the command prints one line and leaves no files."""
 
 import gzip
 import hashlib
@@ -22,7 +22,7 @@ from regnet.images.volumes import Grid
 ROOT = Path(__file__).parents[1]
 
 GRID = Grid((16, 16, 16), (8.0, 8.0, 8.0), (-60.0, -50.0, -40.0))
-"""Large enough in mm for the network, and small on disk."""
+"""Large enough for the network in mm, and small on disk."""
 
 POINTS = GRID.points(np.array([[4, 5, 6], [9, 8, 7], [10, 3, 12]]))
 
@@ -43,7 +43,7 @@ CONFIG = "experiment: mine\ncohort: {folder}\ndata_root: {folder}\nphantom: null
 
 
 def ct(seed, grid=GRID):
-    """A block of tissue with lungs in it, in HU; no two seeds are alike."""
+    """A block of tissue with lungs, in HU, different for each seed."""
     array = np.random.default_rng(seed).integers(-60, 60, grid.shape).astype(np.int16)
     array[3:-3, 3:-3, 3:-3] -= 800
     array[:, 0, 0] = -1000
@@ -52,7 +52,7 @@ def ct(seed, grid=GRID):
 
 @pytest.fixture(scope="module")
 def good(tmp_path_factory):
-    """A folder in which nothing is wrong: a cohort, its config, a transform, and a downloaded set."""
+    """A folder without problems: a cohort, landmarks, a transform, and a list of pairs."""
     folder = tmp_path_factory.mktemp("good")
     for seed, name in enumerate(("a1.nii.gz", "b1.mha", "c1.nii.gz", "c2.nrrd")):
         sitk.WriteImage(GRID.image(ct(seed)), folder / name)
@@ -68,7 +68,7 @@ def good(tmp_path_factory):
 
 
 def rewrite(name, change):
-    """Damage: the bytes of a file, changed; those of a compressed one unpacked, and packed again."""
+    """Damage: change the bytes of a file; of a compressed file, the uncompressed bytes."""
 
     def damage(folder):
         path = folder / name
@@ -81,7 +81,7 @@ def rewrite(name, change):
 
 
 def replace(name, old, new):
-    """Damage: another text in a file."""
+    """Damage: replace text in a file."""
     assert old != new
 
     def change(data):
@@ -92,17 +92,17 @@ def replace(name, old, new):
 
 
 def image(name, array, grid=GRID):
-    """Damage: another image in place of one."""
+    """Damage: replace an image."""
     return lambda folder: sitk.WriteImage(grid.image(array), folder / name)
 
 
 def landmarks(name, points, kind="point"):
-    """Damage: other landmarks in place of some."""
+    """Damage: replace landmarks."""
     return lambda folder: write_landmarks(points, folder / name, kind)
 
 
 def text(name, content):
-    """Damage: a file with a text."""
+    """Damage: write a text file."""
     return lambda folder: (folder / name).write_text(content, encoding="utf-8")
 
 
@@ -111,8 +111,8 @@ def flat(folder):
 
 
 def series_in_time(folder):
-    one = sitk.ReadImage(folder / "a1.nii.gz")
-    sitk.WriteImage(sitk.JoinSeries([one, one]), folder / "a1.nii.gz")
+    volume = sitk.ReadImage(folder / "a1.nii.gz")
+    sitk.WriteImage(sitk.JoinSeries([volume, volume]), folder / "a1.nii.gz")
 
 
 def colours(folder):
@@ -134,7 +134,7 @@ def linked(folder):
 
 
 def dicom(positions, series=1):
-    """Damage: DICOM files in place of an image."""
+    """Damage: replace an image by DICOM files."""
 
     def damage(folder):
         for number in range(series):
@@ -149,7 +149,7 @@ def flat_transform(folder):
 
 
 def downloaded(*names, size=15360):
-    """Damage: a folder as DIR-Lab COPDgene has it, with these files."""
+    """Damage: make a folder like that of DIR-Lab COPDgene, with these files."""
 
     def damage(folder):
         (folder / "copd").mkdir()
@@ -161,15 +161,15 @@ def downloaded(*names, size=15360):
 
 def everything(*damages):
     def damage(folder):
-        for one in damages:
-            one(folder)
+        for part in damages:
+            part(folder)
 
     return damage
 
 
 @dataclass(frozen=True)
 class Bad:
-    """What is wrong, the command that is given it, and the lines that it answers, without ``regnet: error: `` in front."""
+    """A damage, the command that meets it, and the lines that it prints, without the leading ``regnet: error: ``."""
 
     damage: Callable[[Path], object]
     lines: tuple[str, ...]
@@ -181,7 +181,7 @@ def bad(damage, *lines, command=Bad.command):
 
 
 def untouched(folder):
-    """No damage: the arguments are wrong."""
+    """No damage: only the arguments are wrong."""
 
 
 MOVE = "transform-points {folder}/%s --transform {folder}/shift.h5 --output {folder}/moved.txt"
@@ -378,7 +378,7 @@ MATRIX = {
         "image is given",
         command=MOVE % "c1.txt",
     ),
-    "points that are not there": bad(
+    "points that do not exist": bad(
         untouched,
         "{folder}/c3.txt: cannot be read as a landmark file ([Errno 2] No such file or directory: '{folder}/c3.txt')",
         command=MOVE % "c3.txt",
@@ -450,7 +450,7 @@ MATRIX = {
         "{folder}/copd/copd11_iBHCT.img: found case 11, expected one of 01, 02, 03, 04, 05, 06, 07, 08, 09, 10",
         command=DATASET,
     ),
-    "a listed file that is not there": bad(
+    "a listed file that does not exist": bad(
         replace("pairs.csv", "b1.mha", "b2.mha"),
         "{folder}/pairs.csv, row 2: moving: found 'b2.mha', expected a file",
         command=LISTED,
@@ -466,7 +466,7 @@ MATRIX = {
         "--training: found 1 image, expected at least 2, to train and to validate with",
         command=LISTED + " --training {folder}/a1.nii.gz",
     ),
-    "a cohort that is there": bad(
+    "a cohort that already exists": bad(
         lambda folder: (folder / "cohort/mine").mkdir(parents=True),
         "{folder}/cohort: already exists, expected a new name, or --force to replace it",
         command=LISTED,
@@ -478,7 +478,7 @@ MATRIX = {
 
 
 def digests(folder):
-    """The content of every file below a folder, and its other entries."""
+    """The digest of every file below a folder, and "" for its other entries."""
     return {
         path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else ""
         for path in folder.rglob("*")
@@ -487,7 +487,7 @@ def digests(folder):
 
 @pytest.fixture
 def folder(good, tmp_path, monkeypatch):
-    """A copy of what is good, to be damaged; commands run in the folder of the workflow."""
+    """A copy of the good folder, to be damaged; commands run in the folder of the workflow."""
     copy = tmp_path / "data"
     shutil.copytree(good, copy)
     (copy / "mine.yaml").write_text(CONFIG.format(folder=copy), encoding="utf-8")
@@ -496,7 +496,7 @@ def folder(good, tmp_path, monkeypatch):
 
 
 def refuse(command, folder, capfd):
-    """Run a command that has to fail without a trace in the folder; gives what it wrote to stderr."""
+    """Run a command that must fail and leave the folder unchanged; return its lines on stderr."""
     before = digests(folder)
     capfd.readouterr()
     status = main([word.format(folder=folder) for word in command.split()])
@@ -513,37 +513,37 @@ def test_bad_input_is_one_line_and_leaves_nothing(case, folder, capfd):
     assert lines == [f"regnet: error: {line.format(folder=folder)}" for line in MATRIX[case].lines]
 
 
-def test_what_is_good_is_let_through(folder, capfd):
+def test_good_input_passes(folder, capfd):
     assert main(["check", "--configfile", f"{folder}/mine.yaml", "--voxels"]) == 0
     expected = "nothing wrong: 4 images (1 train, 1 validation, 2 test); test pairs: 1, with landmarks: 1\n"
     assert capfd.readouterr() == (expected, "")
-    # A phantom's files are not there yet.
+    # The files of a phantom do not exist yet.
     assert main(["check"]) == 0
     assert capfd.readouterr().out.startswith("nothing wrong: ")
 
 
-AT_ONCE = ("MR", "negative spacing", "an empty mask", "landmarks outside", "a misspelt split")
+COMBINED = ("MR", "negative spacing", "an empty mask", "landmarks outside", "a misspelt split")
 
 
 @pytest.fixture
-def much_is_wrong(folder):
-    """The folder with several kinds of damage, in images, tables and landmarks, and the lines for them in their order."""
+def damaged(folder):
+    """The folder with several kinds of damage, in images, tables and landmarks, and the expected lines in order."""
     cases = {**MATRIX, "a misspelt split": bad(replace("images.tsv", "validation", "val"), "")}
-    for name in AT_ONCE:
+    for name in COMBINED:
         cases[name].damage(folder)
     split = "{folder}/images.tsv, row 3: split: found the text 'val', expected one of train, validation, test"
-    found = [split, *(line for name in AT_ONCE[:-1] for line in MATRIX[name].lines)]
-    return folder, [line.format(folder=folder) for line in found]
+    lines = [split, *(line for name in COMBINED[:-1] for line in MATRIX[name].lines)]
+    return folder, [line.format(folder=folder) for line in lines]
 
 
-def test_all_problems_are_listed_at_once(much_is_wrong, capfd):
-    folder, expected = much_is_wrong
+def test_all_problems_are_listed_at_once(damaged, capfd):
+    folder, expected = damaged
     assert refuse(Bad.command, folder, capfd) == [f"regnet: error: {line}" for line in expected]
 
 
 @pytest.fixture
 def snakemake(folder, tmp_path):
-    """Runs Snakemake on the folder's cohort, in a copy of the workflow."""
+    """A function that runs Snakemake on the folder's cohort, in a copy of the workflow."""
     for name in ("workflow", "config", "profiles"):
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Snakefile", "environment.yml"):
@@ -556,8 +556,8 @@ def snakemake(folder, tmp_path):
     return run
 
 
-def test_snakemake_refuses_before_the_first_job(much_is_wrong, snakemake, tmp_path):
-    folder, expected = much_is_wrong
+def test_snakemake_refuses_before_the_first_job(damaged, snakemake, tmp_path):
+    folder, expected = damaged
     before = digests(folder)
     process = snakemake("--cores", "1")
     output = process.stdout + process.stderr
@@ -568,14 +568,14 @@ def test_snakemake_refuses_before_the_first_job(much_is_wrong, snakemake, tmp_pa
     assert not (tmp_path / "results").exists()
 
 
-def test_only_the_main_process_looks_into_the_files(folder, snakemake):
-    """A thousand jobs would look into a thousand images each."""
+def test_only_the_main_process_checks_files(folder, snakemake):
+    """Otherwise each of a thousand jobs would check a thousand images."""
     MATRIX["MR"].damage(folder)
     assert snakemake("--dry-run", "--cores", "1").returncode != 0
     assert snakemake("--dry-run", "--cores", "1", "--mode", "subprocess").returncode == 0
 
 
-def test_a_dicom_folder_is_an_image_of_the_workflow(folder, snakemake, tmp_path):
+def test_the_workflow_reads_a_dicom_folder(folder, snakemake, tmp_path):
     uid = "1.2.826.0.1.3680043.2.1125"
     write_series(folder / "dicom", np.arange(16) * 8.0, f"{uid}.1", slices=ct(7), spacing=8.0)
     write_series(folder / "dicom", (0.0, 8.0), f"{uid}.2", "Scout")
@@ -589,8 +589,8 @@ def test_a_dicom_folder_is_an_image_of_the_workflow(folder, snakemake, tmp_path)
 
 
 @pytest.mark.parametrize("case", ["negative spacing", "a transform in 2D"])
-def test_the_command_itself_says_the_same(case, folder):
-    """In a process of its own, where nothing catches what a library writes to the terminal."""
+def test_a_new_process_prints_the_same_lines(case, folder):
+    """There pytest does not capture what libraries write to the terminal."""
     MATRIX[case].damage(folder)
     command = [sys.executable, "-m", "regnet", *(word.format(folder=folder) for word in MATRIX[case].command.split())]
     process = subprocess.run(command, env={"PYTHONPATH": "workflow/scripts"}, capture_output=True, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The command line: its files agree with each other and with ITK, and whatever is wrong with the input is one line."""
+"""The command line: its files agree with each other and with ITK, and each problem with the input is one line."""
 
 import gzip
 import hashlib
@@ -30,24 +30,24 @@ from regnet.learning.weight_files import save_network
 
 ROOT = Path(__file__).parents[1]
 SPACING = 2.0
-"""Working spacing of the network under test, other than those of the images, in mm."""
+"""Working spacing of the network under test, in mm; it differs from those of the images."""
 
-BEYOND = np.array([1.0, -2.0, 0.5])
-"""From each fixed landmark to the corresponding moving one, in mm."""
+LANDMARK_SHIFT = np.array([1.0, -2.0, 0.5])
+"""Displacement from each fixed landmark to the corresponding moving landmark, in mm."""
 
 
 def texture(grid: Grid, seed: int) -> np.ndarray:
-    """Blobs of some mm, from air to tissue: -1000 to 200 HU."""
+    """Blobs of a few mm, -1000 to 200 HU (air to tissue)."""
     noise = np.random.default_rng(seed).normal(size=grid.shape).astype(np.float32)
     smooth = sitk.Normalize(sitk.SmoothingRecursiveGaussian(grid.image(noise), 4.0))
     return np.clip(sitk.GetArrayFromImage(smooth) * 200 - 600, -1000, 200).astype(np.int16)
 
 
 def random_network() -> RegNet:
-    """A network that answers with displacements of about a voxel, which differ from place to place and by axis."""
+    """A network that predicts displacements of about a voxel, which vary in space and between axes."""
     torch.manual_seed(1)
     network = RegNet()
-    # Statistics of textures in place of zeros and ones: layer by layer the signal would fade away.
+    # Batch normalization gets statistics of textures; with zeros and ones the signal would fade from layer to layer.
     for module in network.modules():
         if isinstance(module, torch.nn.BatchNorm3d):
             module.momentum = None
@@ -65,27 +65,27 @@ def scans(tmp_path_factory, oblique_grid):
     direction = oblique_grid.direction
     fixed = Grid((36, 32, 18), (1.6, 1.7, 3.0), (-31.0, 12.5, 88.0), direction)
     moving = Grid((48, 46, 30), (1.5, 1.5, 2.5), tuple(fixed.points([-4.5, -4.0, -3.0]).tolist()), direction)
-    inner = np.zeros(fixed.shape, np.uint8)
-    inner[3:-3, 5:-5, 5:-5] = 1
-    other = np.zeros(moving.shape, np.uint8)
-    other[4:-4, 6:-6, 6:-6] = 1
+    fixed_mask = np.zeros(fixed.shape, np.uint8)
+    fixed_mask[3:-3, 5:-5, 5:-5] = 1
+    moving_mask = np.zeros(moving.shape, np.uint8)
+    moving_mask[4:-4, 6:-6, 6:-6] = 1
     for name, array, grid in (
         ("fixed.nii.gz", texture(fixed, 1), fixed),
-        ("fixed_mask.nii.gz", inner, fixed),
+        ("fixed_mask.nii.gz", fixed_mask, fixed),
         ("moving.nrrd", texture(moving, 2), moving),
-        ("moving_mask.mha", other, moving),
+        ("moving_mask.mha", moving_mask, moving),
     ):
         write_image(grid.image(array), folder / name)
     points = fixed.points(np.random.default_rng(3).uniform(0.3, 0.7, (8, 3)) * fixed.size)
     write_landmarks(points, folder / "fixed.txt")
-    rows = "".join(f"{number},{x},{y},{z}\n" for number, (x, y, z) in enumerate(points + BEYOND))
+    rows = "".join(f"{number},{x},{y},{z}\n" for number, (x, y, z) in enumerate(points + LANDMARK_SHIFT))
     (folder / "moving.csv").write_text(f"name,x,y,z\n{rows}", encoding="utf-8")
     save_network(random_network(), folder / "weights.safetensors", spacing=SPACING, window=(-1000, 400))
     return folder
 
 
 def register_arguments(folder: Path, output: Path) -> dict[str, str]:
-    """The options of a registration of the two scans, for single ones to be changed; positional ones first."""
+    """The arguments that register the two scans, by name; tests replace single ones."""
     return {
         "fixed": f"{folder}/fixed.nii.gz",
         "moving": f"{folder}/moving.nrrd",
@@ -110,7 +110,7 @@ def command_line(options: dict[str, str | None], *flags: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def registered(scans, tmp_path_factory):
-    """The results of a registration without an affine one, and what its terminal showed."""
+    """The results of a registration without an affine registration, and the output on its terminal."""
     output = tmp_path_factory.mktemp("results") / "deep" / "out"
     master, slave = pty.openpty()
     saved = os.dup(2)
@@ -122,9 +122,9 @@ def registered(scans, tmp_path_factory):
         for descriptor in (saved, slave):
             os.close(descriptor)
     assert status == 0
-    shown = os.read(master, 10_000).decode()
+    terminal = os.read(master, 10_000).decode()
     os.close(master)
-    return output, shown
+    return output, terminal
 
 
 def inner_points(grid: Grid, count: int = 200) -> np.ndarray:
@@ -152,7 +152,7 @@ def test_transform_and_dense_field_move_points_alike(scans, registered):
     index = np.rint(grid.indices(points)).astype(int)
     displacement = np.array([dvf[voxel] for voxel in index.tolist()])
     np.testing.assert_allclose(points + displacement, moved, atol=1e-3)
-    # Between the voxels too, where the two interpolate between other nodes.
+    # Also between the voxels, where the two interpolate between different nodes.
     between = grid.points(index + 0.4)
     field = sitk.DisplacementFieldTransform(sitk.Cast(dvf, sitk.sitkVectorFloat64))
     error = np.linalg.norm(transform_points(field, between) - transform_points(transform, between), axis=1)
@@ -179,7 +179,7 @@ def test_the_warped_image_is_the_moving_one_under_the_field(scans, registered):
     assert np.abs(arrays[0] - plain).mean() > 10
 
 
-def test_the_report_says_what_was_done(scans, registered):
+def test_the_report_agrees_with_the_results(scans, registered):
     report = json.loads((registered[0] / "report.json").read_text(encoding="utf-8"))
     mask = sitk.ReadImage(scans / "fixed_mask.nii.gz")
     litres = sitk.GetArrayFromImage(mask).sum() * np.prod(mask.GetSpacing()) / 1e6
@@ -188,7 +188,7 @@ def test_the_report_says_what_was_done(scans, registered):
     assert (report["passes"], report["mirrors"], report["smoothing"]) == (1, 2, 0)
     assert report["seeds"] == {"seed": 2017}
     assert set(report["seconds"]) == {"reading", "lungs", "resampling", "regnet", "writing"}
-    assert report["landmarks_mm"]["before"]["mean"] == pytest.approx(np.linalg.norm(BEYOND), abs=1e-4)
+    assert report["landmarks_mm"]["before"]["mean"] == pytest.approx(np.linalg.norm(LANDMARK_SHIFT), abs=1e-4)
     fixed, moving = read_landmarks(scans / "fixed.txt"), read_landmarks(scans / "moving.csv")
     errors = np.linalg.norm(transform_points(read_transform(registered[0] / "transform.h5"), fixed) - moving, axis=1)
     assert report["landmarks_mm"]["regnet"]["mean"] == pytest.approx(errors.mean(), abs=1e-4)
@@ -204,8 +204,8 @@ def test_the_report_says_what_was_done(scans, registered):
 
 
 def test_progress_is_for_terminals_only_and_force_replaces_results(scans, registered, tmp_path, capfd):
-    _, shown = registered
-    assert "regnet ..." in shown
+    _, terminal = registered
+    assert "regnet ..." in terminal
     output = tmp_path / "out"
     output.mkdir()
     (output / "warped.nii.gz").write_text("old", encoding="utf-8")
@@ -242,13 +242,13 @@ def test_affine_brings_together_scans_that_do_not_overlap(scans, tmp_path, monke
     assert set(report["seeds"]) == {"seed", "affine"}
 
 
-def test_points_go_to_a_table_or_the_terminal(scans, registered, tmp_path, capfd):
+def test_points_are_written_to_a_file_or_the_terminal(scans, registered, tmp_path, capfd):
     transform = read_transform(registered[0] / "transform.h5")
     options = ["--transform", f"{registered[0]}/transform.h5"]
     assert main(["transform-points", f"{scans}/fixed.txt", "--output", f"{tmp_path}/moved.txt", *options]) == 0
     moved = transform_points(transform, read_landmarks(scans / "fixed.txt"))
     np.testing.assert_allclose(read_landmarks(tmp_path / "moved.txt"), moved, atol=1e-4)
-    # Other columns stay as they stand, and a byte order mark does no harm.
+    # Other columns remain unchanged, and a byte order mark does no harm.
     x, y, z = read_landmarks(scans / "fixed.txt")[0]
     (tmp_path / "points.csv").write_text(f"\ufeffz,name,x,y\n{z},007,{x},{y}\n{z},NA,{x},{y}\n", encoding="utf-8")
     assert main(["transform-points", f"{tmp_path}/points.csv", *options]) == 0
@@ -264,19 +264,19 @@ def test_evaluate_measures_each_transform(scans, registered, tmp_path, capfd):
     assert main(["evaluate", *arguments, "--output", f"{tmp_path}/errors.csv"]) == 0
     before, after = (line.split() for line in capfd.readouterr().out.splitlines()[2:])
     report = json.loads((registered[0] / "report.json").read_text(encoding="utf-8"))
-    assert before[2] == f"{np.linalg.norm(BEYOND):.2f}"
+    assert before[2] == f"{np.linalg.norm(LANDMARK_SHIFT):.2f}"
     assert after[2] == f"{report['landmarks_mm']['regnet']['mean']:.2f}"
     assert len((tmp_path / "errors.csv").read_text(encoding="utf-8").splitlines()) == 1 + 2 * 8
 
 
 def rewritten(source: Path, target: Path, change) -> str:
-    """Write the bytes of a file, changed, to another one, and give its path."""
+    """Write the changed bytes of a file to another file; return its path."""
     target.write_bytes(change(source.read_bytes()))
     return str(target)
 
 
 def image_file(folder: Path, name: str, array: np.ndarray, like: str = "fixed.nii.gz") -> str:
-    """Write an array on the grid of one of the scans, and give the path."""
+    """Write an array on the grid of one of the scans; return the path."""
     reference = sitk.ReadImage(folder / like)
     write_image(Grid.of(reference).image(array), folder / name)
     return str(folder / name)
@@ -358,7 +358,7 @@ def no_overlap(folder):
     return {"moving": f"{folder}/far.nrrd", **dict.fromkeys(("--moving-mask", "--fixed-landmarks", "--moving-landmarks"))}
 
 
-def foreign_mask(folder):
+def mask_of_other_image(folder):
     return {"--fixed-mask": f"{folder}/moving_mask.mha"}
 
 
@@ -407,18 +407,18 @@ def output_of_the_inputs(folder):
     return {"--output": f"{folder}"}
 
 
-def output_is_here(folder):
+def output_is_current_folder(folder):
     return {"--output": os.getcwd()}
 
 
-def output_is_there(folder):
+def output_exists(folder):
     (folder / "there").mkdir()
     (folder / "there" / "notes.txt").write_text("mine", encoding="utf-8")
     return {"--output": f"{folder}/there"}
 
 
-def output_of_somebody(folder):
-    return output_is_there(folder) | {"--force": ""}
+def output_with_other_files(folder):
+    return output_exists(folder) | {"--force": ""}
 
 
 def other_architecture(folder):
@@ -481,7 +481,7 @@ REFUSED = {
     mri: "mri.nii.gz: found intensities from ",
     zero_spacing: "zero.nii: cannot be read as an image (found a spacing of 1.6 x 1.7 x 0 mm, expected more than 0)",
     no_overlap: "found 0% of the lungs of",
-    foreign_mask: "moving_mask.mha: found a mask with the size (48, 46, 30), expected (36, 32, 18) as in its image",
+    mask_of_other_image: "moving_mask.mha: found a mask with the size (48, 46, 30), expected (36, 32, 18) as in its image",
     empty_mask: "empty.nii.gz: the mask is empty",
     no_lungs: "fixed.nii.gz: found ",
     landmarks_outside: "outside.txt: found 8 of 8 landmarks outside ",
@@ -492,9 +492,9 @@ REFUSED = {
     unwritable: "fixed.txt/out: cannot be made (Not a directory)",
     output_is_a_file: "file: found a file, expected a folder or a new name",
     output_of_the_inputs: "fixed.nii.gz: lies in ",
-    output_is_here: "found the current folder or one above it",
-    output_is_there: "there: already exists, expected a new name, or --force to replace it",
-    output_of_somebody: "there: holds notes.txt, expected nothing but earlier results",
+    output_is_current_folder: "found the current folder or one above it",
+    output_exists: "there: already exists, expected a new name, or --force to replace it",
+    output_with_other_files: "there: holds notes.txt, expected nothing but earlier results",
     other_architecture: "other.safetensors: found the variant None, expected one of regnet",
     other_layers: "layers.safetensors: the weights do not fit the variant regnet",
     pickled_weights: "pickle.safetensors: cannot be read as weights of RegNet in safetensors",
@@ -516,7 +516,7 @@ def digests(folder: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("make", REFUSED, ids=lambda make: make.__name__)
-def test_what_cannot_be_used_is_one_line_and_leaves_nothing(make, scans, tmp_path, capfd):
+def test_unusable_input_is_one_line_and_leaves_nothing(make, scans, tmp_path, capfd):
     for path in scans.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
     options = register_arguments(tmp_path, tmp_path / "out") | make(tmp_path)
@@ -538,7 +538,7 @@ def test_what_cannot_be_used_is_one_line_and_leaves_nothing(make, scans, tmp_pat
 
 
 def run(*arguments: str, largest_file: int | None = None) -> subprocess.CompletedProcess:
-    """Run Python in a process of its own, in which no file can grow beyond `largest_file` bytes: what a full disk does."""
+    """Run Python in a new process. `largest_file` (bytes) limits the size of files, which has the effect of a full disk."""
 
     def limit():
         resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file, largest_file))
@@ -562,7 +562,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(scans, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_transform_that_finds_no_room_does_not_crash_the_process(registered, tmp_path):
+def test_a_transform_that_does_not_fit_on_the_disk_does_not_crash_the_process(registered, tmp_path):
     code = (
         "import sys; from regnet.errors import OutputError\n"
         "from regnet.images.transforms import read_transform, write_transform\n"
@@ -575,7 +575,7 @@ def test_a_transform_that_finds_no_room_does_not_crash_the_process(registered, t
     assert list(tmp_path.iterdir()) == []
 
 
-def test_the_command_has_help_with_examples():
+def test_the_help_has_examples():
     process = run("-m", "regnet", "register", "--help")
     assert process.returncode == 0
     assert "examples:\n  regnet register baseline.nii.gz followup.nii.gz --output out" in process.stdout

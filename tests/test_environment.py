@@ -1,4 +1,4 @@
-"""requirements.in says what is used, constraints.txt and environment.yml follow it; further ones have own pins."""
+"""requirements.in, constraints.txt and environment.yml agree; optional packages have their own requirements and pins."""
 
 import re
 import tomllib
@@ -12,7 +12,7 @@ from regnet.registration.methods import PACKAGES
 
 ROOT = Path(__file__).parents[1]
 
-FURTHER = ("peers", "slurm")
+OPTIONAL = ("peers", "slurm")
 
 
 def requirements(file="requirements.in"):
@@ -26,20 +26,20 @@ def constraints(file="constraints.txt"):
 
 
 def test_every_requirement_says_what_it_is_for():
-    for file in ("requirements.in", *(f"requirements-{name}.in" for name in FURTHER)):
+    for file in ("requirements.in", *(f"requirements-{name}.in" for name in OPTIONAL)):
         assert all(len(reason) > 4 for reason in requirements(file).values()), file
 
 
-@pytest.mark.parametrize("name", FURTHER)
-def test_further_packages_are_pinned_and_no_part_of_the_default(name):
-    further, pinned = requirements(f"requirements-{name}.in"), constraints(f"constraints-{name}.txt")
+@pytest.mark.parametrize("name", OPTIONAL)
+def test_optional_packages_are_pinned_and_not_part_of_the_default(name):
+    optional, pinned = requirements(f"requirements-{name}.in"), constraints(f"constraints-{name}.txt")
 
     def plain(names):
         return {re.sub(r"[-_.]+", "-", name) for name in names}
 
-    assert set(further) <= plain(pinned)
-    assert not set(further) & set(requirements())
-    # A package has one version: torch above all, which convexadam asks for without saying which.
+    assert set(optional) <= plain(pinned)
+    assert not set(optional) & set(requirements())
+    # Each package has one version, above all torch, which convexadam requires without a version.
     assert not plain(pinned) & plain(constraints())
     assert not [name for name in pinned if name.startswith(("torch", "nvidia"))]
 

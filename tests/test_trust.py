@@ -1,4 +1,4 @@
-"""Nothing that is read can run code, and no name in a table or a config becomes a path somewhere else."""
+"""Reading a file never runs code from it, and no name in a table or a config becomes a path to another place."""
 
 import json
 import pickle
@@ -40,7 +40,7 @@ NAMES = [
 
 
 class Touching:
-    """An object whose pickle makes a file when it is read."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, path):
         self.path = path
@@ -51,7 +51,7 @@ class Touching:
 
 @pytest.fixture
 def trap(tmp_path):
-    """An object with such a pickle, which works."""
+    """An object with such a pickle; the test fails if the pickle is loaded."""
     path = tmp_path / "touched"
     pickle.loads(pickle.dumps(Touching(path)))
     assert path.exists()
@@ -72,7 +72,7 @@ def test_a_name_that_is_more_than_a_name_is_refused(field, name, tmp_path):
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("field", ["experiment", "methods"])
-def test_so_it_is_in_the_config(field, name):
+def test_a_name_that_is_more_than_a_name_is_refused_in_the_config(field, name):
     config = read_config([])
     if field == "experiment":
         config["experiment"] = name
@@ -82,7 +82,7 @@ def test_so_it_is_in_the_config(field, name):
         check_config(config)
 
 
-def test_a_config_makes_no_objects(tmp_path):
+def test_a_config_creates_no_objects(tmp_path):
     touched = tmp_path / "touched"
     (tmp_path / "bad.yaml").write_text(f"seed: !!python/object/apply:pathlib.Path.touch ['{touched}']\n", encoding="utf-8")
     with pytest.raises(ConfigError, match=r"bad\.yaml: cannot be read as a config"):
@@ -90,7 +90,7 @@ def test_a_config_makes_no_objects(tmp_path):
     assert not touched.exists()
 
 
-def test_weights_are_numbers(trap, tmp_path):
+def test_weights_hold_no_objects(trap, tmp_path):
     for name, write_to in (
         ("pickle", lambda path: path.write_bytes(pickle.dumps(trap))),
         ("torch", lambda path: torch.save(trap, path)),

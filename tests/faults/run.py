@@ -1,9 +1,9 @@
-"""Faults, tried for real: each disturbs a run, and a rerun has to end with the tables of an undisturbed one, byte for byte.
+"""Disturb runs with real faults; a rerun must end with the tables of an undisturbed run, byte for byte.
 
     python tests/faults/run.py [--seed NUMBER] [--kills NUMBER] [--keep] [--folder FOLDER] [CASE ...]
 
-A run of `faults.yaml` is made once. Each case copies it, removes what the stage under attack has made and all tables, disturbs
-the run that makes them again, and runs Snakemake once more. Each prints a line. Out of disk and read-only need root and mount.
+The config `faults.yaml` is run once without faults. Each case copies this run, removes the outputs of one stage and all tables,
+disturbs the run that makes them again, reruns Snakemake, and prints a line. The disk-* and read-only cases need root and mount.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import yaml
 ROOT = Path(__file__).parents[2]
 sys.path.append(str(ROOT / "tests"))
 
-from file_events import FileEvents  # noqa: E402 - its folder is on the path only now
+from file_events import FileEvents  # noqa: E402 - needs the path above
 from working_copy import copy_of_the_workflow  # noqa: E402
 
 RESULTS = Path("results/faults")
@@ -38,10 +38,10 @@ MEASURED = {
     "evaluation/runs.csv": ("seconds", "memory_mb"),
     "tables/comparison.csv": ("seconds", "seconds_with_affine", "memory_mb"),
 }
-"""Columns of tables that hold what a job took, which no two runs share."""
+"""Columns of time and memory, which differ between any two runs."""
 
 MADE_BY_SNAKEMAKE = ("logs", "benchmarks", "checkpoints")
-"""Folders of the results with files that are no outputs of rules."""
+"""Folders of the results whose files are not outputs of rules."""
 
 STAGES = {
     "images": ["cohort/test1_*", "masks", "images", "registrations", "evaluation/[!s]*"],
@@ -50,25 +50,25 @@ STAGES = {
     "registration": ["registrations", "evaluation/[!s]*"],
     "evaluation": ["evaluation"],
 }
-"""What is removed of a finished run so that a stage runs again, with all that is made of it; the tables, besides."""
+"""Outputs of each stage and of the stages that depend on it. Removing them and the tables makes the stage run again."""
 
 TABLES = ("tables", str(RESULTS / "evaluation" / "field_statistics.csv"))
-"""Targets with which Snakemake makes all tables."""
+"""Targets that make all tables."""
 
 JOBS = {
     "training": ["train"],
     "registration": ["register", "register_regnet"],
     "evaluation": ["evaluate_synthetic", "evaluate_landmarks", "evaluate_regularity", "evaluate_fields"],
 }
-"""Scripts of the jobs of a stage that are killed."""
+"""Scripts of the jobs that are killed, by stage."""
 
 
 class Skipped(Exception):
-    """A case that cannot be tried here, with the reason."""
+    """A case that cannot run on this machine; the message says why."""
 
 
 class Failed(Exception):
-    """What happened is not what has to happen."""
+    """A requirement of a case that is not met."""
 
 
 def require(fact: bool, message: str) -> None:
@@ -77,14 +77,14 @@ def require(fact: bool, message: str) -> None:
 
 
 class Workflow:
-    """A copy of the workflow in a folder of its own, and the run of it that goes on."""
+    """A copy of the workflow in its own folder, and its runs."""
 
     def __init__(self, folder: Path, *configs: str) -> None:
         self.folder = folder
         self.configs = configs or ("faults.yaml",)
 
     def start(self, *arguments: str, cores: int = 2) -> subprocess.Popen:
-        """Snakemake in a process group of its own, as a shell starts it."""
+        """Start Snakemake in a new process group, as a shell does."""
         output = open(self.folder / "output.txt", "w", encoding="utf-8")  # noqa: SIM115 - the process keeps it
         configs = ["config/test.yaml", *self.configs]
         command = [sys.executable, "-m", "snakemake", "--resources", "gpu=0", "--configfile", *configs, "--cores", str(cores)]
@@ -94,7 +94,7 @@ class Workflow:
             )
 
     def run(self, *arguments: str, cores: int = 2) -> tuple[int, str]:
-        """The exit status of Snakemake and what it said."""
+        """Run Snakemake; return its exit status and its output."""
         status = self.start(*arguments, cores=cores).wait()
         return status, self.output()
 
@@ -107,8 +107,8 @@ class Workflow:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def jobs(self, names: list[str] | None = None) -> dict[int, str]:
-        """The processes of scripts that run in this folder, and the names of their scripts."""
-        found = {}
+        """The running jobs of this folder: process ids and names of scripts."""
+        jobs = {}
         for process in Path("/proc").glob("[0-9]*"):
             try:
                 words = (process / "cmdline").read_bytes().decode(errors="replace").split("\0")
@@ -119,23 +119,23 @@ class Workflow:
             scripts = [word for word in words[:3] if ".snakemake/scripts/" in word]
             name = Path(scripts[0]).name.split(".")[1] if scripts else None
             if name and (names is None or name in names):
-                found[int(process.name)] = name
-        return found
+                jobs[int(process.name)] = name
+        return jobs
 
     def wait_for_job(self, snakemake: subprocess.Popen, names: list[str] | None = None) -> tuple[int, str]:
-        """The first process of one of the scripts."""
+        """Wait for the first job of one of the scripts; return its process id and the script."""
         while snakemake.poll() is None:
             for process, name in self.jobs(names).items():
                 return process, name
             time.sleep(0.02)
-        raise Failed(f"no job of {names} was seen: {self.output()[-2000:]}")
+        raise Failed(f"no job of {names} ran: {self.output()[-2000:]}")
 
     def rerun(self, *targets: str) -> str:
-        """What a user does after a fault: run it again, after --unlock if that is asked for."""
+        """Run again, as a user does after a fault: with --unlock first if Snakemake asks for it."""
         status, output = self.run(*(targets or TABLES))
         unlocked = ""
         if "snakemake --unlock" in output or "--unlock" in output:
-            require(status != 0, "a lock, and status 0")
+            require(status != 0, "locked, but the exit status is 0")
             self.run("--unlock")
             status, output = self.run(*(targets or TABLES))
             unlocked = ", after --unlock"
@@ -144,12 +144,12 @@ class Workflow:
 
 
 def errors(output: str) -> list[str]:
-    """The lines that tell the user what is wrong."""
+    """The lines of the output that describe an error."""
     return [line.strip() for line in output.splitlines() if line.startswith("error: ")]
 
 
 def table(path: Path, name: str) -> bytes:
-    """What of a table has to be the same in all runs."""
+    """The part of a table that must be the same in all runs."""
     if name not in MEASURED:
         return path.read_bytes()
     frame = pd.read_csv(io.BytesIO(path.read_bytes()), dtype=str, keep_default_na=False)
@@ -162,7 +162,7 @@ def tables(folder: Path, results: Path = RESULTS) -> dict[str, bytes]:
 
 
 class Harness:
-    """The undisturbed run, and copies of it."""
+    """The undisturbed run, and its copies."""
 
     def __init__(self, scratch: Path, rng: random.Random) -> None:
         self.scratch = scratch
@@ -178,7 +178,7 @@ class Harness:
         shutil.copy(ROOT / "tests" / "faults" / "faults.yaml", folder)
 
     def prepare(self) -> str:
-        """The undisturbed run, with a look whether it moves all its outputs into place; or what is left of an earlier one."""
+        """Make the undisturbed run and check that it moves all its outputs into place, unless the folder has an earlier one."""
         measured = self.reference.folder / "measured.json"
         if measured.exists():
             self.seconds, self.memory = json.loads(measured.read_text(encoding="utf-8"))
@@ -226,22 +226,24 @@ class Harness:
         return Workflow(folder)
 
     def check(self, workflow: Workflow) -> None:
-        """The tables are those of the undisturbed run, and nothing half-written is left."""
-        found = tables(workflow.folder)
-        different = [name for name in self.tables if found.get(name) != self.tables[name]] + sorted(found.keys() - self.tables)
+        """Require the tables of the undisturbed run, and no half-written files."""
+        remade = tables(workflow.folder)
+        different = [name for name in self.tables if remade.get(name) != self.tables[name]] + sorted(
+            remade.keys() - self.tables
+        )
         require(not different, f"tables differ: {', '.join(different)}")
         left = [str(path.relative_to(workflow.folder)) for path in (workflow.folder / "results").rglob(".*-*")]
         require(not left, f"left over: {', '.join(left)}")
 
 
 def virtual_memory(process: int) -> int:
-    """The largest size of the address space of a process so far, in KiB."""
+    """The peak size of the address space of a process, in KiB."""
     try:
         status = Path(f"/proc/{process}/status").read_text(encoding="utf-8")
     except OSError:
         return 0
-    found = re.search(r"VmPeak:\s+(\d+)", status)
-    return int(found[1]) if found else 0
+    peak = re.search(r"VmPeak:\s+(\d+)", status)
+    return int(peak[1]) if peak else 0
 
 
 Case = Callable[[Harness, Workflow], str]
@@ -266,7 +268,7 @@ def end(process: subprocess.Popen, which: signal.Signals, group: bool = False) -
 
 
 def kill_snakemake(harness: Harness, workflow: Workflow, which: signal.Signals, group: bool = False) -> str:
-    """Kill Snakemake at a random time after its first job began, and look whether a job outlives it."""
+    """Kill Snakemake at a random time after its first job began, and check that no job outlives it."""
     stage = harness.rng.choice(list(STAGES))
     workflow.remove(stage)
     process = workflow.start(*TABLES)
@@ -276,7 +278,7 @@ def kill_snakemake(harness: Harness, workflow: Workflow, which: signal.Signals, 
     running = workflow.jobs()
     end(process, which, group)
     time.sleep(2)
-    # A job that is still loading its libraries ends when it has.
+    # A job that is still importing packages ends afterwards.
     alive = len(workflow.jobs().keys() & running.keys())
     unlocked = workflow.rerun()
     require(not workflow.jobs().keys() & running.keys(), "a job has outlived its Snakemake and the rerun")
@@ -305,7 +307,7 @@ def kill_job(harness: Harness, workflow: Workflow, stage: str, which: signal.Sig
 
 
 def kills(count: int) -> None:
-    """Cases of SIGKILL, those of Snakemake and of the jobs of three stages in turn."""
+    """Add cases of SIGKILL, for Snakemake and the jobs of three stages in turn."""
     for number in range(count):
         stage = ("snakemake", *JOBS)[number % 4]
 
@@ -325,7 +327,7 @@ case("interrupt")(lambda harness, workflow: kill_snakemake(harness, workflow, si
 
 @contextmanager
 def mounted(*arguments: str, at: Path) -> Iterator[None]:
-    """A mount, for the time of the block."""
+    """Mount a file system during the block."""
     if os.geteuid() != 0 or shutil.which("mount") is None:
         raise Skipped("needs root and mount")
     at.mkdir(parents=True, exist_ok=True)
@@ -352,11 +354,11 @@ DISKS = {
     "tables": ("evaluation", "tables"),
     "logs": ("evaluation", "logs"),
 }
-"""The stage that runs and the folder whose disk is too small for it."""
+"""The stage that runs, and the folder on a disk that is too small."""
 
 
 def out_of_disk(harness: Harness, workflow: Workflow, name: str) -> str:
-    """The folder of a stage on a disk that holds a part of what the stage makes; then the disk grows."""
+    """Put the folder of a stage on a disk that is too small for its outputs; then enlarge the disk."""
     stage, folder = DISKS[name]
     needed = size(workflow.folder / RESULTS / folder)
     workflow.remove(stage)
@@ -369,19 +371,19 @@ def out_of_disk(harness: Harness, workflow: Workflow, name: str) -> str:
         status, output = workflow.run(*TABLES)
         lines = errors(output)
         if name == "logs":
-            require(status == 0, f"a full disk of logs: {lines}")
+            require(status == 0, f"a full disk for logs stops the run: {lines}")
         else:
             require(status != 0 and len(lines) > 0, f"status {status}, {lines}, {output[-3000:]}")
             require(all(re.search(r"space left|disk full", line) for line in lines), f"unclear: {lines}")
         subprocess.run(["mount", "-o", "remount,size=2G", str(path)], check=True)
         workflow.rerun()
-        said = lines[0] if lines else "nothing fails"
-        # What is on the disk goes with it.
+        result = lines[0] if lines else "nothing fails"
+        # Unmounting removes what is on the disk.
         kept = workflow.folder / "kept"
         subprocess.run(["cp", "-a", path, kept], check=True)
     path.rmdir()
     kept.rename(path)
-    return f"{room // 1024} KiB: {said}"
+    return f"{room // 1024} KiB: {result}"
 
 
 for _name in DISKS:
@@ -411,33 +413,33 @@ MEMORY = {
 
 
 def memory_message(workflow: Workflow, output: str) -> str:
-    """The line about memory; of a library that ends or crashes the process, what is in the log that Snakemake names."""
+    """The line about memory: from the output or, if a library ended the process, from the log that Snakemake names."""
     lines = errors(output)
     for names in re.findall(r"^    log: (.*?) \(check", output, re.MULTILINE):
         for name in names.split(", "):
             path = workflow.folder / name
             text = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
             lines += [f"{name}: {line}" for line in text.splitlines()]
-    said = [line for line in lines if re.search(r"(?i)memory|alloc|Segmentation fault|Aborted", line)]
-    require(len(said) > 0, f"unclear: {lines} {output[-3000:]}")
-    return said[0]
+    messages = [line for line in lines if re.search(r"(?i)memory|alloc|Segmentation fault|Aborted", line)]
+    require(len(messages) > 0, f"unclear: {lines} {output[-3000:]}")
+    return messages[0]
 
 
 def out_of_memory(harness: Harness, workflow: Workflow, stage: str) -> str:
-    """Jobs that may have a part of the address space that they had, less each time."""
+    """Limit jobs to a fraction of the address space that they need, less each time."""
     snakefile = workflow.folder / "Snakefile"
     text = snakefile.read_text(encoding="utf-8")
-    said = []
+    messages = []
     for share in (0.97, 0.9, 0.8):
         workflow.remove(stage)
         limit = int(share * max(harness.memory[name] for name in MEMORY[stage]))
         snakefile.write_text(f'{text}\nshell.prefix("set -euo pipefail; ulimit -v {limit}; ")\n', encoding="utf-8")
         status, output = workflow.run(*TABLES)
         if status != 0:
-            said.append(f"{share:.0%} of {limit / share / 2**20:.1f} GiB: {memory_message(workflow, output)}")
+            messages.append(f"{share:.0%} of {limit / share / 2**20:.1f} GiB: {memory_message(workflow, output)}")
     snakefile.write_text(text, encoding="utf-8")
     workflow.rerun()
-    return "; ".join(said) or "enough in all three"
+    return "; ".join(messages) or "enough memory at all three limits"
 
 
 for _stage in MEMORY:
@@ -449,8 +451,8 @@ def two_snakemakes(harness: Harness, workflow: Workflow) -> str:
     workflow.remove("registration")
     first = workflow.start(*TABLES)
     workflow.wait_for_job(first)
-    other = Workflow(workflow.folder)
-    status, output = other.run(*TABLES)
+    second = Workflow(workflow.folder)
+    status, output = second.run(*TABLES)
     require(status != 0, "the second ran too")
     (line,) = [line for line in output.splitlines() if "cannot be locked" in line]
     require(first.wait() == 0, "the first failed")
@@ -474,35 +476,35 @@ HALVES = {
     "images/1.75mm/test1_baseline_mask.nii.gz": "registrations/affine/test1/transform.h5",
     "images/1.75mm/test1_baseline.nii.gz": "registrations/affine/test1/transform.h5",
 }
-"""Files of each kind and what is made of them, the last stage first, so that nothing else has to be made for it."""
+"""Files of each kind and a file made from each, the last stage first, so that each target needs only one job."""
 
 
 @case("half-written")
 def half_written(harness: Harness, workflow: Workflow) -> str:
-    """Each file in turn is a part of what it was, and newer than the rest; in the end all of them are deleted."""
-    said = []
+    """Truncate each file in turn, which also makes it newer than the rest; in the end delete all of them."""
+    messages = []
     for name, made in HALVES.items():
         path = workflow.folder / RESULTS / name
         content, times = path.read_bytes(), path.stat()
         path.write_bytes(content[: int(harness.rng.uniform(0.3, 0.8) * len(content))])
         status, output = workflow.run(str(RESULTS / made))
         lines = errors(output)
-        require(status != 0, f"{name}: nobody noticed")
+        require(status != 0, f"{name}: no error")
         require(any(name in line for line in lines), f"{name}: unclear: {lines} {output[-3000:]}")
-        said.append(lines[0])
+        messages.append(lines[0])
         path.write_bytes(content)
         os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
     for name in HALVES:
-        # Snakemake has removed some: they are outputs of jobs that read another one.
+        # Snakemake already removed some, as outputs of jobs that failed on another file.
         (workflow.folder / RESULTS / name).unlink(missing_ok=True)
     workflow.remove("evaluation")
     workflow.rerun(*TABLES, "figures")
-    return f"{len(said)} files, each named, such as {said[0]}"
+    return f"{len(messages)} files, each named, such as {messages[0]}"
 
 
 @case("truncated-input")
 def truncated_input(harness: Harness, workflow: Workflow) -> str:
-    """The user's own image cut off after the checks of the start."""
+    """Truncate the user's own image after the checks at the start."""
     results = Path("results/own")
     own = {
         "experiment": "own",
@@ -521,14 +523,14 @@ def truncated_input(harness: Harness, workflow: Workflow) -> str:
     process = user.start(target, cores=1)
     user.wait_for_job(process)
     time.sleep(1)
-    # Jobs that have not begun: their masks are not there.
+    # Images without a mask: their jobs have not begun.
     names = ("test1_baseline", "test1_followup")
     waiting = [name for name in names if not (workflow.folder / results / "masks" / f"{name}.nii.gz").exists()]
     path = workflow.folder / "own" / f"{waiting[-1]}.nii.gz"
     content, times = path.read_bytes(), path.stat()
     path.write_bytes(content[: len(content) // 2])
     os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    require(process.wait() != 0, "nobody noticed")
+    require(process.wait() != 0, "no error")
     lines = errors(user.output())
     require(any(path.name in line for line in lines), f"unclear: {lines} {user.output()[-3000:]}")
     path.write_bytes(content)
@@ -556,12 +558,12 @@ def deleted_intermediate(harness: Harness, workflow: Workflow) -> str:
     shutil.rmtree(workflow.folder / RESULTS / "tables")
     shutil.rmtree(workflow.folder / RESULTS / "evaluation")
     workflow.rerun()
-    return f"{'not missed while the tables are there' if nothing else 'made again'}; made again where something needs them"
+    return f"{'not missed while the tables exist' if nothing else 'made again'}; made again when a target needs them"
 
 
 @case("clock-outputs-older")
 def clock_outputs_older(harness: Harness, workflow: Workflow) -> str:
-    """Outputs of a stage that are a day older than what they were made of."""
+    """Make outputs of a stage a day older than their inputs."""
     for path in (workflow.folder / RESULTS / "registrations").rglob("*.h5"):
         os.utime(path, (path.stat().st_atime - 86400, path.stat().st_mtime - 86400))
     shutil.rmtree(workflow.folder / RESULTS / "tables")
@@ -573,29 +575,31 @@ def clock_outputs_older(harness: Harness, workflow: Workflow) -> str:
 
 @case("clock-inputs-in-the-future")
 def clock_inputs_in_the_future(harness: Harness, workflow: Workflow) -> str:
-    """An intermediate that was made while the clock was a day ahead."""
+    """Date an intermediate file a day ahead, as by a wrong clock."""
     path = workflow.folder / RESULTS / "images/1.75mm/test1_baseline.nii.gz"
     os.utime(path, (time.time() + 86400, time.time() + 86400))
     workflow.remove("registration")
     status, output = workflow.run(*TABLES)
-    said = [line.strip() for line in output.splitlines() if "older modification time" in line]
-    require(status == 0 or len(said) > 0, output[-3000:])
+    warnings = [line.strip() for line in output.splitlines() if "older modification time" in line]
+    require(status == 0 or len(warnings) > 0, output[-3000:])
     if status:
         path.touch()
         workflow.rerun()
-    return said[0] if said else "nothing is said"
+    return warnings[0] if warnings else "no warning"
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seed", type=int, default=2017, help="of the random times")
+    parser.add_argument("--seed", type=int, default=2017, help="seed of the random times")
     parser.add_argument("--kills", type=int, default=20, help="how many runs are killed")
     parser.add_argument("--keep", action="store_true", help="keep the folders of all cases")
-    parser.add_argument("--folder", type=Path, help="where to work; the undisturbed run stays there and is used again")
+    parser.add_argument("--folder", type=Path, help="where to work; an undisturbed run in it is kept and reused")
     parser.add_argument("cases", nargs="*", metavar="CASE", help="names or patterns such as 'disk-*'; default: all")
     arguments = parser.parse_args()
     kills(arguments.kills)
-    chosen = [name for name in CASES if not arguments.cases or any(fnmatch.fnmatch(name, one) for one in arguments.cases)]
+    chosen = [
+        name for name in CASES if not arguments.cases or any(fnmatch.fnmatch(name, pattern) for pattern in arguments.cases)
+    ]
     if not chosen:
         parser.error(f"no such case, expected some of {', '.join(CASES)}")
     scratch = arguments.folder or Path(tempfile.mkdtemp(prefix="faults-"))
@@ -609,18 +613,18 @@ def main() -> int:
         begun = time.monotonic()
         workflow = harness.copy(name)
         try:
-            what = CASES[name](harness, workflow)
+            details = CASES[name](harness, workflow)
             harness.check(workflow)
             verdict = "identical"
         except Skipped as reason:
-            verdict, what = "skipped", str(reason)
+            verdict, details = "skipped", str(reason)
         except Exception as reason:
-            verdict, what = "FAILED", f"{type(reason).__name__}: {reason}"
+            verdict, details = "FAILED", f"{type(reason).__name__}: {reason}"
             failed.append(name)
-        print(f"{name}: {verdict} ({time.monotonic() - begun:.0f} s): {what}", flush=True)
+        print(f"{name}: {verdict} ({time.monotonic() - begun:.0f} s): {details}", flush=True)
         if verdict != "FAILED" and not arguments.keep:
             shutil.rmtree(workflow.folder, ignore_errors=True)
-    print(f"{len(chosen) - len(failed)} of {len(chosen)} cases as they have to be", flush=True)
+    print(f"{len(chosen) - len(failed)} of {len(chosen)} cases did not fail", flush=True)
     if failed:
         print(f"failed: {', '.join(failed)}; their folders are in {scratch}")
     elif not arguments.keep and not arguments.folder:

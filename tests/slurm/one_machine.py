@@ -1,7 +1,7 @@
-"""A Slurm of one machine: munge, slurmctld and slurmd, started in a folder and stopped again. Root only.
+"""Slurm on a single machine: starts munge, slurmctld and slurmd with a folder for their state, and stops them. Needs root.
 
-The node claims two cores, 20 GB and one GPU, whose device file is a stand-in: Slurm then gives it to one job at a time and says
-which it is in CUDA_VISIBLE_DEVICES, as it does with a real one.
+The node claims two cores, 20 GB and one GPU. Its device file is a stand-in, but Slurm treats it like a real GPU: it gives it to
+one job at a time and sets CUDA_VISIBLE_DEVICES.
 """
 
 import re
@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager
 from pathlib import Path
 
-# Job steps drop every SLURM_ variable, SLURM_CONF too: they look for the configuration here alone.
+# Job steps drop every SLURM_ variable, including SLURM_CONF, and find the configuration only here.
 CONFIGURATION = Path("/etc/slurm")
 MARK = "# Written by tests/slurm/one_machine.py\n"
 
@@ -42,7 +42,7 @@ SlurmdLogFile={folder}/slurmd.log
 SlurmdParameters=config_overrides
 AccountingStorageType=accounting_storage/none
 JobAcctGatherType=jobacct_gather/none
-# Finished jobs are known for an hour, so that tests can ask for them.
+# Slurm remembers finished jobs for an hour, so that tests can query them.
 MinJobAge=3600
 KillWait=5
 GresTypes=gpu
@@ -51,7 +51,7 @@ PartitionName=main Nodes={host} Default=YES MaxTime=INFINITE State=UP
 PartitionName=gpu Nodes={host} MaxTime=INFINITE State=UP
 """
 
-# What a job step sees, one line each: Slurm runs this right before the step, in its environment.
+# Records the devices of each job step: Slurm runs this right before the step, in its environment.
 TASK_PROLOG = """\
 #!/bin/sh
 echo "$SLURM_JOB_ID ${{SLURM_STEP_ID:-batch}} ${{CUDA_VISIBLE_DEVICES:-none}}" >> {folder}/devices.txt
@@ -59,25 +59,25 @@ echo "$SLURM_JOB_ID ${{SLURM_STEP_ID:-batch}} ${{CUDA_VISIBLE_DEVICES:-none}}" >
 
 
 class Slurm:
-    """A running Slurm; jobs are those of its whole life."""
+    """A running Slurm and the jobs since its start."""
 
     def __init__(self, folder):
         self.folder = folder
 
     def jobs(self):
-        """What `scontrol show job` says of every job, as mappings."""
+        """The fields of `scontrol show job`, a mapping for each job."""
         text = subprocess.check_output(["scontrol", "show", "job", "--oneliner"], encoding="utf-8")
         lines = [line for line in text.splitlines() if line.startswith("JobId=")]
         return [dict(re.findall(r"(\S+?)=(\S*)", line)) for line in lines]
 
     def devices(self):
-        """CUDA_VISIBLE_DEVICES in the steps of each job, by the job's id; the batch script itself left out."""
-        seen = {}
+        """CUDA_VISIBLE_DEVICES in the steps of each job, by job id, without the batch script itself."""
+        devices = {}
         for line in (self.folder / "devices.txt").read_text(encoding="utf-8").splitlines():
             job, step, device = line.split()
             if step.isdigit():
-                seen.setdefault(job, []).append(device)
-        return seen
+                devices.setdefault(job, []).append(device)
+        return devices
 
     def cancel_all(self):
         subprocess.run(["scancel", "--user=root"], check=True)
@@ -98,9 +98,9 @@ def _answers(*command, expected=""):
 
 def _free_ports(count):
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
+    ports = [opened.getsockname()[1] for opened in sockets]
+    for opened in sockets:
+        opened.close()
     return ports
 
 
@@ -124,14 +124,14 @@ def _configure(folder):
     CONFIGURATION.mkdir(exist_ok=True)
     for name, text in files.items():
         path = CONFIGURATION / name
-        assert not path.exists() or path.read_text(encoding="utf-8").startswith(MARK), f"{path}: this machine has a Slurm"
+        assert not path.exists() or path.read_text(encoding="utf-8").startswith(MARK), f"{path}: this machine already has Slurm"
         path.write_text(MARK + text, encoding="utf-8")
     return [CONFIGURATION / name for name in files]
 
 
 @contextmanager
 def running(folder):
-    """A Slurm whose state and logs are in `folder`, which every user has to be able to enter."""
+    """A running Slurm with its state and logs in `folder`, which every user must be able to enter."""
     written = _configure(folder)
     daemons = []
 

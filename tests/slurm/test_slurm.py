@@ -1,4 +1,4 @@
-"""profiles/slurm on a real Slurm: the test config end to end, GPUs, a job that is out of time, and Snakemake killed midway."""
+"""profiles/slurm on a real Slurm: the test config end to end, GPUs, a job over its time limit, and Snakemake killed midway."""
 
 import os
 import re
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def slurm():
-    # Not a folder of pytest: munge wants one that everybody can enter.
+    # Not a folder of pytest: munge requires one that every user can enter.
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         with running(Path(folder)) as cluster:
@@ -35,7 +35,7 @@ def slurm():
 
 
 def site(folder, **changes):
-    """Set in the profile of a folder what a site sets, and `changes`; all else stays as it is in the repository."""
+    """Edit the profile in a folder as a site would, and apply `changes`; the rest is as in the repository."""
     path = folder / "profiles" / "slurm" / "profile.yaml"
     profile = yaml.safe_load(path.read_text(encoding="utf-8"))
     profile["default-resources"]["slurm_partition"] = "main"
@@ -55,7 +55,7 @@ def snakemake(folder, *arguments, **options):
 
 
 def jobs_of(slurm, log):
-    """The Slurm jobs that a log of Snakemake names, in the order of submission."""
+    """The Slurm jobs in a log of Snakemake, in the order of submission."""
     submitted = re.findall(r"has been submitted with SLURM jobid (\d+)", log)
     known = {job["JobId"]: job for job in slurm.jobs()}
     return [known[job] for job in submitted]
@@ -68,7 +68,7 @@ def name_of(job):
 
 
 def one_at_a_time(jobs, first):
-    """Whether each job had ended before the `first` time of the next one, StartTime or SubmitTime."""
+    """Whether each job ended before the `first` time (StartTime or SubmitTime) of the next job."""
     times = sorted((datetime.fromisoformat(job[first]), datetime.fromisoformat(job["EndTime"])) for job in jobs)
     return all(end <= start for (_, end), (start, _) in pairwise(times))
 
@@ -89,38 +89,38 @@ def test_the_run_leaves_the_table_and_the_figures(run):
     assert (results / "report" / "run_times.html").exists()
 
 
-def test_short_jobs_go_together_and_ask_for_the_memory_of_the_largest_and_the_time_of_all(slurm, run):
+def test_short_jobs_run_in_groups_that_request_the_largest_memory_and_the_total_time(slurm, run):
     jobs = jobs_of(slurm, run[1])
     assert {job["JobState"] for job in jobs} == {"COMPLETED"}
     assert {job["NumCPUs"] for job in jobs} == {"1"}
     count = Counter(map(name_of, jobs))
     assert set(count) == GROUPS | {"register", "register_regnet", "train", "evaluate_synthetic", "field_statistics"}
     assert (count["images"], count["register"], count["train"]) == (1, 3, 3)
-    asked = {name_of(job): (job["MinMemoryNode"], job["TimeLimit"]) for job in jobs}
+    requested = {name_of(job): (job["MinMemoryNode"], job["TimeLimit"]) for job in jobs}
     # Three phantoms with two images each: 15 jobs of ten minutes.
-    assert asked["images"] == ("3000M", "02:30:00")
-    assert asked["errors"] == ("4000M", "01:10:00")
-    assert asked["register"] == ("4000M", "01:00:00")
-    assert asked["train"] == ("6000M", "1-00:00:00")
+    assert requested["images"] == ("3000M", "02:30:00")
+    assert requested["errors"] == ("4000M", "01:10:00")
+    assert requested["register"] == ("4000M", "01:00:00")
+    assert requested["train"] == ("6000M", "1-00:00:00")
 
 
-def test_jobs_that_want_a_gpu_get_it_and_others_do_not(slurm, run):
+def test_only_jobs_that_request_a_gpu_get_it(slurm, run):
     jobs = jobs_of(slurm, run[1])
-    wanting = [job for job in jobs if job.get("TresPerJob") == "gres:gpu:1"]
-    assert {name_of(job) for job in wanting} == {"train", "evaluate_synthetic", "register_regnet"}
-    assert {job["Partition"] for job in wanting} == {"gpu"}
+    with_gpu = [job for job in jobs if job.get("TresPerJob") == "gres:gpu:1"]
+    assert {name_of(job) for job in with_gpu} == {"train", "evaluate_synthetic", "register_regnet"}
+    assert {job["Partition"] for job in with_gpu} == {"gpu"}
     devices = slurm.devices()
     for job in jobs:
-        assert set(devices[job["JobId"]]) == ({"0"} if job in wanting else {"none"}), job
+        assert set(devices[job["JobId"]]) == ({"0"} if job in with_gpu else {"none"}), job
     # Up to four may be submitted, but the machine has one GPU.
-    assert one_at_a_time(wanting, "StartTime")
+    assert one_at_a_time(with_gpu, "StartTime")
 
 
 def registered(method, pair):
     return f"results/test/registrations/{method}/{pair}/transform.h5"
 
 
-def test_a_cap_on_gpus_holds_back_the_jobs_that_are_submitted(slurm, run, tmp_path):
+def test_a_cap_on_gpus_delays_submission(slurm, run, tmp_path):
     folder = tmp_path / "capped"
     shutil.copytree(run[0], folder)
     with open(folder / "config" / "cohorts" / "test" / "pairs.tsv", "a", encoding="utf-8") as table:
@@ -133,7 +133,7 @@ def test_a_cap_on_gpus_holds_back_the_jobs_that_are_submitted(slurm, run, tmp_pa
     assert one_at_a_time(jobs, "SubmitTime")
 
 
-def test_a_cluster_without_gpus_runs_the_network_too(slurm, run, tmp_path):
+def test_the_network_also_runs_on_a_cluster_without_gpus(slurm, run, tmp_path):
     folder = tmp_path / "cpu"
     shutil.copytree(run[0], folder)
     changed = ("register_regnet:gpu=0", "register_regnet:slurm_partition=main")
@@ -157,10 +157,10 @@ def register(fixed, moving, fixed_mask, moving_mask, initial, settings):
 """
 
 
-def test_a_job_that_is_out_of_time_is_reported_and_gets_more(slurm, run, tmp_path):
+def test_a_job_over_its_time_limit_is_reported_and_gets_more_time(slurm, run, tmp_path):
     folder = tmp_path / "late"
     shutil.copytree(run[0], folder)
-    # The least that Slurm counts in is a minute, so that is what the first attempt gets; it grows as the rules have it.
+    # Slurm counts in minutes, so the first attempt gets one; time and memory grow with the attempts, as in the rules.
     site(folder, **{"set-resources": {"register": {"runtime": "attempt", "mem_mb": "1000 * attempt"}}})
     (folder / "methods").mkdir()
     (folder / "methods" / "hangs.py").write_text(HANGS_ONCE, encoding="utf-8")
@@ -168,15 +168,15 @@ def test_a_job_that_is_out_of_time_is_reported_and_gets_more(slurm, run, tmp_pat
     target = registered("hangs", "test1")
     log = snakemake(folder, "--", target, config=["config/test.yaml", "late.yaml"])
     jobs = jobs_of(slurm, log)
-    # Two, or three where the machine is so busy that two minutes are too few.
-    asked = [(job["TimeLimit"], job["MinMemoryNode"]) for job in jobs]
-    assert asked == [("00:01:00", "1000M"), ("00:02:00", "2000M"), ("00:03:00", "3000M")][: max(2, len(jobs))]
+    # Two jobs, or three on a machine so busy that two minutes are too few.
+    requested = [(job["TimeLimit"], job["MinMemoryNode"]) for job in jobs]
+    assert requested == [("00:01:00", "1000M"), ("00:02:00", "2000M"), ("00:03:00", "3000M")][: max(2, len(jobs))]
     assert [job["JobState"] for job in jobs] == [*["TIMEOUT"] * (len(jobs) - 1), "COMPLETED"]
     assert f"SLURM-job '{jobs[0]['JobId']}' failed, SLURM status is: 'TIMEOUT'" in log
     assert (folder / target).exists()
 
 
-def test_snakemake_killed_midway_goes_on_where_it_was(slurm, run, tmp_path):
+def test_snakemake_killed_midway_continues(slurm, run, tmp_path):
     folder = tmp_path / "killed"
     shutil.copytree(run[0], folder)
     shutil.rmtree(folder / "results" / "test" / "registrations")
@@ -187,13 +187,13 @@ def test_snakemake_killed_midway_goes_on_where_it_was(slurm, run, tmp_path):
     def jobs():
         return jobs_of(slurm, (folder / "killed.log").read_text(encoding="utf-8"))
 
-    # The second of two jobs, each of which needs the one before.
+    # The second of two jobs, which needs the output of the first.
     wait_until(lambda: len(jobs()) == 2 and jobs()[1]["JobState"] == "RUNNING", "no second job", seconds=900)
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert jobs()[1]["JobState"] == "RUNNING", "a job outlives a Snakemake that was killed"
 
-    # What docs/cluster.md says to do.
+    # The steps in docs/cluster.md.
     (name,) = re.findall("SLURM run ID: (.+)", (folder / "killed.log").read_text(encoding="utf-8"))
     subprocess.run(["scancel", "--name", name], check=True)
     wait_until(lambda: jobs()[1]["JobState"] == "CANCELLED", "not cancelled")
