@@ -1,4 +1,4 @@
-"""Adapters of public data sets, each on a folder made byte by byte as it is downloaded, through to the TRE."""
+"""Adapters of public data sets, each tested on a folder that imitates the download byte by byte, up to the TRE."""
 
 import functools
 import re
@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 SIZE, SPACING = (24, 20, 16), (1.5, 1.25, 2.5)
 
 MATRIX = np.array([[0.9, 0.05, 0.0], [0.0, 1.1, -0.08], [0.06, 0.0, 0.85]])
-"""Of the known deformation ``T(x) = MATRIX x + SHIFT`` in mm; far enough from 1 that a wrong voxel moves the error."""
+"""Matrix of the known deformation ``T(x) = MATRIX x + SHIFT`` in mm; so far from 1 that a wrong voxel changes the error."""
 
 SHIFT = np.array([1.0, -2.5, 4.0])
 
@@ -49,7 +49,7 @@ def corresponding(grid=GRID):
 
 
 def marked(voxels):
-    """HU ``(z, y, x)``: a bright voxel at each rounded landmark, all different, in a dark lung."""
+    """HU ``(z, y, x)``: a dark lung with a bright voxel at each rounded landmark, each with its own brightness."""
     array = np.full(SIZE[::-1], -900, np.int16)
     for brightness, (x, y, z) in enumerate(np.round(voxels).astype(int)):
         array[z, y, x] = 100 + brightness
@@ -57,7 +57,7 @@ def marked(voxels):
 
 
 def write_raw(path, array):
-    """As DIR-Lab has it: little-endian int16, air 0, outside the field of view -2000, the topmost slice first."""
+    """Write an image as DIR-Lab does: little-endian int16, air 0, outside the field of view -2000, the topmost slice first."""
     raw = (array[::-1].astype(int) + 1024).astype("<i2")
     raw[:, 0, 0] = -2000
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -65,7 +65,7 @@ def write_raw(path, array):
 
 
 def write_dirlab(path, voxels, style):
-    """Voxel numbers from 1 and from the topmost slice, in the ways of the different cases."""
+    """Write voxel numbers from 1 and from the topmost slice, in one of the styles of DIR-Lab's cases."""
     numbers = np.column_stack([voxels[:, 0] + 1, voxels[:, 1] + 1, SIZE[2] - voxels[:, 2]])
     rows = {
         "integers": ["\t".join(f"{round(value)}" for value in row) for row in numbers],
@@ -86,7 +86,7 @@ def write_text(path, rows, header="", separator=" "):
 
 
 def dirlab_4dct(folder):
-    """Both spellings of folders and names, one case unpacked into a folder of its own name, one of a name of its own."""
+    """Cases with both spellings of folders and files, one in a nested folder of the same name, one with another naming."""
     cases = [
         ("Case1Pack/Images/case1_{}_s.img", "Case1Pack/ExtremePhases/Case1_300_{}_xyz.txt", "integers"),
         ("Case2Pack/Case2Pack/Images/case2_{}-ssm.img", "Case2Pack/Case2Pack/ExtremePhases/Case2_300_{}_xyz.txt", "trailing"),
@@ -184,13 +184,13 @@ SETS = {
 
 
 def small(name):
-    """A set whose raw images have the size of the fixtures."""
+    """The description of a set, but with raw images of the size of the fixtures."""
     return replace(DATASETS[name], raw=dict.fromkeys(DATASETS[name].raw, (SIZE, SPACING)))
 
 
 @pytest.fixture
 def training(tmp_path):
-    """Two CT images of somebody else."""
+    """Two CT images of other patients."""
     paths = [tmp_path / f"other{number}.nii.gz" for number in (1, 2)]
     for path in paths:
         write_itk(path, marked(VOXELS))
@@ -211,7 +211,7 @@ def made(name, tmp_path, **options):
 
 
 def assert_known(cohort):
-    """Through the tables: the TRE under the known transform is 0, and the landmarks are where the images show them."""
+    """Check that the TRE under the known transform is 0, and that the landmarks are at the bright voxels of the images."""
     for _, pair in cohort.pairs.iterrows():
         points = read_landmark_pair(pair["fixed_landmarks"], pair["moving_landmarks"])
         assert transform_errors({"known": TRANSFORM}, *points)["error"].max() < 1e-3, "TRE"
@@ -222,7 +222,7 @@ def assert_known(cohort):
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_a_known_deformation_comes_back(name, tmp_path, training):
+def test_a_known_deformation_has_a_tre_of_0(name, tmp_path, training):
     cohort = made(name, tmp_path, training=training)
     assert len(cohort.pairs) == {"dirlab_4dct": 4, "popi": 1}.get(name, 3)
     assert cohort.test_pairs() == list(cohort.pairs.index)
@@ -242,11 +242,11 @@ def test_a_known_deformation_comes_back(name, tmp_path, training):
         lambda numbers: numbers - [1, 0, 0],
         lambda numbers: numbers - 1,
     ],
-    ids=["z not turned", "z from 0", "x from 0", "all from 0"],
+    ids=["z not reversed", "z from 0", "x from 0", "all from 0"],
 )
 @pytest.mark.parametrize("name", ["dirlab_4dct", "dirlab_copd"])
-def test_a_wrong_flip_or_slip_is_seen(name, wrong, tmp_path, training):
-    """Files in another convention are to an adapter what a mistake in the adapter is to the files: the TRE is not 0."""
+def test_a_wrong_convention_is_detected(name, wrong, tmp_path, training):
+    """Changing the convention of the files has the effect of a mistake in the adapter: the TRE is not 0."""
     source = source_of(name, tmp_path)
     for path in source.rglob("*300*.txt"):
         np.savetxt(path, wrong(np.loadtxt(path)), fmt="%.6f")
@@ -255,7 +255,7 @@ def test_a_wrong_flip_or_slip_is_seen(name, wrong, tmp_path, training):
         assert_known(read_cohort(tmp_path / "cohort", tmp_path / "cohort"))
 
 
-def test_raw_images_are_turned_and_in_hu(tmp_path, training):
+def test_raw_images_are_reversed_and_in_hu(tmp_path, training):
     cohort = made("dirlab_copd", tmp_path, training=training)
     image = read_image(cohort.images.loc["dirlab_copd_09_fixed", "path"])
     expected = marked(VOXELS)
@@ -264,14 +264,14 @@ def test_raw_images_are_turned_and_in_hu(tmp_path, training):
 
 
 def test_sizes_and_spacings_of_raw_images():
-    """One of each kind of row, and the two that differ from their neighbours."""
+    """Cases of each kind, and two that differ from their neighbours."""
     lung, copd = DATASETS["dirlab_4dct"].raw, DATASETS["dirlab_copd"].raw
     assert sorted(lung) == sorted(copd) == [f"{case:02d}" for case in range(1, 11)]
     assert lung["01"] == ((256, 256, 94), (0.97, 0.97, 2.5))
     assert lung["05"] == ((256, 256, 106), (1.1, 1.1, 2.5))
     assert lung["07"] == ((512, 512, 136), (0.97, 0.97, 2.5))
     assert copd["04"] == ((512, 512, 126), (0.589844, 0.589844, 2.5))
-    # Not 0.644, which a public table has: only this spacing gives the published distance.
+    # Not 0.644 as in a public table: only this spacing gives the published distance.
     assert copd["09"] == ((512, 512, 116), (0.664062, 0.664062, 2.5))
 
 
@@ -288,8 +288,8 @@ def test_splits(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "separator"), [("scans.txt", "\t"), ("pairs.csv", ",")])
-def test_any_list_of_two_columns_will_do(name, separator, tmp_path, training):
-    """Without a header, with tabs or commas, named itself or by its folder."""
+def test_any_list_of_two_columns_is_accepted(name, separator, tmp_path, training):
+    """Without a header, with tabs or commas, given as a file or by its folder."""
     source = source_of("folder", tmp_path)
     (source / "pairs.csv").unlink()
     rows = "".join(f"{case}0.mha{separator}{case}1.nrrd\n" for case in "ab")
@@ -324,9 +324,9 @@ def test_a_cohort_comes_with_its_config(name, tmp_path, training, monkeypatch):
     }.get(name, (1.0, 800, 1))
     assert (config["resampling"]["spacing"], config["patches"]["per_pair"]) == (spacing, per_pair)
     assert (config["regnet"]["spacing"], config["regnet"]["passes"]) == (2.0, passes)
-    # Real scans are trained on alike.
+    # All sets of real scans share the settings of the training.
     assert config["training"] == checked_config("config/lung_followup.yaml", "config/lung_followup_scratch.yaml")["training"]
-    # Released weights in the place of the training: one more file before it.
+    # Released weights replace the training if another config precedes it.
     assert checked_config("config/lung_followup.yaml", path)["training"]["mode"] == "released"
 
 

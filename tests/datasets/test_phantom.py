@@ -29,20 +29,20 @@ def lung_points(subject: Subject) -> np.ndarray:
     return Grid.of(subject.lungs).points(inside)
 
 
-def test_same_seed_gives_same_subject_and_another_seed_another(subject):
+def test_the_seed_determines_the_subject(subject):
     again, other = make_subject(3, **SMALL), make_subject(4, **SMALL)
     for name in ("baseline", "followup", "lungs"):
-        first, second, third = (getattr(one, name) for one in (subject, again, other))
+        first, second, third = (getattr(each, name) for each in (subject, again, other))
         assert Grid.of(first) == Grid.of(second)
         np.testing.assert_array_equal(values(first), values(second))
         assert Grid.of(first) != Grid.of(third)
     for name in ("baseline_landmarks", "followup_landmarks", "dvf"):
-        first, second, third = (getattr(one, name) for one in (subject, again, other))
+        first, second, third = (getattr(each, name) for each in (subject, again, other))
         np.testing.assert_array_equal(first, second)
         assert first.shape != third.shape or np.abs(first - third).mean() > 1
 
 
-def test_images_are_anisotropic_int16_with_fields_of_view_of_their_own(subject):
+def test_images_are_anisotropic_int16_with_different_fields_of_view(subject):
     for image in (subject.baseline, subject.followup):
         assert image.GetPixelID() == sitk.sitkInt16
         assert image.GetSpacing() == SMALL["spacing"]
@@ -133,7 +133,7 @@ def test_lungs_get_lighter_where_they_expand(subject, truth):
     assert np.abs(kept - original).mean() < np.abs(lost - original).mean()
 
 
-def test_hu_are_those_of_tissues(subject):
+def test_tissues_have_realistic_hu(subject):
     hu = values(subject.baseline)
     lungs = values(subject.lungs) > 0
     assert -900 < np.median(hu[lungs]) < -780

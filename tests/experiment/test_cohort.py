@@ -1,4 +1,4 @@
-"""Tables of cohorts: the shipped ones, and every kind of mistake with the line that it gets."""
+"""Tables of cohorts: the shipped ones, and the message for each kind of mistake."""
 
 import os
 import time
@@ -25,7 +25,7 @@ def folder(tmp_path):
 
 
 def lines_of(folder, **options):
-    """The problems, with the folder left out of the names of the files."""
+    """The lines of the error, with paths relative to the folder."""
     with pytest.raises(InputError) as caught:
         read_cohort(folder, folder / "data", **options)
     return str(caught.value).replace(f"{folder}/", "").splitlines()
@@ -47,24 +47,24 @@ def test_a_cohort(folder):
 
 @pytest.mark.parametrize("cohort", COHORTS, ids=lambda path: path.name)
 def test_shipped_cohorts(cohort):
-    read = read_cohort(cohort, "data", made_by_workflow=True)
-    assert read.images_of("train")
-    assert read.pairs_with_landmarks() == read.test_pairs() != []
-    assert set(read.pairs["split"]) <= {"train", "validation", "test"}
+    tables = read_cohort(cohort, "data", made_by_workflow=True)
+    assert tables.images_of("train")
+    assert tables.pairs_with_landmarks() == tables.test_pairs() != []
+    assert set(tables.pairs["split"]) <= {"train", "validation", "test"}
 
 
-def test_absolute_paths_stay(folder):
+def test_absolute_paths_are_kept(folder):
     write_tables(folder, IMAGES.replace("a1.nii.gz", f"{folder}/data/x.nii.gz"))
     assert read_cohort(folder, folder / "data").images.loc["a1", "path"] == f"{folder}/data/x.nii.gz"
 
 
-def test_what_spreadsheets_and_editors_do_to_a_table(folder):
+def test_tables_saved_by_spreadsheets_and_editors_are_read(folder):
     text = "\ufeff" + "\n".join(line.rstrip() for line in IMAGES.splitlines()) + "\n\n"
     (folder / "images.tsv").write_bytes(text.replace("\n", "\r\n").encode())
     assert read_cohort(folder, folder / "data").images.loc["d1", "mask"] == ""
 
 
-def test_names_that_look_like_other_things_stay_text(folder):
+def test_names_that_look_like_numbers_or_missing_values_are_text(folder):
     write_tables(folder, IMAGES.replace("b1\tb\t", "007\tNA\t").replace("b1.nii.gz", "x.nii.gz"))
     assert read_cohort(folder, folder / "data").images.loc["007", "subject"] == "NA"
 
@@ -135,9 +135,9 @@ def test_names_that_look_like_other_things_stay_text(folder):
 )
 def test_mistakes_in_images(folder, images, line):
     write_tables(folder, IMAGES.replace(*images))
-    found = lines_of(folder)
-    assert len([each for each in found if each.startswith("images.tsv")]) == 1
-    assert found[0].startswith(line), found
+    lines = lines_of(folder)
+    assert len([each for each in lines if each.startswith("images.tsv")]) == 1
+    assert lines[0].startswith(line), lines
 
 
 @pytest.mark.parametrize(
@@ -180,9 +180,9 @@ def test_mistakes_in_images(folder, images, line):
 )
 def test_mistakes_in_pairs(folder, pairs, line):
     write_tables(folder, pairs=PAIRS.replace(*pairs))
-    found = lines_of(folder)
-    assert len(found) == 1
-    assert found[0].startswith(line), found
+    lines = lines_of(folder)
+    assert len(lines) == 1
+    assert lines[0].startswith(line), lines
 
 
 def test_no_test_pairs(folder):
@@ -212,7 +212,7 @@ def test_unreadable_tables(folder):
     assert second.startswith("pairs.tsv: cannot be read (No such file or directory), expected a tab-separated table (UTF-8)")
 
 
-def test_no_data_root_is_one_line(folder):
+def test_a_missing_data_root_is_one_line(folder):
     os.rename(folder / "data", folder / "elsewhere")
     assert lines_of(folder) == ["data_root: found 'data', which is no folder, expected the folder of the images"]
     read_cohort(folder, folder / "data", made_by_workflow=True)
@@ -221,8 +221,8 @@ def test_no_data_root_is_one_line(folder):
 def test_all_problems_are_listed(folder):
     images = IMAGES.replace("validation", "val").replace("d1.mha", "d2.mha")
     write_tables(folder, images, PAIRS.replace("c1\td1", "c1\te1"))
-    found = lines_of(folder)
-    assert [line.partition(": ")[0] for line in found] == ["images.tsv, row 3", "images.tsv, row 6", "pairs.tsv, row 3"]
+    lines = lines_of(folder)
+    assert [line.partition(": ")[0] for line in lines] == ["images.tsv, row 3", "images.tsv, row 6", "pairs.tsv, row 3"]
 
 
 def test_landmarks_may_be_shared_by_pairs_of_the_same_image(folder):

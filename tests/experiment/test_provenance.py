@@ -1,4 +1,4 @@
-"""Provenance: what it says of a table, and whether two tables should be equal."""
+"""Provenance: what it records about a table, and whether two tables should be equal."""
 
 import copy
 import json
@@ -34,7 +34,7 @@ def cohort_in(folder):
 
 @pytest.fixture
 def run(tmp_path):
-    """What a run leaves: a table, and its provenance beside it."""
+    """The folder of a run: a table, and its provenance beside it."""
     (tmp_path / "data").mkdir()
     for name, device in (("train", "CPU, 2 threads"), ("register", "")):
         write_machine(tmp_path / f"{name}.json", device)
@@ -50,11 +50,11 @@ def run(tmp_path):
     return tmp_path
 
 
-def test_a_table_leads_to_all_that_went_in(run, capsys):
+def test_the_provenance_of_a_table_lists_its_inputs(run, capsys):
     for path in ("tables/table_2_1.csv", "tables/table_2_1.provenance.json", ""):
         assert find_provenance(run / path) == run / "tables" / "table_2_1.provenance.json"
     facts = read_provenance(find_provenance(run))
-    assert [(one.get("device"), one["jobs"]) for one in facts["machines"]] == [
+    assert [(each.get("device"), each["jobs"]) for each in facts["machines"]] == [
         ("CPU, 2 threads", {"train": 1}),
         (None, {"register affine": 1, "tables": 1}),
     ]
@@ -66,14 +66,14 @@ def test_a_table_leads_to_all_that_went_in(run, capsys):
     assert "changed" not in text
 
 
-def test_a_table_that_was_changed_is_named(run, capsys):
+def test_a_changed_table_is_reported(run, capsys):
     table = run / "tables" / "table_2_1.csv"
     table.write_text("a\n2\n", encoding="utf-8")
     assert main(["provenance", str(table)]) == 0
     assert capsys.readouterr().out.startswith(f"changed since the run: {table}\n")
 
 
-def test_what_has_no_provenance_is_refused(run, capsys):
+def test_a_table_without_provenance_is_refused(run, capsys):
     (run / "other.csv").write_text("a\n", encoding="utf-8")
     assert main(["provenance", str(run / "other.csv")]) == 2
     assert "other.csv: found no" in capsys.readouterr().err
@@ -86,40 +86,40 @@ def test_what_has_no_provenance_is_refused(run, capsys):
 
 
 CHANGES = {
-    "another place": (lambda one: one["config"].update(experiment="f", data_root="elsewhere"), "equal", None),
-    "another batch": (lambda one: one["config"]["training"].update(batch=4), "different", "config training.batch: 8, 4"),
-    "another seed": (lambda one: one["config"].update(seed=4), "different", "config seed: 3, 4"),
-    "other code": (lambda one: one.update(code="0" * 64), "different", "code: "),
+    "another place": (lambda facts: facts["config"].update(experiment="f", data_root="elsewhere"), "equal", None),
+    "another batch": (lambda facts: facts["config"]["training"].update(batch=4), "different", "config training.batch: 8, 4"),
+    "another seed": (lambda facts: facts["config"].update(seed=4), "different", "config seed: 3, 4"),
+    "other code": (lambda facts: facts.update(code="0" * 64), "different", "code: "),
     "another image": (
-        lambda one: one["inputs"].update({"image a (test, subject s), path": "0" * 64}),
+        lambda facts: facts["inputs"].update({"image a (test, subject s), path": "0" * 64}),
         "different",
         "input image a (test, subject s), path: ",
     ),
-    "another torch": (lambda one: one["machines"][0].update(torch="2.11.0"), "close", "torch: "),
-    "another processor": (lambda one: [part.update(processor="Z80") for part in one["machines"]], "close", "processor: "),
-    "a GPU": (lambda one: one["machines"][0].update(device="NVIDIA H100"), "close", "device: CPU, 2 threads; NVIDIA H100"),
-    "other threads": (lambda one: one["machines"][0].update(device="CPU, 1 thread"), "close", "device: "),
+    "another torch": (lambda facts: facts["machines"][0].update(torch="2.11.0"), "close", "torch: "),
+    "another processor": (lambda facts: [each.update(processor="Z80") for each in facts["machines"]], "close", "processor: "),
+    "a GPU": (lambda facts: facts["machines"][0].update(device="NVIDIA H100"), "close", "device: CPU, 2 threads; NVIDIA H100"),
+    "other threads": (lambda facts: facts["machines"][0].update(device="CPU, 1 thread"), "close", "device: "),
 }
 
 
 @pytest.mark.parametrize("case", CHANGES)
 def test_two_provenances_say_whether_tables_should_be_equal(run, case):
-    change, verdict, line = CHANGES[case]
+    change, expected, line = CHANGES[case]
     first = read_provenance(find_provenance(run))
     second = copy.deepcopy(first)
     change(second)
-    found, differences = compare(first, second)
-    assert found == verdict
-    assert any(one.startswith(line) for one in differences) if line else not differences
+    verdict, differences = compare(first, second)
+    assert verdict == expected
+    assert any(difference.startswith(line) for difference in differences) if line else not differences
 
 
-def test_runs_on_a_gpu_are_close_even_to_themselves(run):
+def test_two_equal_runs_on_a_gpu_are_only_close(run):
     facts = read_provenance(find_provenance(run))
     facts["machines"][0]["device"] = "NVIDIA H100"
     assert compare(facts, facts)[0] == "close"
 
 
-def test_the_command_says_whether_the_tables_are_as_was_to_be_expected(run, capsys):
+def test_the_command_compares_the_expectation_with_the_tables(run, capsys):
     path = find_provenance(run)
     other = run / "other.provenance.json"
     facts = json.loads(path.read_text(encoding="utf-8"))

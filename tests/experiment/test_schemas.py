@@ -1,4 +1,4 @@
-"""The config's schema against the shipped configs and config/README.md, and its messages against every kind of mistake."""
+"""The schema of the config: it agrees with the shipped configs and config/README.md, and reports every kind of mistake."""
 
 import copy
 import json
@@ -25,12 +25,12 @@ def config_with(path, value):
     """The default config with the value of one dotted key replaced, or with `...` removed."""
     config = copy.deepcopy(BASE)
     *groups, key = path.split(".")
-    place = config
+    section = config
     for group in groups:
-        place = place[group]
-    place[key] = value
+        section = section[group]
+    section[key] = value
     if value is ...:
-        del place[key]
+        del section[key]
     return config
 
 
@@ -41,16 +41,16 @@ def message(config):
 
 
 def schema_keys(schema=None, prefix=""):
-    """Every key the schema names, in its order: dotted key, resolved schema."""
+    """Every key of the schema, in its order: dotted key, resolved schema."""
     for key, part in (schema or validator(CONFIG_SCHEMA).schema)["properties"].items():
         yield prefix + key, resolved(part)
-        # Methods have names that users choose, and settings of their modules: `module_rows`.
+        # Users choose the names of methods; the settings of modules are in `module_rows`.
         if "properties" in part and prefix + key != "methods":
             yield from schema_keys(part, f"{prefix}{key}.")
 
 
 def config_values(config, prefix=""):
-    """Every value of a config by its dotted key; of a group that is null, null."""
+    """Every value of a config by its dotted key; a group may be null."""
     for key, value in config.items():
         if isinstance(value, dict):
             yield from config_values(value, f"{prefix}{key}.") if prefix + key != "methods" else ()
@@ -59,7 +59,7 @@ def config_values(config, prefix=""):
 
 
 def readme_rows():
-    """The rows of the tables in config/README.md, as they follow from the schema and config/chapter.yaml."""
+    """The rows that config/README.md must have, from the schema and config/chapter.yaml."""
     chapter = dict(config_values(yaml.safe_load((CONFIG / "chapter.yaml").read_text(encoding="utf-8"))))
 
     def cell(value):
@@ -75,12 +75,12 @@ def readme_rows():
 
 
 def resolved(part):
-    """A part of the schema with what it refers to."""
+    """A part of the schema with its reference resolved."""
     return {**validator(CONFIG_SCHEMA).schema["$defs"][part["$ref"].rpartition("/")[2]], **part} if "$ref" in part else part
 
 
 def module_settings():
-    """The settings of the modules of methods, as the schema has them: module, key, resolved schema."""
+    """The settings of the modules of methods in the schema: module, key, resolved schema."""
     for name, part in validator(CONFIG_SCHEMA).schema["$defs"].items():
         module, _, kind = name.rpartition("_")
         if kind == "method" and module not in ("other", "regnet"):
@@ -88,7 +88,7 @@ def module_settings():
 
 
 def module_rows():
-    """The rows of the table of the modules of methods in config/README.md, as they follow from the schema."""
+    """The rows of the table of modules that config/README.md must have, from the schema."""
     for module, key, setting in module_settings():
         meaning, unit = re.fullmatch(r"(.*?)(?: \[(\w+)\])?", setting["description"]).groups()
         default = f"`{json.dumps(setting['default'])}`" if "default" in setting else ""
@@ -100,15 +100,15 @@ def test_schemas_are_strict_and_described(path):
     schema = yaml.safe_load(path.read_text(encoding="utf-8"))
     Draft202012Validator.check_schema(schema)
 
-    def walk(part, where):
+    def walk(part, name):
         if part.get("properties", {}).keys() - {"affine", "regnet", "module"}:
-            assert part["additionalProperties"] is False, where
+            assert part["additionalProperties"] is False, name
             optional = set(part["properties"]) - set(part["required"])
-            assert optional <= {"resolutions", "iterations", "grid_spacing"}, where
+            assert optional <= {"resolutions", "iterations", "grid_spacing"}, name
         for key, child in [*part.get("properties", {}).items(), *part.get("patternProperties", {}).items()]:
             described = schema["$defs"][child["$ref"].rpartition("/")[2]] if "$ref" in child else child
-            assert described["description"], f"{where}.{key}"
-            walk(child, f"{where}.{key}")
+            assert described["description"], f"{name}.{key}"
+            walk(child, f"{name}.{key}")
 
     walk(schema, path.name)
     for name, part in schema.get("$defs", {}).items():
@@ -119,7 +119,7 @@ def test_schemas_are_strict_and_described(path):
 def test_defaults_are_those_of_config_yaml():
     defaults = {key: part["default"] for key, part in schema_keys() if "default" in part}
     assert defaults == dict(config_values(BASE))
-    # 1.0 == 1, but the README shows them as they are written.
+    # 1.0 == 1, but the README shows the values as written.
     assert json.dumps(defaults) == json.dumps(dict(config_values(BASE)))
 
 
@@ -153,7 +153,7 @@ def with_overlays(*overlays):
 
 @pytest.mark.parametrize("overlay", [None, *OVERLAYS])
 def test_shipped_configs_are_valid(overlay):
-    """Those named like another with something added are given after it."""
+    """An overlay whose name extends that of another is applied after it."""
     below = [f"{name}.yaml" for name in ("lung_followup", "release") if overlay and overlay.startswith(f"{name}_")]
     check_config(with_overlays(*below, *([overlay] if overlay else [])))
 
@@ -287,16 +287,16 @@ def test_unknown_keys(path, advice):
 
 @pytest.mark.parametrize(("path", "advice"), REMOVED.items())
 def test_removed_keys_say_what_to_do(path, advice):
-    """A setting of a method is told by the module, whatever the row of the table is called."""
+    """A setting of a method is recognized by the module, whatever the name of the method."""
     *groups, key = path.split(".")
     config = with_overlays("peers.yaml")
     if groups[0] == "methods":
         config["methods"]["mine"] = config["methods"].pop(groups[1])
         groups = ["methods", "mine"]
-    place = config
+    section = config
     for group in groups:
-        place = place[group]
-    place[key] = 1
+        section = section[group]
+    section[key] = 1
     assert message(config) == f"config: {'.'.join([*groups, key])}: gone since 0.2.0, remove it: {advice}"
 
 
@@ -330,7 +330,7 @@ def test_missing_keys(path, expected):
 
 
 @pytest.mark.parametrize("mode", ["finetune", "released"])
-def test_weights_are_asked_for_where_the_mode_needs_them(mode):
+def test_weights_are_required_by_the_modes_that_need_them(mode):
     expected = f"config: training.weights: found null, expected a released name or a path, as training.mode is {mode}"
     assert message(config_with("training.mode", mode)) == expected
     config = config_with("training.mode", mode)
@@ -375,7 +375,7 @@ def test_batch_normalization_needs_two_values():
     assert message(config).startswith("config: training.warmup.batch: found 1, expected an integer of at least 2")
 
 
-def test_source_is_named():
+def test_messages_name_the_source():
     row = {"image": "a", "subject": "a", "split": "training", "path": "a.nii", "mask": ""}
     assert problems(row, FOLDER / "images.schema.yaml", "images.tsv, row 3") == [
         "images.tsv, row 3: split: found the text 'training', expected one of train, validation, test"

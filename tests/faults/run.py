@@ -40,9 +40,6 @@ MEASURED = {
 }
 """Columns of time and memory, which differ between any two runs."""
 
-MADE_BY_SNAKEMAKE = ("logs", "benchmarks", "checkpoints")
-"""Folders of the results whose files are not outputs of rules."""
-
 STAGES = {
     "images": ["cohort/test1_*", "masks", "images", "registrations", "evaluation/[!s]*"],
     "synthesis": ["synthetic/validation1_*", "patches/validation1_*", "evaluation/synthetic*"],

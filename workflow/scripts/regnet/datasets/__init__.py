@@ -1,1 +1,1 @@
-"""Public data sets as cohorts, and the embedded phantom."""
+"""Public data sets that become cohorts, and the embedded phantom."""
