@@ -1,8 +1,8 @@
 """How the cost of a run grows with pairs, voxels, landmarks and methods, and the time of a dry run with the size of the cohort.
 
-The reduced config of the tests, one thing varied at a time; each run is a whole one, of all rules, in a folder of its own.
-Seconds are those of the jobs, from Snakemake's own records. An exponent says with which power of the size a cost grows, what
-there is at size 0 taken away: 1 is linear, more is worse.
+It varies one thing at a time in the reduced config of the tests; each run executes all rules, in its own folder. Seconds are
+those of the jobs, from Snakemake's own records. An exponent is the power of the size with which a cost grows, without the
+constant part: 1 is linear, more is worse.
 """
 
 import json
@@ -48,7 +48,7 @@ def cohort(folder: Path, tested: int) -> None:
 
 
 def prepared(folder: Path, tested: int, changes: dict) -> list[str]:
-    """A copy of the workflow in a folder, with a config; gives the command that runs it."""
+    """Copy the workflow to a folder, with a config; returns the command that runs it."""
     copy_of_the_workflow(folder)
     cohort(folder / "cohort", tested)
     text = yaml.safe_dump({"cohort": "cohort", "training": {"variants": ["regnet"]}, **changes})
@@ -58,14 +58,14 @@ def prepared(folder: Path, tested: int, changes: dict) -> list[str]:
 
 def jobs(folder: Path) -> Iterator[tuple[str, float]]:
     """Rule and seconds of each job that ran in a folder."""
-    seen = set()
+    counted = set()
     for path in (folder / ".snakemake" / "metadata").rglob("*"):
         if path.is_file():
             record = json.loads(path.read_text(encoding="utf-8"))
-            # There is a record for each output; the log is a job's own.
+            # There is a record for each output of a job; its log identifies the job.
             job = record["rule"], *record["log"]
-            if job not in seen:
-                seen.add(job)
+            if job not in counted:
+                counted.add(job)
                 yield record["rule"], record["endtime"] - record["starttime"]
 
 
@@ -93,7 +93,7 @@ def planned(tested: int) -> dict[str, float]:
 
 
 def plans() -> Iterator[dict[str, object]]:
-    """What `regnet plan` says of the default run, of the chapter's cohort, and of a thousand test pairs."""
+    """Estimates of `regnet plan` for the default run, the chapter's cohort, and a thousand test pairs."""
     chapter = read_config([ROOT / "config" / "chapter.yaml"])
     for name, config, splits, volume in (
         ("the default run", read_config([]), (3, 4, 1), None),
@@ -110,7 +110,7 @@ def plans() -> Iterator[dict[str, object]]:
 
 
 def exponent(sizes: np.ndarray, seconds: np.ndarray) -> float:
-    """The power with which what grows in `seconds` grows with `sizes`, from the first and the last two of three or more."""
+    """The power of `sizes` with which `seconds` grow, from the first two and the last two of three or more."""
     early, late = np.diff(seconds)[[0, -1]] / np.diff(sizes)[[0, -1]]
     middles = (sizes[1:] + sizes[:-1])[[0, -1]] / 2
     return 1 + np.log(late / early) / np.log(middles[1] / middles[0]) if early > 0 < late else np.nan
