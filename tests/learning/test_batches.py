@@ -63,8 +63,8 @@ def test_a_batch_is_normalized_windows_and_their_targets(pool, rng):
     fixed, moving, targets = Feed(pool).cut(chosen)
     raw = Feed(pool).windows(chosen)
     assert fixed.shape == moving.shape == (20, 1, 56, 56, 56)
-    assert np.array_equal(fixed, normalize(raw[0].numpy().astype(np.float32), (-1000, 400)))
-    assert np.array_equal(moving, normalize(raw[1].numpy().astype(np.float32), (-1000, 400)))
+    assert torch.equal(fixed, normalize(raw[0].float(), (-1000, 400)))
+    assert torch.equal(moving, normalize(raw[1].float(), (-1000, 400)))
     # Only the second pair is one volume with itself.
     assert [torch.equal(*pair) for pair in zip(fixed, moving, strict=True)] == (pool.pair[chosen] == 1).tolist()
     expected = [np.moveaxis(pool.displacements[number], -1, 0) for number in chosen]

@@ -55,7 +55,7 @@ def patch_by_patch(network, fixed, moving, points):
             for first, side in zip((points - 26.5).astype(int).T, volume.shape, strict=True)
         ]
         cut = volume[steps[0][:, :, None, None], steps[1][:, None, :, None], steps[2][:, None, None, :]].astype(np.float32)
-        patches.append(torch.from_numpy(normalize(cut, WINDOW))[:, None].contiguous(memory_format=torch.channels_last_3d))
+        patches.append(normalize(torch.from_numpy(cut), WINDOW)[:, None].contiguous(memory_format=torch.channels_last_3d))
     with torch.inference_mode():
         return network.to(memory_format=torch.channels_last_3d)(*patches)[..., 0, 0, 0].T.numpy()
 

@@ -9,7 +9,7 @@ import mmap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.lib import format as npy
@@ -18,8 +18,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 from regnet.errors import InputError
 from regnet.system.files import NPZ_ERRORS, whole_file
 
-Array = TypeVar("Array", bound=Any)
-"""A numpy array or a torch tensor."""
+if TYPE_CHECKING:
+    from torch import Tensor
 
 WINDOW_MARGIN = 26
 """Voxels of a window on each side of its block, which is 2 k voxels wide."""
@@ -114,10 +114,13 @@ HU_PER_UNIT = 500
 """HU per unit of network input."""
 
 
-def normalize(intensity: Array, window: tuple[float, float]) -> Array:
-    """Turn HU, float32, into network input: clip to `window`, shift its lower end to 0, divide by `HU_PER_UNIT`."""
+def normalize(intensity: "Tensor", window: tuple[float, float]) -> "Tensor":
+    """Turn HU, float32, into network input: clip to `window`, shift its lower end to 0, divide by `HU_PER_UNIT`.
+
+    `intensity` is changed and returned: a copy of a window would count in the memory of a prediction.
+    """
     lower, upper = window
-    return (intensity.clip(lower, upper) - lower) / HU_PER_UNIT
+    return intensity.clamp_(lower, upper).sub_(lower).div_(HU_PER_UNIT)
 
 
 def save_volume(volume: np.ndarray, path: str | Path) -> None:
