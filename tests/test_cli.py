@@ -203,6 +203,7 @@ def test_the_report_agrees_with_the_results(scans, registered):
     assert report["jacobian_in_lungs"]["folded_fraction"] == pytest.approx(np.mean(determinants <= 0), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_progress_is_for_terminals_only_and_force_replaces_results(scans, registered, tmp_path, capfd):
     _, terminal = registered
     assert "regnet ..." in terminal
@@ -219,6 +220,7 @@ def test_progress_is_for_terminals_only_and_force_replaces_results(scans, regist
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+@pytest.mark.slow
 def test_affine_brings_together_scans_that_do_not_overlap(scans, tmp_path, monkeypatch):
     (tmp_path / "elastix").mkdir()
     quick = (
@@ -553,6 +555,7 @@ def run(*arguments: str, largest_file: int | None = None) -> subprocess.Complete
     )
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_one_line_and_leaves_nothing(scans, tmp_path):
     options = register_arguments(scans, tmp_path / "out")
     process = run("-m", "regnet", *command_line(options, "--no-affine"), largest_file=60_000)

@@ -153,6 +153,7 @@ def understand(words):
         assert all((ROOT / script).is_file() for script in scripts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_what_a_page_says_to_type(page, sandbox, monkeypatch):
     monkeypatch.chdir(sandbox)

@@ -259,6 +259,7 @@ def register_with_regnet(fixed: sitk.Image, moving: sitk.Image, initial: sitk.Tr
     return register_with(network, *pair, initial, mask=grid.image(mask), **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("orientation", ORIENTATIONS)
 @pytest.mark.parametrize("method", SETTINGS)
 def test_every_method_recovers_five_voxels(method, orientation, tmp_path):
@@ -317,6 +318,7 @@ def program_outputs():
 PROGRAMS = {"demons": "_demons", "syn": "_syn", "greedy": "_greedy", "convexadam": "_convexadam"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mistake", [swapped, flipped, in_voxels], ids=lambda mistake: mistake.__name__)
 @pytest.mark.parametrize(
     "method", [method for method in SETTINGS if not method.startswith("bspline") or method == "bspline_3r"]

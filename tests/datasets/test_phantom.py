@@ -29,6 +29,7 @@ def lung_points(subject: Subject) -> np.ndarray:
     return Grid.of(subject.lungs).points(inside)
 
 
+@pytest.mark.slow
 def test_the_seed_determines_the_subject(subject):
     again, other = make_subject(3, **SMALL), make_subject(4, **SMALL)
     for name in ("baseline", "followup", "lungs"):

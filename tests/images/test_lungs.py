@@ -160,6 +160,7 @@ def test_three_lungs_are_too_many():
         segment_lungs(GRID.image(hu), "crop.mha")
 
 
+@pytest.mark.slow
 @real_data
 @pytest.mark.parametrize("name", CHESTS)
 def test_real_chests(name):

@@ -96,6 +96,7 @@ def test_no_pair_folds(pool):
         assert float(pair.field.determinant(*axes).min()) > 0
 
 
+@pytest.mark.slow
 def test_a_network_trains_on_fresh_pairs(pool):
     settings = {
         **SETTINGS,

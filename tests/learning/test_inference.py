@@ -84,6 +84,7 @@ def test_every_output_is_that_of_the_patch_network(variant, shape, stride, rng):
     np.testing.assert_allclose(field[(slice(None), *nodes.T)], expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("region", ["image", "mask"])
 def test_tiles_change_nothing(stride, region, rng):
@@ -103,6 +104,7 @@ def test_every_second_voxel_is_every_second_one_of_all(rng):
     np.testing.assert_allclose(every[:, 1::2, 1::2, 1::2], second, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("mirrors", "stride"), [(1, 2), (2, 1), (4, 2), (8, 2)])
 def test_mirrors_average_the_fields_of_mirrored_pairs(stride, mirrors, rng):
     """Volumes of even sides: with stride 2 the points of a volume of odd sides are not those of its mirror image."""
@@ -130,6 +132,7 @@ def test_wanted_outputs_are_those_near_the_mask(stride, shape):
     assert np.array_equal(near_mask(mask, stride), distances < MASK_MARGIN + 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [1, 2])
 def test_a_mask_changes_the_field_only_outside(stride, rng):
     network, pair = random_network(), random_pair(rng, (14, 16, 11))
@@ -198,6 +201,7 @@ def test_the_layers_that_make_most_of_the_rounding_stay_in_float32(variant):
     assert exact == streams | {"original.merged.0", "joint.1.0", "joint.2"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spacing", "taken"), [(0.01, "bfloat16"), (100.0, "float32")])
 def test_bfloat16_is_taken_only_where_it_changes_little(spacing, taken, rng, monkeypatch):
     monkeypatch.setattr("regnet.learning.inference.has_fast_bfloat16", lambda device: True)
@@ -219,6 +223,7 @@ def test_bfloat16_is_refused_with_versions_of_cudnn_that_get_it_wrong(version, r
             DenseNetwork(RegNet(), window=WINDOW, settings=InferenceSettings(precision="bfloat16"), device="cuda")
 
 
+@pytest.mark.slow
 def test_memory_stays_below_what_is_allowed():
     """The same volume in one tile takes more."""
     code = r"""

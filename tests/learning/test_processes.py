@@ -13,6 +13,7 @@ def fail_in_the_second(reason):
         raise RegNetError(reason)
 
 
+@pytest.mark.slow
 def test_a_failing_process_ends_all_with_its_reason():
     with pytest.raises(RegNetError, match="process 2 of 2: the loss is nan"):
         launch(2, fail_in_the_second, "the loss is nan")

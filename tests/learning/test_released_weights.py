@@ -51,6 +51,7 @@ def part(image):
     return sitk.RegionOfInterest(image, size.tolist(), first.tolist())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RELEASED, ids=lambda path: path.stem)
 def test_released_weights_register_a_phantom(path, subject):
     network, facts = load_network(path)

@@ -72,6 +72,7 @@ def pool(tmp_path_factory):
     return SamplePool([folder / "samples.npz"], [folder / "fixed.npy"], [folder / "moving.npy"], (-1000, 400))
 
 
+@pytest.mark.slow
 def test_the_network_learns_a_texture_within_200_steps():
     """On other windows of its training volume; it reaches about 10 % of the zero field's error, far below the limit of 60 %."""
     device = torch.device("cpu")
@@ -100,6 +101,7 @@ def test_a_training_leaves_curves_and_best_weights(pool, tmp_path):
         assert next(csv.reader(file)) == list(COLUMNS)
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_weights(pool):
     first, again, other = (
         train(
@@ -122,6 +124,7 @@ def test_the_chapters_learning_rate_falls_by_its_factor_each_epoch():
     np.testing.assert_allclose(rates, 0.001 / 1.25 ** np.arange(15))
 
 
+@pytest.mark.slow
 def test_frozen_normalization_keeps_its_statistics(pool):
     """With 3 of 4 steps frozen, the running statistics have moved once, at low resolution four times; weights moved on."""
     frozen, one_step = (
@@ -211,6 +214,7 @@ def test_a_resolution_without_features_is_reported(pool, caplog):
     assert [record.args for record in caplog.records if record.levelname == "WARNING"] == [("low",)]
 
 
+@pytest.mark.slow
 def test_finetuning_starts_from_the_given_weights(pool, tmp_path):
     """A rate of nearly 0 leaves them as they are; frozen normalization too."""
     start = tmp_path / "start.safetensors"

@@ -111,6 +111,7 @@ def test_a_killed_training_ends_with_the_same_bytes(job):
     assert not Path(killed.checkpoints).exists()
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_result_of_one(job):
     """With frozen normalization: otherwise each CPU process has the batch statistics of its own share (GPUs share them).
 

@@ -154,6 +154,7 @@ def test_examples_are_cut_to_the_lungs_and_a_margin(example_slices):
     assert figure.axes[0].get_images()[0].get_array().shape == (45, 45)
 
 
+@pytest.mark.slow
 def test_files_are_reproducible_and_carry_no_date(tmp_path, field_slices):
     draw = [lambda: chapter.figure_2_2(field_slices), lambda: chapter.figure_2_4(landmarks(), 8.0)]
     for number, draw_figure in enumerate(draw):
@@ -282,6 +283,7 @@ def colours_of(figure):
     return {to_hex(line.get_color()) for line in lines} | {to_hex(line.get_markerfacecolor()) for line in lines}
 
 
+@pytest.mark.slow
 def test_a_method_has_one_colour_in_all_figures(tmp_path):
     table = many_landmarks()
     compared, curve = comparison_of(table), capture_curve(table, [2, 4, 8], samples=100, seed=1)
@@ -330,6 +332,7 @@ def test_axes_of_the_comparison_have_units():
     assert {label for label in labels if label and "(" not in label} == {"landmarks"}
 
 
+@pytest.mark.slow
 def test_the_comparison_says_that_there_are_no_landmarks(tmp_path):
     nothing = many_landmarks()[:0]
     compared = comparison_of(nothing)

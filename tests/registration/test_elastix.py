@@ -13,6 +13,8 @@ from regnet.images.volumes import Grid
 from regnet.registration import elastix
 from regnet.registration.elastix import register_with_file
 
+pytestmark = pytest.mark.slow
+
 PARAMETERS = Path(__file__).resolve().parents[2] / "config" / "elastix"
 QUICK = {"MaximumNumberOfIterations": 150, "NumberOfResolutions": 2}
 

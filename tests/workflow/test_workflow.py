@@ -26,6 +26,8 @@ from regnet.learning.weight_files import load_network, save_network
 from regnet.presentation import comparison
 from regnet.presentation.table_2_1 import COLUMNS
 
+pytestmark = pytest.mark.slow
+
 SNAKEMAKE = [sys.executable, "-m", "snakemake"]
 
 
