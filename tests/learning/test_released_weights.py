@@ -70,6 +70,7 @@ def test_released_weights_register_a_phantom(path, subject):
     assert error < LEFT_BY_VARIANTS.get(path.stem, LEFT) * zero
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RELEASED, ids=lambda path: path.stem)
 def test_both_resolutions_of_released_weights_respond(path, subject):
     network, facts = load_network(path)
