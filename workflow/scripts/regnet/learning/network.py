@@ -6,6 +6,7 @@ half-way between two voxels, because pooling and downsampling both work on pairs
 the 54^3 window, averaged in pairs to 27^3, and its central 29^3 at original resolution (section 2.2.1).
 """
 
+from collections.abc import Iterator
 from itertools import pairwise, product
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from regnet.errors import ConfigError
+from regnet.learning.optimizers import Optimization
 from regnet.synthesis.samples import OUTPUT_STRIDE, window_size
 
 VARIANTS = ("regnet", "regnet_1scale", "regnet_early")
@@ -73,6 +75,9 @@ class RegNet(nn.Module):
         If there is no such variant.
     """
 
+    memory_format = torch.channels_last_3d
+    optimization = Optimization()
+
     def __init__(self, variant: str = "regnet") -> None:
         super().__init__()
         if variant not in VARIANTS:
@@ -92,6 +97,12 @@ class RegNet(nn.Module):
             self.low = None
             joint = (60, 70, 80, 80, 150)
         self.joint = nn.Sequential(_convolutions(*joint), _convolutions(150, 150, kernel=1), nn.Conv3d(150, 3, 1))
+
+    def inner_kernels(self) -> Iterator[nn.Parameter]:
+        """The kernels of all convolutions between feature maps: not those on images, nor the last one, which gives the DVF."""
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d) and module.in_channels > 2 and module.bias is None:
+                yield module.weight
 
     def forward(self, fixed: Tensor, moving: Tensor) -> Tensor:
         """Predict displacements at every second voxel of a window.

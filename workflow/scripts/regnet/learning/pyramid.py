@@ -1,0 +1,259 @@
+"""A feature pyramid that compares: the network `regnet_pyramid`.
+
+RegNet concatenates the features of both images and has to learn how to compare them. This network compares. The features of
+both images come from the same weights, and each level refines the displacement by the correlation of the fixed features with
+the moving ones at all shifts within a few nodes (after PWC-Net, Sun et al., CVPR 2018; for lungs He et al., arXiv:2106.07608).
+The principle is the chapter's: it learns from artificial deformations alone, and a registration is one forward pass.
+
+Node i of level l lies at voxel ``i 2^l``: with sides of ``8 k + 1`` voxels the corners of all levels coincide. The network
+knows voxels only, so that one set of weights serves any spacing.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import pairwise, product
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from regnet.learning.optimizers import Optimization
+
+CHANNELS = (16, 32, 48)
+"""Feature maps of the levels, fine (stride 2) to coarse (stride 8)."""
+
+RADII = (1, 2, 3)
+"""Largest shift along each axis that a level compares, in its nodes."""
+
+WIDTHS = ((32, 32, 24), (48, 48, 32), (64, 64, 48))
+"""Feature maps of the convolutions that turn a comparison into a displacement, for each level."""
+
+HANDED_DOWN = 16
+"""Feature maps that a level hands to the finer one."""
+
+SHARPNESS = 5.0
+"""Factor on the correlation, which lies between -1 and 1, before training."""
+
+LEVELS = len(CHANNELS)
+
+SIDE_STEP = 2**LEVELS
+"""Sides of an image are a multiple of this, and one voxel more."""
+
+Coarser = tuple[Tensor, Tensor]
+"""What a level leaves to the finer one: displacements in voxels of the images, and feature maps, at its nodes."""
+
+SLOPE = 0.1
+"""Of the leaky ReLU."""
+
+SMALLEST_NORM = 1e-2
+"""Features with a smaller norm count as having this one: regions without texture are compared to nothing."""
+
+
+class RegNetPyramid(nn.Module):
+    """Displacements from coarse to fine, each level comparing features within a few nodes of what the level above found."""
+
+    variant = "regnet_pyramid"
+    # Correlation takes five times as long in channels_last_3d.
+    memory_format = torch.contiguous_format
+    optimization = Optimization(momentum=0.9, adam_rate=0.4, largest_gradient=1.0)
+
+    def __init__(self) -> None:
+        super().__init__()
+        sources = (1, *CHANNELS[:-1])
+        self.encoder = nn.ModuleList(
+            nn.Sequential(_convolution(before, channels, stride=2), _convolution(channels, channels))
+            for before, channels in zip(sources, CHANNELS, strict=True)
+        )
+        self.projections = nn.ModuleList(nn.Conv3d(channels, channels, 1) for channels in CHANNELS)
+        self.decoders = nn.ModuleList(_Decoder(level) for level in range(LEVELS))
+        self.sharpness = nn.Parameter(torch.full((LEVELS,), SHARPNESS))
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d):
+                nn.init.kaiming_normal_(module.weight, SLOPE)
+                nn.init.zeros_(module.bias)
+        for decoder in self.decoders:
+            # The first answer is no displacement.
+            nn.init.zeros_(decoder.displacement.weight)
+
+    def forward(self, fixed: Tensor, moving: Tensor) -> list[Tensor]:
+        """Predict displacements at the nodes of all levels.
+
+        Parameters
+        ----------
+        fixed, moving
+            Normalized intensities, shape ``(n, 1, z, y, x)``, each side ``8 k + 1`` voxels.
+
+        Returns
+        -------
+        list of torch.Tensor
+            For each level, coarse to fine, displacements in voxels of the images, float32, shape ``(n, 3, z, y, x)`` with
+            ``side // 2^l + 1`` nodes a side; components x, y, z first; from the fixed point to the corresponding moving one.
+        """
+        features = self.features(torch.cat([fixed, moving]))
+        fields: list[Tensor] = []
+        coarser: Coarser | None = None
+        for level in reversed(range(LEVELS)):
+            of_fixed, of_moving = features[level].chunk(2)
+            if coarser is not None:
+                coarser = upsampled(coarser, of_fixed.shape[2:])
+            coarser = self.refine(level, of_fixed, self.project(level, of_moving), coarser)
+            fields.append(coarser[0])
+        return fields
+
+    def inner_kernels(self) -> Iterator[nn.Parameter]:
+        """The kernels of all convolutions between feature maps: not that on images, nor those whose outputs are DVFs."""
+        last = {id(decoder.displacement) for decoder in self.decoders}
+        for module in self.modules():
+            if isinstance(module, nn.Conv3d) and module.in_channels > 1 and id(module) not in last:
+                yield module.weight
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """The features of images ``(n, 1, z, y, x)`` at all levels, fine to coarse."""
+        levels = []
+        for block in self.encoder:
+            images = block(images)
+            levels.append(images)
+        return levels
+
+    def project(self, level: int, features: Tensor) -> Tensor:
+        """What a level compares of its features; float32."""
+        return self.projections[level](features).float()
+
+    def refine(
+        self,
+        level: int,
+        fixed: Tensor,
+        projected: Tensor,
+        coarser: Coarser | None,
+        first: int = 0,
+    ) -> Coarser:
+        """The displacement of a level, and the feature maps that it hands to the finer one.
+
+        Parameters
+        ----------
+        level
+            0 is the finest.
+        fixed
+            Features of the fixed image, ``(n, c, z, y, x)``.
+        projected
+            Of `project`, for the moving image: all of it, where `fixed` is a part.
+        coarser
+            What `refine` returned for the coarser level, on the nodes of `fixed` (`upsampled`); None for the coarsest level.
+        first
+            Where `fixed` begins along z, in nodes.
+        """
+        scale = 2 ** (level + 1)
+        known = [fixed]
+        if coarser is not None:
+            displacement, handed = coarser
+            projected = warp_features(projected, displacement / scale, first)
+            known += [displacement / scale, handed]
+        correlation = correlate(_unit(self.project(level, fixed)), _unit(projected), RADII[level])
+        parts = [correlation * self.sharpness[level], *(maps.to(correlation) for maps in known)]
+        change, handed = self.decoders[level](torch.cat(parts, dim=1))
+        change = change.float() * scale
+        return change if coarser is None else coarser[0] + change, handed
+
+
+class _Decoder(nn.Module):
+    """The convolutions of a level: from correlation, features and what the coarser level knows to a change of displacement."""
+
+    def __init__(self, level: int) -> None:
+        super().__init__()
+        from_above = 3 + HANDED_DOWN if level < LEVELS - 1 else 0
+        widths = ((2 * RADII[level] + 1) ** 3 + CHANNELS[level] + from_above, *WIDTHS[level])
+        pairs = pairwise(widths)
+        self.body = nn.Sequential(*(_convolution(before, after) for before, after in pairs))
+        self.displacement = nn.Conv3d(widths[-1], 3, 3, padding=1)
+        self.handed = nn.Conv3d(widths[-1], HANDED_DOWN, 1) if level > 0 else None
+
+    def forward(self, parts: Tensor) -> Coarser:
+        maps = self.body(parts)
+        return self.displacement(maps), maps if self.handed is None else self.handed(maps)
+
+
+def _convolution(before: int, after: int, stride: int = 1) -> nn.Sequential:
+    return nn.Sequential(nn.Conv3d(before, after, 3, stride, padding=1), nn.LeakyReLU(SLOPE, inplace=True))
+
+
+def upsampled(coarser: Coarser, size: Sequence[int]) -> Coarser:
+    """What a level found, on the nodes of the finer one, `size` along z, y, x; trilinear, float32."""
+    displacement, handed = (
+        functional.interpolate(maps.float(), size=tuple(size), mode="trilinear", align_corners=True) for maps in coarser
+    )
+    return displacement, handed
+
+
+def _unit(features: Tensor) -> Tensor:
+    """Features minus their mean over channels, divided by their norm."""
+    return functional.normalize(features - features.mean(dim=1, keepdim=True), dim=1, eps=SMALLEST_NORM)
+
+
+def warp_features(maps: Tensor, displacement: Tensor, first: int = 0) -> Tensor:
+    """Maps at displaced nodes, ``maps(x + u(x))``; trilinear, with the border continued.
+
+    Parameters
+    ----------
+    maps
+        Shape ``(n, c, z, y, x)``.
+    displacement
+        In nodes, components x, y, z first, ``(n, 3, planes, y, x)``.
+    first
+        The plane of `maps` to which the first plane of `displacement` belongs.
+    """
+    axes = [torch.arange(count, device=maps.device, dtype=maps.dtype) for count in displacement.shape[2:]]
+    axes[0] = axes[0] + first
+    nodes = torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1)
+    last = torch.tensor([count - 1 for count in reversed(maps.shape[2:])], device=maps.device, dtype=maps.dtype)
+    places = (nodes + displacement.movedim(1, -1)) * 2 / last - 1
+    return functional.grid_sample(maps, places, padding_mode="border", align_corners=True)
+
+
+def correlate(fixed: Tensor, moving: Tensor, radius: int) -> Tensor:
+    """Products, summed over channels, of fixed features with the moving ones at all shifts within a radius.
+
+    Parameters
+    ----------
+    fixed, moving
+        Shape ``(n, c, z, y, x)``. Beyond the border the moving ones are 0.
+    radius
+        In nodes.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape ``(n, (2 radius + 1)^3, z, y, x)``, shifts in the order z, y, x.
+    """
+    return _Correlation.apply(fixed, moving, radius)
+
+
+class _Correlation(torch.autograd.Function):
+    """Forward and backward one shift at a time: the products of all shifts together would not fit the memory."""
+
+    @staticmethod
+    def forward(ctx: Any, fixed: Tensor, moving: Tensor, radius: int) -> Tensor:
+        padded = functional.pad(moving, (radius,) * 6)
+        count, products = 2 * radius + 1, torch.empty_like(fixed)
+        result = fixed.new_empty(len(fixed), count**3, *fixed.shape[2:])
+        for number, shift in enumerate(product(range(count), repeat=3)):
+            torch.mul(fixed, padded[_shifted(shift, fixed.shape[2:])], out=products)
+            torch.sum(products, dim=1, out=result[:, number])
+        ctx.save_for_backward(fixed, padded)
+        ctx.radius = radius
+        return result
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
+        fixed, padded = ctx.saved_tensors
+        radius = ctx.radius
+        of_fixed, of_padded = torch.zeros_like(fixed), torch.zeros_like(padded)
+        for number, shift in enumerate(product(range(2 * radius + 1), repeat=3)):
+            part, box = gradient[:, number : number + 1], _shifted(shift, fixed.shape[2:])
+            of_fixed.addcmul_(part, padded[box])
+            of_padded[box].addcmul_(part, fixed)
+        inner = (..., *(slice(radius, -radius),) * 3)
+        return of_fixed, of_padded[inner], None
+
+
+def _shifted(shift: Sequence[int], size: torch.Size) -> tuple:
+    return (..., *(slice(start, start + count) for start, count in zip(shift, size, strict=True)))
