@@ -62,6 +62,15 @@ def test_training_is_counted_in_operations():
     assert block_flop("regnet", 1) < block_flop("regnet", 4) < 3 * block_flop("regnet", 1)
 
 
+def test_a_feature_pyramid_without_weights_is_trained():
+    pyramid = {"module": "pyramid", "weights": "regnet_pyramid", "spacings": [2]}
+    given = planned(change=lambda config: config["methods"].update(regnet_pyramid=pyramid))
+    trained = planned(change=lambda config: config["methods"].update(regnet_pyramid={**pyramid, "weights": None}))
+    assert "train_pyramid" not in given.core_hours
+    assert given.core_hours["register"] == trained.core_hours["register"]
+    assert trained.core_hours["train_pyramid"] > 480 / 3600
+
+
 def test_a_plan_is_described_in_lines():
     text = describe(planned(), gpu_tflops=50)
     for line in ("jobs to run      4", "core hours       ", "GPU hours        ", "disk             ", "synthetic volumes"):

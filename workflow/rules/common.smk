@@ -34,6 +34,8 @@ RESULTS = f"results/{config['experiment']}"
 SPACING = f"{config['resampling']['spacing']:g}"
 NETWORK_SPACING = f"{config['regnet']['spacing'] or config['resampling']['spacing']:g}"
 
+PYRAMID_SPACINGS = [f"{spacing:g}" for spacing in config["pyramid"]["spacings"]]
+
 STAGES = [f"{spacing:g}" for spacing in config["regnet"]["stages"] or []] or [NETWORK_SPACING]
 
 # How the network is applied to a pair: the keys of the config that say so.
@@ -72,7 +74,7 @@ wildcard_constraints:
     split="train|validation|test",
     variant="|".join(VARIANTS),
     method="|".join(METHODS),
-    spacing="|".join(map(re.escape, dict.fromkeys([SPACING, NETWORK_SPACING, *STAGES]))),
+    spacing="|".join(map(re.escape, dict.fromkeys([SPACING, NETWORK_SPACING, *STAGES, *PYRAMID_SPACINGS]))),
 
 
 def growing(amount):
@@ -135,6 +137,11 @@ def synthetic_pairs(split, pattern, pairs=SYNTHETIC_PAIRS):
     ]
 
 
+def crop_volumes(split):
+    """The volumes of a split from which crops are cut, at all spacings."""
+    return expand(f"{RESULTS}/crops/{{spacing}}mm/{{image}}.npz", spacing=PYRAMID_SPACINGS, image=cohort.images_of(split))
+
+
 def transforms_of(pair):
     """One transform per method of a pair, in the order of the methods; `pair` may be a wildcard."""
     return expand(
@@ -170,6 +177,24 @@ def stage_weights(spacing):
     if spacing == NETWORK_SPACING:
         return f"{RESULTS}/models/regnet/model.safetensors"
     return os.path.relpath(find_weights(config["regnet"]["stage_weights"].format(spacing=spacing)))
+
+
+def is_trained_here(method):
+    """Whether a method is a feature pyramid that the run trains."""
+    return SETTINGS[method]["module"] == "pyramid" and SETTINGS[method]["weights"] is None
+
+
+def method_weights(method):
+    """The weights of a feature pyramid, given ones or those that the run trains; None for other methods."""
+    if is_trained_here(method):
+        return f"{RESULTS}/models/regnet_pyramid/model.safetensors"
+    return os.path.relpath(find_weights(SETTINGS[method]["weights"])) if SETTINGS[method]["module"] == "pyramid" else None
+
+
+def with_weights(method):
+    """The settings of a method, with the path of its weights if it has some."""
+    weights = method_weights(method)
+    return SETTINGS[method] if weights is None else {**SETTINGS[method], "weights": weights}
 
 
 def initial_transform(wildcards):

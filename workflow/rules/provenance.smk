@@ -7,6 +7,7 @@ WITH_PROVENANCE |= {f"evaluation/{table}": ["csv"] for table in [*LONG_TABLES, *
 # The jobs whose machines are kept: those whose numbers depend on more than the order of their rows.
 COMPUTED = [
     *([("train", f"models/{variant}/machine.json") for variant in VARIANTS] if TRAINED else []),
+    *([("train", "models/regnet_pyramid/machine.json")] if any(map(is_trained_here, METHODS)) else []),
     *(
         (f"register {method}", f"registrations/{method}/{pair}/machine.json")
         for method in METHODS
@@ -22,10 +23,14 @@ NUMERICAL_CODE = sorted(
     {path for name in NUMERICAL_SCRIPTS for path in (os.path.relpath(SCRIPTS / f"{name}.py"), *code_of(name))}
 )
 
+# The networks whose weights are the run's: those of the config, and the feature pyramid where a method has it trained.
+USED_VARIANTS = [*VARIANTS, *(["regnet_pyramid"] if any(map(is_trained_here, METHODS)) else [])]
+
 GIVEN_WEIGHTS = dict.fromkeys(
     [
         *(given_weights(variant) for variant in VARIANTS if config["training"]["mode"] != "scratch"),
         *(stage_weights(spacing) for spacing in STAGES if spacing != NETWORK_SPACING),
+        *(weights for method in METHODS if not is_trained_here(method) and (weights := method_weights(method))),
     ]
 )
 
@@ -44,7 +49,7 @@ rule collect_provenance:
         landmarks=[path for side in ("fixed", "moving") for path in cohort.pairs[f"{side}_landmarks"] if path],
         methods=list(dict.fromkeys(path for method in METHODS for path in method_files(SETTINGS[method]))),
         given_weights=list(GIVEN_WEIGHTS),
-        weights=expand("results/{experiment}/models/{variant}/model.safetensors", variant=VARIANTS, allow_missing=True),
+        weights=expand("results/{experiment}/models/{variant}/model.safetensors", variant=USED_VARIANTS, allow_missing=True),
         machines=[f"{RESULTS}/{path}" for _, path in COMPUTED],
         code=NUMERICAL_CODE,
     output:

@@ -16,6 +16,7 @@ rule register:
         moving_mask=pair_image("moving", "_mask"),
         initial=initial_transform,
         files=lambda wildcards: method_files(SETTINGS[wildcards.method]),
+        weights=lambda wildcards: method_weights(wildcards.method) or [],
     output:
         transform="results/{experiment}/registrations/{method}/{pair}/transform.h5",
         machine="results/{experiment}/registrations/{method}/{pair}/machine.json",
@@ -30,10 +31,11 @@ rule register:
         "../../environment.yml"
     threads: config["registration"]["threads"]
     resources:
+        gpu=lambda wildcards: int(SETTINGS[wildcards.method]["module"] == "pyramid"),
         mem_mb=growing(lambda wildcards: memory_mb(SETTINGS[wildcards.method])),
         runtime=growing(60),
     params:
-        settings=lambda wildcards: SETTINGS[wildcards.method],
+        settings=lambda wildcards: with_weights(wildcards.method),
         margin=config["registration"]["margin"],
         # Not the threads that Snakemake grants: the result depends on their number.
         threads=config["registration"]["threads"],

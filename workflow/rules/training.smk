@@ -60,3 +60,55 @@ else:
             spacing=float(NETWORK_SPACING),
         script:
             "../scripts/released.py"
+
+
+rule prepare_crops:
+    """Put an image and its lung mask into one file, from which the training cuts crops."""
+    input:
+        image="results/{experiment}/images/{spacing}mm/{image}.nii.gz",
+        mask="results/{experiment}/images/{spacing}mm/{image}_mask.nii.gz",
+        code=code_of("prepare_crops"),
+    output:
+        volume=temp("results/{experiment}/crops/{spacing}mm/{image}.npz"),
+    log:
+        "results/{experiment}/logs/prepare_crops/{spacing}mm/{image}.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=growing(3000),
+        runtime=growing(10),
+    script:
+        "../scripts/prepare_crops.py"
+
+
+rule train_pyramid:
+    """Train the feature pyramid; a training that was killed goes on from its last checkpoint."""
+    input:
+        training=crop_volumes("train"),
+        validation=crop_volumes("validation"),
+        code=code_of("train_pyramid"),
+    output:
+        best="results/{experiment}/models/regnet_pyramid/model.safetensors",
+        last="results/{experiment}/models/regnet_pyramid/last.safetensors",
+        curves="results/{experiment}/models/regnet_pyramid/training.csv",
+        facts="results/{experiment}/models/regnet_pyramid/facts.json",
+        machine="results/{experiment}/models/regnet_pyramid/machine.json",
+    log:
+        "results/{experiment}/logs/train/regnet_pyramid.log",
+    benchmark:
+        "results/{experiment}/benchmarks/train/regnet_pyramid.tsv"
+    conda:
+        "../../environment.yml"
+    threads: config["training"]["threads"]
+    resources:
+        gpu=config["training"]["gpus"],
+        mem_mb=growing(8000),
+        runtime=growing(1440),
+    params:
+        settings={**config["pyramid"], **{key: config["training"][key] for key in ("precision", "checkpoint_minutes")}},
+        window=config["regnet"]["window"],
+        seed=config["seed"],
+        checkpoints="results/{experiment}/checkpoints/regnet_pyramid",
+        events="results/{experiment}/logs/tensorboard/regnet_pyramid",
+    script:
+        "../scripts/train_pyramid.py"

@@ -46,6 +46,9 @@ FIELD_STATISTICS_SECONDS = 1.2
 ELASTIX_SECONDS = {"affine": 0.0015, "bspline": 0.008}
 """Core seconds of an iteration of elastix, which samples 2,000 to 5,000 points whatever the size of the images."""
 
+CROP_SECONDS = 1.1
+"""Core seconds that a training of the feature pyramid spends on a crop."""
+
 OTHER_METHOD_SECONDS = 5.0
 """Core seconds per million voxels of methods that work on whole volumes: demons, SyN, greedy, ConvexAdam, a user's own."""
 
@@ -300,6 +303,10 @@ def _add_methods(plan: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: M
             elif name != "regnet":
                 seconds += STARTING + voxels * OTHER_METHOD_SECONDS
             stored += vectors * BYTES_PER_VECTOR
+        if settings["module"] == "pyramid" and settings["weights"] is None:
+            training = config["pyramid"]
+            crops = training["batch"] * training["epochs"] * training["steps_per_epoch"]
+            _add_seconds(plan, "train_pyramid", STARTING + crops * CROP_SECONDS)
     _add_seconds(plan, "register", seconds)
     plan.kept["transforms"] = stored
 

@@ -162,8 +162,8 @@ class Noise:
 class BatchSource(Protocol):
     """A source of batches. Its state determines all batches that follow."""
 
-    def batch(self) -> Batch:
-        """The next windows of fixed and moving images, and the displacements at their outputs."""
+    def batch(self) -> tuple[Tensor, ...]:
+        """The next fixed and moving images, the displacements at their outputs, and what else the objective takes."""
 
     def state_dict(self) -> dict[str, Any]:
         """The state."""
@@ -189,10 +189,10 @@ class Prefetch:
         self._worker = ThreadPoolExecutor(1)
         self._waiting = self._worker.submit(self._make)
 
-    def _make(self) -> tuple[Batch, dict[str, Any]]:
+    def _make(self) -> tuple[tuple[Tensor, ...], dict[str, Any]]:
         return self.source.batch(), self.source.state_dict()
 
-    def batch(self) -> Batch:
+    def batch(self) -> tuple[Tensor, ...]:
         """The next batch."""
         batch, self._state = self._waiting.result()
         self._waiting = self._worker.submit(self._make)

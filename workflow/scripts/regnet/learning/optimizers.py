@@ -1,6 +1,6 @@
 """The optimizers of a training stage."""
 
-from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,8 +11,24 @@ from regnet.errors import ConfigError
 OPTIMIZERS = ("adam", "muon")
 """Names in the config: the chapter's, and one that leaves the first plateau along all three axes at the same time."""
 
-MOMENTUM = 0.8
-"""Momentum of Muon; short trainings do better with a little less than its usual 0.95."""
+
+@dataclass(frozen=True)
+class Optimization:
+    """How an optimizer treats a network: each network has one as its attribute ``optimization``.
+
+    Attributes
+    ----------
+    momentum
+        Of Muon; short trainings do better with a little less than its usual 0.95.
+    adam_rate
+        Learning rate of the weights that Adam moves beside Muon, relative to that of the inner kernels.
+    largest_gradient
+        Norm to which the gradient of the weights that Adam moves is clipped; None for no limit.
+    """
+
+    momentum: float = 0.8
+    adam_rate: float = 1.0
+    largest_gradient: float | None = None
 
 
 class StageOptimizer:
@@ -25,7 +41,8 @@ class StageOptimizer:
     Parameters
     ----------
     network
-        On its device, in the memory format ``channels_last_3d``. Its weights may change in place, but not be replaced.
+        On its device, in its memory format. Muon changes its ``inner_kernels()``, as its ``optimization`` says.
+        Its weights may change in place, but not be replaced.
     name
         One of `OPTIMIZERS`.
 
@@ -39,21 +56,26 @@ class StageOptimizer:
         if name not in OPTIMIZERS:
             raise ConfigError(f"optimizer: found {name!r}, expected one of {', '.join(OPTIMIZERS)}")
         self.parameters = list(network.parameters())
-        self.kernels = list(_inner_kernels(network)) if name == "muon" else []
+        self.optimization: Optimization = network.optimization
+        self.kernels = list(network.inner_kernels()) if name == "muon" else []
         # Muon takes only matrices: each is a view of its kernel, so that a step on the matrix changes the kernel.
         self.matrices = [nn.Parameter(_as_matrix(kernel.data)) for kernel in self.kernels]
         inner = {id(kernel) for kernel in self.kernels}
-        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(p for p in self.parameters if id(p) not in inner)]
+        self.others = [parameter for parameter in self.parameters if id(parameter) not in inner]
+        self.optimizers: list[torch.optim.Optimizer] = [torch.optim.Adam(self.others)]
         if self.kernels:
             self.optimizers.append(
-                torch.optim.Muon(self.matrices, weight_decay=0, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")
+                torch.optim.Muon(
+                    self.matrices, weight_decay=0, momentum=self.optimization.momentum, adjust_lr_fn="match_rms_adamw"
+                )
             )
 
     def set_learning_rate(self, rate: float) -> None:
         """Use this learning rate from the next step on."""
-        for optimizer in self.optimizers:
+        adam, *muon = self.optimizers
+        for optimizer, share in ((adam, self.optimization.adam_rate if muon else 1.0), *((one, 1.0) for one in muon)):
             for group in optimizer.param_groups:
-                group["lr"] = rate
+                group["lr"] = rate * share
 
     def zero_grad(self) -> None:
         """Clear the gradients."""
@@ -62,6 +84,8 @@ class StageOptimizer:
 
     def step(self) -> None:
         """Update the weights from their gradients."""
+        if self.optimization.largest_gradient is not None:
+            nn.utils.clip_grad_norm_(self.others, self.optimization.largest_gradient)
         for kernel, matrix in zip(self.kernels, self.matrices, strict=True):
             matrix.grad = _as_matrix(kernel.grad)
         for optimizer in self.optimizers:
@@ -77,13 +101,8 @@ class StageOptimizer:
             optimizer.load_state_dict(state)
 
 
-def _inner_kernels(network: nn.Module) -> Iterator[nn.Parameter]:
-    """The kernels of all convolutions between feature maps: not those on images, nor the last one, whose output is the DVF."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv3d) and module.in_channels > 2 and module.bias is None:
-            yield module.weight
-
-
 def _as_matrix(kernel: torch.Tensor) -> torch.Tensor:
-    """The view (outputs, inputs x 27) of a kernel in ``channels_last_3d``; the order of its columns is immaterial."""
+    """The view (outputs, inputs x 27) of a kernel in any memory format; the order of its columns is immaterial."""
+    if kernel.is_contiguous():
+        return kernel.view(kernel.shape[0], -1)
     return kernel.permute(0, 2, 3, 4, 1).view(kernel.shape[0], -1)

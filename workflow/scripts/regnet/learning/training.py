@@ -46,6 +46,12 @@ def mean_absolute_errors(predicted: Tensor, target: Tensor) -> Tensor:
     return (predicted.float() - target).abs().mean(dim=(0, 2, 3, 4))
 
 
+def mean_absolute_loss(predicted: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """The chapter's loss, and its parts along x, y and z, in voxels."""
+    errors = mean_absolute_errors(predicted, target)
+    return errors.sum(), errors
+
+
 def learning_rate(settings: Mapping[str, Any], step: int, steps: int, epoch: int) -> float:
     """The learning rate of one step.
 
@@ -89,6 +95,9 @@ class Trainer:
         Where the state is written every few minutes; None for nowhere.
     events
         The curves for TensorBoard; None for none.
+    objective
+        Takes the outputs and what a batch holds besides the images. Returns the loss that is minimized, and the errors along x,
+        y and z that the curves show.
     rows
         The curves so far, one row per epoch, with the columns `COLUMNS`.
     best
@@ -103,12 +112,13 @@ class Trainer:
         When the training began, in seconds of a monotonic clock; after an interruption, as if there had been none.
     """
 
-    network: RegNet
+    network: nn.Module
     device: torch.device
     spacing: float
     bfloat16: bool
     checkpoints: Checkpoints | None = None
     events: EventFiles | None = None
+    objective: Callable[..., tuple[Tensor, Tensor]] = mean_absolute_loss
     rows: list[dict[str, Any]] = field(default_factory=list)
     best: tuple[float, dict[str, Tensor]] = (math.inf, {})
     blocks: int = 0
@@ -130,7 +140,7 @@ class Trainer:
         return self._apply(self.network, fixed, moving)
 
     def _apply(self, network: nn.Module, fixed: Tensor, moving: Tensor) -> Tensor:
-        layout: dict[str, Any] = {"device": self.device, "memory_format": torch.channels_last_3d}
+        layout: dict[str, Any] = {"device": self.device, "memory_format": self.network.memory_format}
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bfloat16):
             return network(fixed.to(**layout), moving.to(**layout))
 
@@ -179,10 +189,10 @@ class Trainer:
             rate = learning_rate(settings, step, steps, epoch)
             optimizer.set_learning_rate(rate)
             batch = source.batch()
-            fixed, moving, target = (tensor[share()] for tensor in batch)
-            errors = mean_absolute_errors(self._apply(self._called, fixed, moving), target.to(self.device))
+            fixed, moving, *truth = (tensor[share()].to(self.device) for tensor in batch)
+            loss, errors = self.objective(self._apply(self._called, fixed, moving), *truth)
             optimizer.zero_grad()
-            errors.sum().backward()
+            loss.backward()
             optimizer.step()
             losses.append(summed(errors.detach() / process_count()))
             self.blocks += len(batch[0])

@@ -11,10 +11,11 @@ import torch
 from regnet.errors import ConfigError
 from regnet.learning.checkpoints import Checkpoints, fingerprint
 from regnet.learning.devices import pick_device
-from regnet.learning.network import RegNet
 from regnet.learning.processes import launch, process_count, process_number
-from regnet.learning.training import COLUMNS, train
-from regnet.learning.weight_files import save_network
+from regnet.learning.pyramid import RegNetPyramid
+from regnet.learning.pyramid_training import read_volume, train_pyramid
+from regnet.learning.training import COLUMNS, Trainer, train
+from regnet.learning.weight_files import build, save_network
 from regnet.synthesis.samples import SamplePool
 from regnet.system.files import whole_file
 
@@ -133,15 +134,88 @@ def _train_and_write(job: TrainingJob, checkpoints: Checkpoints) -> None:
         checkpoints=checkpoints,
         events=job.events,
     )
-    if process_number() == 0:
-        facts: dict[str, Any] = {"spacing": job.spacing, "window": job.window}
-        facts |= {"blocks_seen": trainer.blocks, "patches_seen": trainer.patches}
-        facts["settings"] = checkpoints.fingerprint["settings"]
-        save_network(trainer.network, job.last, **facts, **job.facts)
-        best = RegNet(job.variant)
-        best.load_state_dict(trainer.best_weights)
-        save_network(best, job.best, **facts, **job.facts)
-        write_curves(trainer.rows, job.curves)
+    _write(trainer, job, checkpoints)
+
+
+@dataclass(frozen=True)
+class PyramidJob:
+    """A training of the feature pyramid as a rule asks for it; attributes as in `TrainingJob`.
+
+    Attributes
+    ----------
+    training, validation
+        Volumes that the rule ``prepare_crops`` wrote.
+    settings
+        The config's ``pyramid``, with ``precision`` and ``checkpoint_minutes`` of its ``training``.
+    """
+
+    training: tuple[str, ...]
+    validation: tuple[str, ...]
+    settings: Mapping[str, Any]
+    window: tuple[float, float]
+    seed: int
+    facts: Mapping[str, Any]
+    threads: int
+    gpus: int
+    code: tuple[str, ...]
+    checkpoints: str
+    events: str
+    best: str
+    last: str
+    curves: str
+    spacing: None = None
+
+    def run(self, processes: int = 1) -> None:
+        """Train, in one process or in several that share the work, and write the files.
+
+        Raises
+        ------
+        ConfigError
+            If the processes cannot share a batch equally.
+        RegNetError
+            As `train_pyramid` does, or if another process is still training into the same folder of checkpoints.
+        """
+        if self.settings["batch"] % processes:
+            found = self.settings["batch"]
+            raise ConfigError(f"pyramid.batch: found {found}, expected a multiple of the number of GPUs, {processes}")
+        settings = {key: value for key, value in self.settings.items() if key not in KEPT_OUT_OF_FINGERPRINT}
+        facts = {"variant": RegNetPyramid.variant, "pyramid": settings, "seed": self.seed, "window": self.window}
+        whole = fingerprint(facts, [*self.training, *self.validation], self.code)
+        checkpoints = Checkpoints(self.checkpoints, whole, self.settings["checkpoint_minutes"])
+        with checkpoints.locked():
+            launch(processes, _train_and_write_pyramid, self, checkpoints)
+            checkpoints.remove()
+
+
+def _train_and_write_pyramid(job: PyramidJob, checkpoints: Checkpoints) -> None:
+    torch.set_num_threads(max(1, job.threads // process_count()))
+    training, validation = ([read_volume(path) for path in paths] for paths in (job.training, job.validation))
+    device = pick_device(job.gpus)
+    trainer = train_pyramid(
+        training,
+        validation,
+        job.settings,
+        window=job.window,
+        seed=job.seed,
+        device=device,
+        checkpoints=checkpoints,
+        events=job.events,
+    )
+    _write(trainer, job, checkpoints)
+
+
+def _write(trainer: Trainer, job: TrainingJob | PyramidJob, checkpoints: Checkpoints) -> None:
+    """Write the last and the best weights of a training and its curves, in the first of its processes."""
+    if process_number() > 0:
+        return
+    facts: dict[str, Any] = {"spacing": job.spacing, "window": job.window}
+    facts |= {"blocks_seen": trainer.blocks, "patches_seen": trainer.patches}
+    facts["settings"] = checkpoints.fingerprint["settings"]
+    save_network(trainer.network, job.last, **facts, **job.facts)
+    best = build(trainer.network.variant)
+    best.load_state_dict(trainer.best_weights)
+    save_network(best, job.best, **facts, **job.facts)
+    write_curves(trainer.rows, job.curves)
 
 
 def write_curves(rows: list[dict[str, Any]], path: str | Path) -> None:

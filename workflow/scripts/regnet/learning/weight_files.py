@@ -6,16 +6,23 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from torch import nn
 
 from regnet.errors import InputError, OutputError
 from regnet.learning.network import VARIANTS, RegNet
+from regnet.learning.pyramid import RegNetPyramid
 from regnet.system.files import whole_file
+
+NETWORKS = (*VARIANTS, RegNetPyramid.variant)
+"""Names of all networks whose weights can be stored."""
 
 METADATA = "regnet"
 """Entry of a weights file's metadata that holds all facts about the weights, as JSON."""
 
 
-def save_network(network: RegNet, path: str | Path, *, spacing: float, window: tuple[float, float], **facts: object) -> None:
+def save_network(
+    network: RegNet | RegNetPyramid, path: str | Path, *, spacing: float | None, window: tuple[float, float], **facts: object
+) -> None:
     """Write a network's weights, and what is needed to use them, as a safetensors file.
 
     Parameters
@@ -25,7 +32,7 @@ def save_network(network: RegNet, path: str | Path, *, spacing: float, window: t
     path
         The file to write, ending in ``.safetensors``.
     spacing
-        Working spacing of the network, in mm.
+        Working spacing of the network, in mm; None for one that works at any.
     window
         Lowest and highest HU that the network sees.
     facts
@@ -46,9 +53,14 @@ def save_network(network: RegNet, path: str | Path, *, spacing: float, window: t
             raise OutputError(f"{path}: cannot be written ({error})") from error
 
 
+def build(variant: str) -> nn.Module:
+    """Make a new network, one of `NETWORKS`."""
+    return RegNetPyramid() if variant == RegNetPyramid.variant else RegNet(variant)
+
+
 def load_network(
     path: str | Path, *, variant: str | None = None, spacing: float | None = None
-) -> tuple[RegNet, dict[str, Any]]:
+) -> tuple[RegNet | RegNetPyramid, dict[str, Any]]:
     """Read a network that `save_network` wrote, ready for inference, and its metadata.
 
     Parameters
@@ -89,12 +101,12 @@ def load_network(
             weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError, ValueError) as error:
         raise InputError(f"{path}: cannot be read as weights of RegNet in safetensors ({error})") from error
-    if metadata.get("variant") not in VARIANTS or not {"spacing", "window"} <= metadata.keys():
-        raise InputError(f"{path}: found the variant {metadata.get('variant')!r}, expected one of {', '.join(VARIANTS)}")
+    if metadata.get("variant") not in NETWORKS or not {"spacing", "window"} <= metadata.keys():
+        raise InputError(f"{path}: found the variant {metadata.get('variant')!r}, expected one of {', '.join(NETWORKS)}")
     for name, expected in (("variant", variant), ("spacing", spacing)):
         if expected is not None and metadata[name] != expected:
             raise InputError(f"{path}: found weights of the {name} {metadata[name]}, expected {expected}")
-    network = RegNet(metadata["variant"])
+    network = build(metadata["variant"])
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:

@@ -1,0 +1,65 @@
+"""Changes of appearance against images whose changes can be measured."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from regnet.synthesis.appearance import Appearance, blurred, change, smooth_field
+
+SIDE = 41
+
+NOTHING = {"density": 0.0, "local_changes": 0.0, "blur": 0.0, "noise": 0.0}
+
+
+def changed(hu, seed, **levels):
+    image = torch.full((1, 1, SIDE, SIDE, SIDE), float(hu))
+    return change(image, Appearance(**{**NOTHING, **levels}), torch.Generator().manual_seed(seed)) - hu
+
+
+def test_at_level_0_there_is_noise_of_4_hu_alone():
+    for seed in range(5):
+        difference = changed(-800, seed)
+        assert float(difference.std()) == pytest.approx(4, rel=0.1)
+        assert abs(float(difference.mean())) < 1
+
+
+def test_noise_is_log_uniform_between_4_and_60_hu():
+    deviations = np.array([float(changed(-800, seed, noise=1.0).std()) for seed in range(80)])
+    assert deviations.min() > 3.6
+    assert deviations.max() < 64
+    assert np.log(deviations).mean() == pytest.approx((math.log(4) + math.log(60)) / 2, abs=0.25)
+
+
+def test_density_changes_lung_and_neither_air_nor_tissue():
+    def largest(hu):
+        return max(float(blurred(changed(hu, seed, density=1.0), [3.0] * 3).abs().max()) for seed in range(8))
+
+    assert largest(-800) > 15
+    # exp(0.35) - 1 is the most that density may grow by.
+    assert largest(-800) < 200 * (math.exp(0.35) - 1) + 5
+    assert largest(-1000) < 8
+    assert largest(50) < 8
+
+
+def test_local_changes_are_in_half_of_the_images():
+    largest = [float(blurred(changed(-800, seed, local_changes=1.0), [2.0] * 3).abs().max()) for seed in range(80)]
+    assert 0.3 < np.mean(np.array(largest) > 10) < 0.65
+
+
+def test_a_gaussian_blurs_along_its_axis_alone():
+    point = torch.zeros(1, 1, 21, 21, 21)
+    point[0, 0, 10, 10, 10] = 1
+    spread = blurred(point, [0.0, 2.0, 0.0])[0, 0]
+    assert spread[:, :, 10].sum() == pytest.approx(1, abs=1e-5)
+    along = spread[10, :, 10]
+    positions = torch.arange(21) - 10.0
+    assert float((along * positions**2).sum()) == pytest.approx(4, rel=0.05)
+    assert float(spread[9].abs().max()) == 0
+
+
+def test_smooth_fields_reach_1_and_are_smooth():
+    field = smooth_field(SIDE, 20, 3, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(field.abs().amax(dim=(0, 2, 3, 4)), torch.ones(3))
+    assert field.diff(dim=-1).abs().max() < 0.2

@@ -1,0 +1,138 @@
+"""What two scans of a patient do not share: noise, sharpness, slice thickness, density, local changes. Only torch.
+
+A synthetic pair made from one scan shares all of it, and a network can match noise. Each of the two images of a pair is changed
+on its own. Images are in HU, lengths in voxels.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+AIR_HU = -1000.0
+"""Density is relative to air: 0 there."""
+
+LUNG_EDGE_HU, LUNG_EDGE_WIDTH_HU = -500.0, 80.0
+"""Voxels well below the first are lung, whose density changes; the second is the width of the transition."""
+
+NOISE_HU = (4.0, 60.0)
+"""Smallest and largest standard deviation of the noise, drawn log-uniformly, at level 1."""
+
+LONGEST_CORRELATION = 0.9
+"""Largest standard deviation of the Gaussian that correlates noise; below `SHORTEST_BLUR` it stays white."""
+
+SHORTEST_BLUR = 0.15
+"""A Gaussian with a smaller standard deviation is left out."""
+
+
+@dataclass(frozen=True)
+class Appearance:
+    """How much each image of a pair is changed on its own: levels from 0, nothing, to 1, as much as between two scans.
+
+    Attributes
+    ----------
+    density
+        The lung's density times exp(+-0.15 and a smooth field of up to 0.2).
+    local_changes
+        In half of the images one to four soft ellipsoids of 3 to 13 voxels radius: brighter or darker, or other tissue.
+    blur
+        In half of the images a Gaussian of up to 0.7 voxels; in a third one along one axis, of up to 1.2, as thicker slices.
+    noise
+        Gaussian noise of 4 to 60 HU, with a correlation length of up to 0.9 voxels.
+    """
+
+    density: float = 1.0
+    local_changes: float = 1.0
+    blur: float = 1.0
+    noise: float = 1.0
+
+
+def change(image: Tensor, appearance: Appearance, generator: torch.Generator) -> Tensor:
+    """Change an image ``(1, 1, z, y, x)``, HU, as two scans of a patient differ; float32, the same shape.
+
+    Parameters
+    ----------
+    image
+        The image; a cube.
+    appearance
+        How much.
+    generator
+        Source of the random numbers, on the CPU.
+    """
+    side = image.shape[-1]
+    if appearance.density:
+        waves = smooth_field(side, uniform(generator, 12, 40), 1, generator) * uniform(generator, 0, 0.2)
+        factor = torch.exp(appearance.density * (uniform(generator, -0.15, 0.15) + waves))
+        lung = torch.sigmoid((LUNG_EDGE_HU - image) / LUNG_EDGE_WIDTH_HU)
+        image = image + lung * (image - AIR_HU) * (factor - 1)
+    if uniform(generator, 0, 1) < 0.5 * appearance.local_changes:
+        for _ in range(1 + int(uniform(generator, 0, 4))):
+            image = _with_local_change(image, generator)
+    widths = [uniform(generator, 0, 0.7) * appearance.blur] * 3 if uniform(generator, 0, 1) < 0.5 else [0.0] * 3
+    if uniform(generator, 0, 1) < 0.35 * appearance.blur:
+        widths[int(uniform(generator, 0, 3))] = uniform(generator, 0.4, 1.2)
+    image = blurred(image, widths)
+    low, high = NOISE_HU
+    sd = math.exp(uniform(generator, math.log(low), math.log(low + (high - low) * appearance.noise)))
+    return image + sd * _noise(image.shape, uniform(generator, 0, LONGEST_CORRELATION), generator)
+
+
+def _with_local_change(image: Tensor, generator: torch.Generator) -> Tensor:
+    """An image with one soft ellipsoid: brighter or darker tissue, or a nodule or hole in its place."""
+    side = image.shape[-1]
+    centre = torch.empty(3).uniform_(-side / 2, side / 2, generator=generator)
+    radii = torch.empty(3).uniform_(3, 13, generator=generator)
+    along = torch.arange(side) - (side - 1) / 2
+    squares = [((along - middle) / radius) ** 2 for middle, radius in zip(centre.tolist(), radii.tolist(), strict=True)]
+    distance = squares[0][:, None, None] + squares[1][:, None] + squares[2]
+    inside = torch.sigmoid(3 * (1 - distance))
+    kind = uniform(generator, 0, 1)
+    if kind < 0.5:
+        return image + inside * uniform(generator, -200, 250)
+    other = uniform(generator, -150, 60) if kind < 0.75 else uniform(generator, -980, -850)
+    return image * (1 - inside) + inside * other
+
+
+def _noise(shape: torch.Size, correlation: float, generator: torch.Generator) -> Tensor:
+    """Gaussian noise of standard deviation 1 with a correlation length."""
+    noise = torch.randn(shape, generator=generator)
+    if correlation <= 0.2:
+        return noise
+    noise = blurred(noise, [correlation] * 3)
+    return noise / noise.std()
+
+
+def blurred(image: Tensor, widths: list[float]) -> Tensor:
+    """An image ``(n, c, z, y, x)`` under a Gaussian with a standard deviation for each axis z, y, x; the border continues."""
+    channels = image.shape[1]
+    for axis, width in enumerate(widths):
+        if width < SHORTEST_BLUR:
+            continue
+        radius = max(1, round(3 * width))
+        taps = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, device=image.device) / width) ** 2)
+        taps /= taps.sum()
+        shape, padding = [1, 1, 1], [0] * 6
+        shape[axis] = 2 * radius + 1
+        padding[4 - 2 * axis] = padding[5 - 2 * axis] = radius
+        padded = functional.pad(image, padding, mode="replicate")
+        image = functional.conv3d(padded, taps.view(1, 1, *shape).expand(channels, 1, *shape), groups=channels)
+    return image
+
+
+def smooth_field(side: int, sigma: float, channels: int, generator: torch.Generator) -> Tensor:
+    """Smooth random maps ``(1, channels, side, side, side)``, each with a largest magnitude of 1.
+
+    White noise on nodes `sigma` / 2 voxels apart is smoothed with about `sigma` and interpolated.
+    """
+    nodes = max(4, round(2 * side / sigma))
+    noise = torch.randn(1, channels, *(nodes + 6,) * 3, generator=generator)
+    maps = blurred(noise, [1.4] * 3)[..., 3:-3, 3:-3, 3:-3]
+    maps = functional.interpolate(maps, size=(side,) * 3, mode="trilinear", align_corners=True)
+    return maps / maps.abs().amax(dim=(2, 3, 4), keepdim=True)
+
+
+def uniform(generator: torch.Generator, low: float, high: float) -> float:
+    """One number from ``[low, high)``."""
+    return float(torch.empty(1).uniform_(low, high, generator=generator))
