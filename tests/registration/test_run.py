@@ -71,7 +71,7 @@ def test_a_method_gets_its_settings_and_those_of_all_methods(recorder, pair, tmp
     initial = sitk.TranslationTransform(3, (10.0, 10.0, 10.0))
     log = tmp_path / "logs" / "tool.log"
     transform = run(pair, {"module": path, "depth": 3}, log, initial=initial, seed=11, threads=2)
-    assert arguments["settings"] == {"depth": 3, "seed": 11, "threads": 2, "log": str(log)}
+    assert arguments["settings"] == {"depth": 3, "seed": 11, "threads": 2, "gpus": 0, "log": str(log)}
     assert arguments["initial"] is initial
     assert all(same_grid(arguments[name], pair[name]) for name in pair)
     assert isinstance(transform, sitk.CompositeTransform)

@@ -22,6 +22,7 @@ with log_to(snakemake.log.job):
             margin=params.margin,
             seed=job_seed(params.seed, method, pair),
             threads=params.threads,
+            gpus=snakemake.resources.gpu,
             tool_log=snakemake.log.tool,
         )
     except RegistrationError as error:

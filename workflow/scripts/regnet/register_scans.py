@@ -28,6 +28,7 @@ from regnet.images.volumes import IDENTITY, Grid, mask_litres, read_ct, read_mas
 from regnet.learning.devices import pick_device
 from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.network import RegNet
+from regnet.learning.pyramid import RegNetPyramid
 from regnet.learning.weight_files import load_network
 from regnet.presentation.figures.overview import overview
 from regnet.presentation.figures.style import save_figure
@@ -41,6 +42,12 @@ log = logging.getLogger(__name__)
 
 RESULTS = ("transform.h5", "dvf.nii.gz", "warped.nii.gz", "report.json", "overview.png")
 """The files written for a registered pair."""
+
+PYRAMID_SPACINGS = (2.0, 1.0)
+"""Voxel sizes at which the feature pyramid is applied, one after the other, in mm."""
+
+PYRAMID_MARGIN = 20.0
+"""How far around the lungs the feature pyramid sees the images, in mm: as all methods of the default config."""
 
 MINIMUM_OVERLAP = 0.25
 """The smallest part of the fixed lungs that must lie in the moving image before RegNet starts."""
@@ -200,7 +207,7 @@ def register_scans(
             fixed_scan, moving_scan = (_with_lungs(scan) for scan in scans)
             log.info("lungs of %.2f and %.2f litres", fixed_scan.lung_litres, moving_scan.lung_litres)
         with _step("resampling", seconds):
-            stages = [_stage(network, facts, fixed_scan, moving_scan) for network, facts in networks]
+            stages = [_stage(network, facts, fixed_scan, moving_scan) for network, facts in _at_spacings(networks)]
             finest = min(stages, key=lambda stage: stage.fixed.GetSpacing()[0])
             assert finest.mask is not None
         elastix_seed = job_seed(seed, "affine")
@@ -211,9 +218,22 @@ def register_scans(
         _refuse_poor_overlap(fixed_scan, moving_scan, finest.mask, initial, affine)
         with _step("regnet", seconds):
             *coarser, last = stages
+            margin: float | None = None
             settings: dict[str, Any] = {"module": "regnet", "network": last.network, "window": last.window}
             settings |= {"coarser": coarser, "inference": inference, "device": torch_device}
-            transform = register_pair(last.fixed, last.moving, settings, fixed_mask=last.mask, initial=initial, threads=threads)
+            if isinstance(last.network, RegNetPyramid):
+                spacings = [stage.fixed.GetSpacing()[0] for stage in stages]
+                margin, settings = PYRAMID_MARGIN, {"module": "pyramid", "weights": str(weights[0]), "spacings": spacings}
+            transform = register_pair(
+                last.fixed,
+                last.moving,
+                settings,
+                fixed_mask=last.mask,
+                initial=initial,
+                margin=margin,
+                threads=threads,
+                gpus=int(torch_device.type == "cuda"),
+            )
         transforms = {"before": IDENTITY, **({"affine": initial} if affine else {}), "regnet": transform}
         with _step("writing", seconds):
             dvf = displacement_image(transform, fixed_scan.grid)
@@ -284,11 +304,29 @@ def _with_lungs(scan: Scan) -> Scan:
     return scan if scan.has_own_mask else Scan(scan.path, scan.image, segment_lungs(scan.image, scan.path), False)
 
 
-def _stage(network: RegNet, facts: Mapping[str, Any], fixed: Scan, moving: Scan) -> Stage:
+def _stage(network: RegNet | RegNetPyramid, facts: Mapping[str, Any], fixed: Scan, moving: Scan) -> Stage:
     """Resample both scans to the working spacing of a network."""
     grids = [scan.grid.isotropic(facts["spacing"]) for scan in (fixed, moving)]
     fixed_image, moving_image = (resample_ct(scan.image, grid) for scan, grid in zip((fixed, moving), grids, strict=True))
     return Stage(network, tuple(facts["window"]), fixed_image, moving_image, resample_mask(fixed.mask, grids[0]))
+
+
+def _at_spacings(
+    networks: Sequence[tuple[RegNet | RegNetPyramid, dict[str, Any]]],
+) -> list[tuple[RegNet | RegNetPyramid, dict[str, Any]]]:
+    """Networks with what is known of them, at their working spacings: the feature pyramid, which works at any, at two.
+
+    Raises
+    ------
+    ConfigError
+        If the feature pyramid is one of several networks.
+    """
+    if not any(isinstance(network, RegNetPyramid) for network, _ in networks):
+        return list(networks)
+    if len(networks) > 1:
+        raise ConfigError(f"--weights: found {RegNetPyramid.variant} among {len(networks)}, expected it alone")
+    ((network, facts),) = networks
+    return [(network, {**facts, "spacing": spacing}) for spacing in PYRAMID_SPACINGS]
 
 
 def _register_affine(

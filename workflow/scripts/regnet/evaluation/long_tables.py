@@ -22,6 +22,7 @@ METHOD_NAMES = {
     "regnet": "RegNet",
     "regnet_1scale": "RegNet 1Scale",
     "regnet_early": "RegNet Early",
+    "regnet_pyramid": "RegNet Pyramid",
     "demons": "Demons",
     "syn": "SyN",
     "greedy": "Greedy",

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-MODULES = ("elastix", "regnet", "demons", "syn", "greedy", "convexadam")
+MODULES = ("elastix", "regnet", "pyramid", "demons", "syn", "greedy", "convexadam")
 """The modules of this package that hold a method."""
 
 

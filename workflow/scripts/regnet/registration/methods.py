@@ -17,7 +17,7 @@ PACKAGES = {"syn": ("ants", "antspyx"), "greedy": ("picsl_greedy", "picsl-greedy
 MEMORY_MB = {"elastix": 4000}
 """Memory for a registration of images of 300^3 voxels, in MB; modules not named here get twice that."""
 
-FIRST = ("affine", "bspline_1r", "bspline_3r", "regnet")
+FIRST = ("affine", "bspline_1r", "bspline_3r", "regnet", "regnet_pyramid")
 """The methods of the default config, in its order: their rows come before all others."""
 
 INSTALL = "pip install -r requirements-peers.in -c constraints.txt -c constraints-peers.txt (or make peers)"

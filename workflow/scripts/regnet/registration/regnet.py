@@ -16,6 +16,7 @@ from regnet.images.volumes import IDENTITY, Grid, resample
 from regnet.learning.inference import DenseNetwork
 from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.network import RegNet
+from regnet.learning.pyramid import RegNetPyramid
 from regnet.learning.tiles import output_lattice
 
 log = logging.getLogger(__name__)
@@ -37,7 +38,7 @@ class Stage:
         Where the field is wanted, on the grid of `fixed`, as in `predict_field`.
     """
 
-    network: RegNet
+    network: RegNet | RegNetPyramid
     window: tuple[float, float]
     fixed: sitk.Image
     moving: sitk.Image

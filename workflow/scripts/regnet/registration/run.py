@@ -34,6 +34,7 @@ def register_pair(
     margin: float | None = None,
     seed: int = 0,
     threads: int = 1,
+    gpus: int = 0,
 ) -> sitk.CompositeTransform:
     """Register a pair with a method of the config.
 
@@ -56,6 +57,8 @@ def register_pair(
         For methods that draw random numbers, ``[0, 2**31)``.
     threads
         CPU threads.
+    gpus
+        How many GPUs the job was granted.
 
     Returns
     -------
@@ -92,7 +95,9 @@ def register_pair(
     register = load(settings["module"])
     with _own_output_to(tool_log):
         try:
-            transform = register(*parts, initial, {**own_settings, "seed": seed, "threads": threads, "log": str(tool_log)})
+            transform = register(
+                *parts, initial, {**own_settings, "seed": seed, "threads": threads, "gpus": gpus, "log": str(tool_log)}
+            )
         except (RuntimeError, ValueError) as error:
             # Compiled code raises these, with many lines: all go to the log, the last one to the user.
             log.exception("the method failed")
