@@ -99,6 +99,7 @@ def test_loss_and_errors_by_hand(volumes):
     torch.testing.assert_close(zero, expected)
 
 
+@pytest.mark.slow
 def test_a_short_training_moves_the_weights_and_keeps_curves(volumes, monkeypatch):
     monkeypatch.setattr("regnet.learning.pyramid_training.VALIDATION_SIDE", SIDE)
     monkeypatch.setattr("regnet.learning.crops.TEXTURE_SIDE", 96)

@@ -99,6 +99,7 @@ def run(job):
     return [Path(path).read_bytes() for path in (job.best, job.last)]
 
 
+@pytest.mark.slow
 def test_a_killed_training_ends_with_the_same_bytes(job):
     """Killed in the warm-up, in the first epoch and in a later one, perhaps while it writes; the newest file damaged once."""
     killed = job("killed")

@@ -44,6 +44,7 @@ def folder(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_jobs_run_where_a_submit_script_puts_them(folder):
     results = folder / "results" / "test"
     target = results / "registrations" / "affine" / "test1" / "transform.h5"
