@@ -99,6 +99,22 @@ def test_loss_and_errors_by_hand(volumes):
     torch.testing.assert_close(zero, expected)
 
 
+@pytest.mark.parametrize(("shift", "counts"), [(0.0, {0: 0.05, 16: 1.0}), (20.0, {0: 0.05, 16: 0.1})])
+def test_nodes_outside_the_lungs_and_the_crop_count_less(shift, counts):
+    """A shift of 20 voxels moves the node in the middle, at 16 of 33, out of the crop, but not the first one along x."""
+    displacement, lungs = torch.zeros(1, 3, *(SIDE,) * 3), torch.zeros(1, 1, *(SIDE,) * 3)
+    displacement[:, 0] = shift
+    lungs[..., 12:21] = 1
+    losses = {}
+    for column in counts:
+        fields = [displacement[..., ::step, ::step, ::step].clone() for step in (8, 4, 2)]
+        fields[-1][0, 1, 8, 8, column // 2] += 100
+        losses[column] = float(distance_loss(fields, displacement, lungs, torch.ones(1, 1, 1, 1, 1))[0])
+    smallest = 1.75 * 0.01  # The distance that is added everywhere.
+    ratio = (losses[16] - smallest) / (losses[0] - smallest)
+    assert ratio == pytest.approx(counts[16] / counts[0], rel=1e-2)
+
+
 @pytest.mark.slow
 def test_a_short_training_moves_the_weights_and_keeps_curves(volumes, monkeypatch):
     monkeypatch.setattr("regnet.learning.pyramid_training.VALIDATION_SIDE", SIDE)
