@@ -86,6 +86,7 @@ rule train_pyramid:
     input:
         training=crop_volumes("train"),
         validation=crop_volumes("validation"),
+        start=os.path.relpath(find_weights(config["pyramid"]["start"])) if config["pyramid"]["start"] else [],
         code=code_of("train_pyramid"),
     output:
         best="results/{experiment}/models/regnet_pyramid/model.safetensors",

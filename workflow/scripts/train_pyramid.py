@@ -30,6 +30,7 @@ if __name__ == "__main__":
             best=outputs.best,
             last=outputs.last,
             curves=outputs.curves,
+            start=inputs.start or None,
         )
         job.run(processes=max(1, min(gpus, torch.cuda.device_count())))
         write_json(outputs.facts, load_network(outputs.best)[1])

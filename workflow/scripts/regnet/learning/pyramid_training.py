@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from regnet.errors import InputError
+from regnet.learning.batches import Prefetch
 from regnet.learning.checkpoints import Checkpoints
 from regnet.learning.crops import Crop, CropPairs, Volume
 from regnet.learning.devices import has_fast_bfloat16
@@ -18,6 +19,7 @@ from regnet.learning.network import parameter_count
 from regnet.learning.processes import process_number
 from regnet.learning.pyramid import LEVELS, RegNetPyramid
 from regnet.learning.training import Trainer
+from regnet.learning.weight_files import load_network
 from regnet.synthesis.appearance import Appearance
 from regnet.synthesis.samples import normalize
 from regnet.system.files import NPZ_ERRORS
@@ -101,18 +103,23 @@ class CropBatches:
         Crops per batch.
     steps
         Batches of the whole training.
+    trained
+        Whether the network has been through all that: the batches are then as hard as they get from the first one on.
     """
 
-    def __init__(self, pairs: CropPairs, window: tuple[float, float], batch: int, steps: int) -> None:
+    def __init__(
+        self, pairs: CropPairs, window: tuple[float, float], batch: int, steps: int, *, trained: bool = False
+    ) -> None:
         self.pairs = pairs
         self.window = window
         self.count = batch
         self.steps = steps
+        self.trained = trained
         self.drawn = 0
 
     def batch(self) -> tuple[Tensor, ...]:
         """Fixed and moving crops, displacements, lungs, and spacings, as `distance_loss` takes them."""
-        progress = self.drawn / self.steps
+        progress = 1.0 if self.trained else self.drawn / self.steps
         self.drawn += 1
         falling = max(0.0, 1 - progress / TEXTURES_UNTIL)
         self.pairs.texture_share = TEXTURES_LATER + (TEXTURES_FIRST - TEXTURES_LATER) * falling
@@ -161,10 +168,11 @@ def train_pyramid(
     window: tuple[float, float],
     seed: int,
     device: torch.device,
+    start: str | Path | None = None,
     checkpoints: Checkpoints | None = None,
     events: str | Path | None = None,
 ) -> Trainer:
-    """Train a feature pyramid from scratch, or from where a checkpoint left it.
+    """Train a feature pyramid from scratch, from the weights of an earlier training, or from a checkpoint.
 
     Parameters
     ----------
@@ -178,10 +186,12 @@ def train_pyramid(
         Fixes the initial weights and everything that is drawn.
     device
         Where to train.
+    start
+        Weights to start from; None to start from random ones.
     checkpoints
-        Where the state is written after each epoch and every few minutes; none for nowhere.
+        Where the state is written after each epoch and every few minutes; None for nowhere.
     events
-        Folder for TensorBoard's event files; none for no such files.
+        Folder for TensorBoard's event files; None for none.
 
     Returns
     -------
@@ -190,14 +200,18 @@ def train_pyramid(
 
     Raises
     ------
+    InputError
+        If the weights to start from cannot be read, or are of another network.
     RegNetError
         If the loss is not finite.
     """
     torch.manual_seed(seed)
-    network = RegNetPyramid().to(device)
+    network, facts = load_network(start, variant=RegNetPyramid.variant) if start else (RegNetPyramid(), {})
+    network = network.to(device)
     bfloat16 = settings["precision"] == "bfloat16" or (settings["precision"] == "auto" and has_fast_bfloat16(device))
     log.info("%s: %d parameters, %s", network.variant, parameter_count(network), "bfloat16" if bfloat16 else "float32")
     trainer = Trainer(network, device, 1.0, bfloat16, checkpoints, objective=distance_loss)
+    trainer.blocks, trainer.patches = facts.get("blocks_seen", 0), facts.get("patches_seen", 0)
     state = checkpoints.load() if checkpoints else None
     if state:
         trainer.load_state_dict(state)
@@ -207,7 +221,8 @@ def train_pyramid(
     changes = {"appearance": appearance, "sliding": settings["sliding"]}
     pairs = CropPairs(training, window, torch.Generator().manual_seed(seed), **changes)
     steps = settings["epochs"] * settings["steps_per_epoch"]
-    batches = CropBatches(pairs, window, settings["batch"], steps)
+    # The processor makes the next crops while the network learns from these.
+    batches = Prefetch(CropBatches(pairs, window, settings["batch"], steps, trained=start is not None))
     held_out = validation_crops(validation, window, changes)
 
     def validate() -> tuple[Tensor, Tensor]:

@@ -163,6 +163,7 @@ class PyramidJob:
     best: str
     last: str
     curves: str
+    start: str | None = None
     spacing: None = None
 
     def run(self, processes: int = 1) -> None:
@@ -180,7 +181,8 @@ class PyramidJob:
             raise ConfigError(f"pyramid.batch: found {found}, expected a multiple of the number of GPUs, {processes}")
         settings = {key: value for key, value in self.settings.items() if key not in KEPT_OUT_OF_FINGERPRINT}
         facts = {"variant": RegNetPyramid.variant, "pyramid": settings, "seed": self.seed, "window": self.window}
-        whole = fingerprint(facts, [*self.training, *self.validation], self.code)
+        data = [*self.training, *self.validation, *([self.start] if self.start else [])]
+        whole = fingerprint(facts, data, self.code)
         checkpoints = Checkpoints(self.checkpoints, whole, self.settings["checkpoint_minutes"])
         with checkpoints.locked():
             launch(processes, _train_and_write_pyramid, self, checkpoints)
@@ -198,6 +200,7 @@ def _train_and_write_pyramid(job: PyramidJob, checkpoints: Checkpoints) -> None:
         window=job.window,
         seed=job.seed,
         device=device,
+        start=job.start,
         checkpoints=checkpoints,
         events=job.events,
     )
