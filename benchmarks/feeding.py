@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from regnet.learning.batches import Feed, SyntheticPairs, flip
-from regnet.learning.network import RegNet
+from regnet.learning.networks.regnet import RegNet
 from regnet.learning.training import Trainer, has_fast_bfloat16
 from regnet.synthesis.samples import HU_PER_UNIT, SamplePool, Samples
 

@@ -6,7 +6,7 @@ import torch
 from training_step import STAGE, TEXTURES, Replayed
 
 from regnet.learning.batches import Batch
-from regnet.learning.network import RegNet
+from regnet.learning.networks.regnet import RegNet
 from regnet.learning.textures import TexturePairs, random_field, random_texture, warp_texture
 from regnet.learning.training import Trainer, mean_absolute_errors
 

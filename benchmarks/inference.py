@@ -25,7 +25,7 @@ from regnet.images.volumes import Grid, read_ct, read_mask, resample, resample_c
 from regnet.learning import inference
 from regnet.learning.inference import DenseNetwork
 from regnet.learning.inference_settings import InferenceSettings
-from regnet.learning.network import RegNet
+from regnet.learning.networks.regnet import RegNet
 from regnet.learning.tiles import near_mask, output_lattice
 from regnet.learning.weight_files import load_network
 from regnet.registration import elastix, regnet

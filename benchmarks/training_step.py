@@ -13,7 +13,7 @@ import pandas as pd
 import torch
 
 from regnet.learning.batches import Batch
-from regnet.learning.network import RegNet
+from regnet.learning.networks.regnet import RegNet
 from regnet.learning.textures import TexturePairs
 from regnet.learning.training import Trainer, has_fast_bfloat16, mean_absolute_errors
 

@@ -24,7 +24,7 @@ from regnet.cli import main
 from regnet.images.landmarks import read_landmarks, write_landmarks
 from regnet.images.transforms import read_transform, transform_points
 from regnet.images.volumes import Grid, read_image, write_image
-from regnet.learning.network import RegNet
+from regnet.learning.networks.regnet import RegNet
 from regnet.learning.textures import random_texture
 from regnet.learning.weight_files import save_network
 
@@ -221,13 +221,7 @@ def test_progress_is_for_terminals_only_and_force_replaces_results(scans, regist
 
 
 @pytest.mark.slow
-def test_affine_brings_together_scans_that_do_not_overlap(scans, tmp_path, monkeypatch):
-    (tmp_path / "elastix").mkdir()
-    quick = (
-        (ROOT / "config" / "elastix" / "affine.txt").read_text(encoding="utf-8").replace("Iterations 1000", "Iterations 100")
-    )
-    (tmp_path / "elastix" / "affine.txt").write_text(quick, encoding="utf-8")
-    monkeypatch.setattr(register_scans, "shipped", lambda name: tmp_path / name)
+def test_affine_brings_together_scans_that_do_not_overlap(scans, tmp_path):
     far, shift = sitk.ReadImage(scans / "fixed.nii.gz"), np.array([300.0, -200.0, 100.0])
     far.SetOrigin((np.array(far.GetOrigin()) + shift).tolist())
     write_image(far, tmp_path / "far.nii.gz")
@@ -241,7 +235,34 @@ def test_affine_brings_together_scans_that_do_not_overlap(scans, tmp_path, monke
     report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
     assert report["lungs"]["dice"]["before"] == 0
     assert report["lungs"]["dice"]["affine"] > 0.9
+    assert report["affine"] == "fast"
     assert set(report["seeds"]) == {"seed", "affine"}
+
+
+@pytest.mark.slow
+def test_the_feature_pyramid_starts_from_a_given_transform(scans, tmp_path, capfd):
+    """By default the released pyramid registers; a shift that is undone by the initial transform, it has nothing to add to."""
+    shift = np.array([30.0, -20.0, 10.0])
+    shifted = sitk.ReadImage(scans / "fixed.nii.gz")
+    shifted.SetOrigin((np.array(shifted.GetOrigin()) + shift).tolist())
+    write_image(shifted, tmp_path / "shifted.nii.gz")
+    write_image(Grid.of(shifted).image(array_of(scans, "fixed_mask.nii.gz")), tmp_path / "shifted_mask.nii.gz")
+    write_landmarks(read_landmarks(scans / "fixed.txt") + shift, tmp_path / "shifted.txt")
+    sitk.WriteTransform(sitk.TranslationTransform(3, shift.tolist()), tmp_path / "initial.tfm")
+    options = register_arguments(scans, tmp_path / "out")
+    options |= {"moving": f"{tmp_path}/shifted.nii.gz", "--moving-mask": f"{tmp_path}/shifted_mask.nii.gz"}
+    options |= {"--moving-landmarks": f"{tmp_path}/shifted.txt", "--initial": f"{tmp_path}/initial.tfm"}
+    options |= dict.fromkeys(("--weights", "--passes", "--mirrors", "--smoothing"))
+    assert main(command_line(options)) == 0
+    rows = [line.split() for line in capfd.readouterr().out.splitlines()[2:]]
+    assert [row[0] for row in rows] == ["before", "initial", "regnet"]
+    report = json.loads((tmp_path / "out" / "report.json").read_text(encoding="utf-8"))
+    assert report["stages"][0]["variant"] == "regnet_pyramid"
+    assert (report["affine"], report["passes"], report["mirrors"]) == (None, 1, 1)
+    assert report["landmarks_mm"]["initial"]["mean"] == pytest.approx(0, abs=1e-3)
+    assert report["landmarks_mm"]["regnet"]["mean"] < 0.3
+    transform = read_transform(tmp_path / "out" / "transform.h5")
+    assert transform.GetNthTransform(0).TransformPoint((0.0, 0.0, 0.0)) == pytest.approx(shift)
 
 
 def test_points_are_written_to_a_file_or_the_terminal(scans, registered, tmp_path, capfd):
@@ -444,6 +465,14 @@ def unknown_weights(folder):
     return {"--weights": "regnet_3mm"}
 
 
+def pyramid_at_every_voxel(folder):
+    return {"--weights": "regnet_pyramid", "--stride": "1"}
+
+
+def missing_initial(folder):
+    return {"--initial": f"{folder}/nowhere.h5"}
+
+
 def no_dicom(folder):
     (folder / "empty").mkdir()
     return {"fixed": f"{folder}/empty"}
@@ -500,6 +529,8 @@ REFUSED = {
     other_architecture: "other.safetensors: found the variant None, expected one of regnet",
     other_layers: "layers.safetensors: the weights do not fit the variant regnet",
     pickled_weights: "pickle.safetensors: cannot be read as weights of RegNet in safetensors",
+    pyramid_at_every_voxel: "--stride: found 1, expected 2 for regnet_pyramid",
+    missing_initial: "nowhere.h5",
     unknown_weights: "regnet_3mm: found no such weights, expected a safetensors file or a released name",
     no_dicom: "empty: found no DICOM files, expected a folder with one DICOM series",
     two_series: "two: found 2 series, expected a folder with one DICOM series, or one of these files instead: ",

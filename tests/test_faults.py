@@ -22,7 +22,7 @@ from regnet.images.landmarks import read_landmarks, write_landmarks
 from regnet.images.transforms import field_transform, read_field, read_transform, write_transform
 from regnet.images.volumes import Grid, read_image, write_image
 from regnet.learning.checkpoints import Checkpoints
-from regnet.learning.network import RegNet
+from regnet.learning.networks.regnet import RegNet
 from regnet.learning.training import COLUMNS
 from regnet.learning.training_job import write_curves
 from regnet.learning.weight_files import load_network, save_network

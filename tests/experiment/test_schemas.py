@@ -104,7 +104,7 @@ def test_schemas_are_strict_and_described(path):
         if part.get("properties", {}).keys() - {"affine", "regnet", "module"}:
             assert part["additionalProperties"] is False, name
             optional = set(part["properties"]) - set(part["required"])
-            assert optional <= {"resolutions", "iterations", "grid_spacing"}, name
+            assert optional <= {"resolutions", "iterations", "grid_spacing", "mirrors", "smoothing"}, name
         for key, child in [*part.get("properties", {}).items(), *part.get("patternProperties", {}).items()]:
             described = schema["$defs"][child["$ref"].rpartition("/")[2]] if "$ref" in child else child
             assert described["description"], f"{name}.{key}"

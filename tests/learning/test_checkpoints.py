@@ -8,7 +8,7 @@ import torch
 
 from regnet.errors import InputError, RegNetError
 from regnet.learning.checkpoints import Checkpoints, fingerprint
-from regnet.learning.network import RegNet
+from regnet.learning.networks.regnet import RegNet
 from regnet.learning.training import Trainer
 
 STATE = {"step": 7, "weights": torch.arange(3.0)}

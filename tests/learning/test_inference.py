@@ -13,7 +13,7 @@ from regnet.errors import ConfigError, InputError
 from regnet.learning.devices import has_correct_bfloat16
 from regnet.learning.inference import MIRRORINGS, DenseNetwork, continued, folded
 from regnet.learning.inference_settings import InferenceSettings
-from regnet.learning.network import VARIANTS, RegNet
+from regnet.learning.networks.regnet import VARIANTS, RegNet
 from regnet.learning.tiles import MASK_MARGIN, near_mask, output_lattice, tiles
 from regnet.synthesis.samples import normalize
 
@@ -230,7 +230,7 @@ def test_memory_stays_below_what_is_allowed():
 import re, sys, numpy as np, torch
 from regnet.learning.inference import DenseNetwork
 from regnet.learning.inference_settings import InferenceSettings
-from regnet.learning.network import RegNet
+from regnet.learning.networks.regnet import RegNet
 import SimpleITK
 torch.set_num_threads(1)
 rng = np.random.default_rng(0)

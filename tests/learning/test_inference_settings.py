@@ -5,7 +5,7 @@ from pathlib import Path
 
 from regnet.experiment.checking import read_config
 from regnet.learning.inference_settings import InferenceSettings
-from regnet.learning.released import DEFAULT_SETTINGS
+from regnet.learning.released import REGNET_SETTINGS
 
 CONFIG = Path(__file__).parents[2] / "config"
 
@@ -21,4 +21,4 @@ def test_the_defaults_are_those_of_config_yaml():
 
 
 def test_the_real_pair_is_registered_as_the_command_does_by_default():
-    assert inference_of("lung_followup.yaml") == asdict(DEFAULT_SETTINGS)
+    assert inference_of("lung_followup.yaml") == asdict(REGNET_SETTINGS)

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from regnet.errors import ConfigError
-from regnet.learning.network import VARIANTS, RegNet, parameter_count
+from regnet.learning.networks.interface import parameter_count
+from regnet.learning.networks.regnet import VARIANTS, RegNet
 from regnet.synthesis.samples import window_size
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from regnet.errors import ConfigError
-from regnet.learning.network import RegNet
+from regnet.learning.networks.regnet import RegNet
 from regnet.learning.optimizers import StageOptimizer
 
 RATE = 0.003

@@ -1,7 +1,6 @@
 """Every released file: its card, its size, and how well it registers a phantom under a known displacement."""
 
 import re
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +11,7 @@ from with_network import register_with
 from regnet.datasets.phantom import make_subject
 from regnet.images.transforms import transform_points
 from regnet.images.volumes import Grid, resample_ct, resample_mask
-from regnet.learning.released import DEFAULT, find_weights
+from regnet.learning.released import DEFAULT, REGNET, find_weights
 from regnet.learning.weight_files import load_network
 from regnet.registration import pyramid
 from regnet.synthesis.pairs import deform, deform_mask, random_dvf
@@ -103,7 +102,10 @@ def test_released_weights_have_a_card_and_the_size_they_may_have(path):
     assert load_network(path)[1]["spacing"] == (float(spacing.group(1)) if spacing else None)
 
 
-def test_the_default_weights_are_stages_from_coarse_to_fine():
-    spacings = [load_network(find_weights(name))[1]["spacing"] for name in DEFAULT]
+def test_the_default_weights_are_those_of_the_pyramid():
+    assert [load_network(find_weights(name))[0].variant for name in DEFAULT] == ["regnet_pyramid"]
+
+
+def test_regnets_weights_are_stages_from_coarse_to_fine():
+    spacings = [load_network(find_weights(name))[1]["spacing"] for name in REGNET]
     assert spacings == sorted(spacings, reverse=True)
-    assert Path(find_weights(DEFAULT[-1])).is_file()

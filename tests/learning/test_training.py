@@ -12,7 +12,7 @@ from regnet.errors import InputError, RegNetError
 from regnet.images.volumes import Grid
 from regnet.learning.batches import Feed, flip
 from regnet.learning.devices import pick_device
-from regnet.learning.network import RegNet
+from regnet.learning.networks.regnet import RegNet
 from regnet.learning.textures import TexturePairs, random_field, random_texture, smooth, warp_texture
 from regnet.learning.training import COLUMNS, Trainer, has_fast_bfloat16, learning_rate, mean_absolute_errors, train
 from regnet.learning.training_job import write_curves

@@ -14,7 +14,7 @@ from torch.nn.utils import parameters_to_vector
 
 from regnet.errors import ConfigError, InputError
 from regnet.evaluation.long_tables import read_table
-from regnet.learning.network import RegNet
+from regnet.learning.networks.regnet import RegNet
 from regnet.learning.training_job import PairFiles, TrainingJob
 from regnet.learning.weight_files import load_network
 from regnet.presentation.figures.training import CURVES

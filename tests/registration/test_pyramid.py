@@ -7,9 +7,9 @@ import torch
 
 from regnet.errors import InputError
 from regnet.images.transforms import transform_points
-from regnet.images.volumes import Grid
-from regnet.learning.network import RegNet
-from regnet.learning.pyramid import RegNetPyramid
+from regnet.images.volumes import Grid, resample_ct
+from regnet.learning.networks.pyramid import RegNetPyramid
+from regnet.learning.networks.regnet import RegNet
 from regnet.learning.weight_files import load_network, save_network
 from regnet.registration import pyramid
 
@@ -58,7 +58,7 @@ def test_an_untrained_network_leaves_the_initial_transform(images, weights, obli
 def test_answers_in_voxels_become_mm_and_are_composed(axis, images, weights, oblique_grid, rng, monkeypatch):
     """A network that answers one voxel along an axis moves points 4 mm at 4 mm and 2 mm more at 2 mm."""
 
-    def forward(self, level, fixed, projected, coarser, first=0):
+    def forward(self, level, fixed, projected, coarser, first=(0, 0, 0)):
         displacement = torch.zeros(1, 3, *fixed.shape[2:])
         displacement[:, axis] = 1
         return displacement, torch.zeros(1, 16, *fixed.shape[2:])
@@ -72,7 +72,7 @@ def test_answers_in_voxels_become_mm_and_are_composed(axis, images, weights, obl
 def test_nodes_lie_on_every_second_voxel_from_the_first(images, weights, oblique_grid, monkeypatch):
     """A displacement that grows from node to node is found where the nodes are."""
 
-    def forward(self, level, fixed, projected, coarser, first=0):
+    def forward(self, level, fixed, projected, coarser, first=(0, 0, 0)):
         displacement = torch.zeros(1, 3, *fixed.shape[2:])
         displacement[:, 0] = 0.1 * torch.arange(fixed.shape[4])
         return displacement, torch.zeros(1, 16, *fixed.shape[2:])
@@ -87,4 +87,16 @@ def test_nodes_lie_on_every_second_voxel_from_the_first(images, weights, oblique
 
 def test_a_grid_of_the_spacing_is_used_as_it_is(images):
     assert pyramid._at(images, 2.0) is images
-    assert Grid.of(pyramid._at(images, 4.0)) == Grid.of(images).isotropic(4.0)
+
+
+@pytest.mark.parametrize("spacing", [4.0, 3.0])
+def test_other_spacings_show_the_same_places(spacing, oblique_grid):
+    """Half and other resolutions of a smooth image: the grid of `Grid.isotropic`, and the values of `resample_ct`."""
+    z, y, x = np.indices(oblique_grid.shape)
+    smooth = oblique_grid.image(np.int16(300 * np.sin(x / 9) + 200 * np.cos(y / 7) + 4 * z - 600))
+    found, expected = pyramid._at(smooth, spacing), resample_ct(smooth, oblique_grid.isotropic(spacing))
+    inner = (slice(0, 8),) * 3
+    differences = sitk.GetArrayFromImage(found)[inner] - sitk.GetArrayFromImage(expected)[inner]
+    assert np.abs(differences).max() < 12
+    assert Grid.of(found).spacing == (spacing,) * 3
+    np.testing.assert_allclose(Grid.of(found).origin, oblique_grid.isotropic(spacing).origin, atol=1e-9)

@@ -11,13 +11,15 @@ from regnet.images.transforms import transform_points
 from regnet.images.volumes import Grid, resample_ct
 from regnet.learning.inference import DenseNetwork
 from regnet.learning.inference_settings import InferenceSettings
-from regnet.learning.network import FIRST_OUTPUT
+from regnet.learning.networks.regnet import FIRST_OUTPUT
 from regnet.registration.regnet import Stage, predict_field
 from regnet.synthesis.samples import OUTPUT_STRIDE
 
 
 class Constant(nn.Module):
     """In place of a network: finds the same displacement everywhere, x, y, z in voxels."""
+
+    any_spacing = False
 
     def __init__(self, displacement):
         super().__init__()
@@ -30,6 +32,8 @@ class Constant(nn.Module):
 
 class Intensity(nn.Module):
     """In place of a network: returns the fixed intensity at the point of each output."""
+
+    any_spacing = False
 
     def forward(self, fixed, moving, stride=OUTPUT_STRIDE):
         first = int(FIRST_OUTPUT - 0.5)
@@ -126,6 +130,8 @@ def test_a_further_pass_sees_the_image_warped_so_far(oblique_grid, rng):
 
 class Stretch(nn.Module):
     """In place of a network: finds displacements along x that grow along x, by a share of the distance in voxels."""
+
+    any_spacing = False
 
     def __init__(self, share):
         super().__init__()

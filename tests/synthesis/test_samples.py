@@ -7,7 +7,7 @@ import torch
 from regnet.errors import InputError
 from regnet.learning.batches import Feed
 from regnet.learning.inference import predict_samples
-from regnet.learning.network import RegNet
+from regnet.learning.networks.regnet import RegNet
 from regnet.synthesis.samples import SamplePool, Samples, output_points, sample_centres
 
 WINDOW = (-1000, 400)

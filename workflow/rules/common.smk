@@ -191,10 +191,25 @@ def method_weights(method):
     return os.path.relpath(find_weights(SETTINGS[method]["weights"])) if SETTINGS[method]["module"] == "pyramid" else None
 
 
-def with_weights(method):
-    """The settings of a method, with the path of its weights if it has some."""
+def full_settings(method):
+    """The settings of a method; of a feature pyramid with the path of its weights, and what it shares with RegNet."""
     weights = method_weights(method)
-    return SETTINGS[method] if weights is None else {**SETTINGS[method], "weights": weights}
+    if weights is None:
+        return SETTINGS[method]
+    shared = {key: config["regnet"][key] for key in ("precision", "max_memory_gib")}
+    return {**SETTINGS[method], "weights": weights, **shared}
+
+
+def method_memory(wildcards):
+    """The memory in MB for a registration with {method}: of a feature pyramid by the config's key."""
+    if SETTINGS[wildcards.method]["module"] == "pyramid":
+        return network_memory()
+    return memory_mb(SETTINGS[wildcards.method])
+
+
+def network_memory():
+    """The memory in MB for a registration with a network: what a prediction may take, and room for everything else."""
+    return 2000 + round(1074 * config["regnet"]["max_memory_gib"])
 
 
 def initial_transform(wildcards):

@@ -32,10 +32,10 @@ rule register:
     threads: config["registration"]["threads"]
     resources:
         gpu=lambda wildcards: int(SETTINGS[wildcards.method]["module"] == "pyramid"),
-        mem_mb=growing(lambda wildcards: memory_mb(SETTINGS[wildcards.method])),
+        mem_mb=growing(method_memory),
         runtime=growing(60),
     params:
-        settings=lambda wildcards: with_weights(wildcards.method),
+        settings=lambda wildcards: full_settings(wildcards.method),
         margin=config["registration"]["margin"],
         # Not the threads that Snakemake grants: the result depends on their number.
         threads=config["registration"]["threads"],
@@ -78,7 +78,7 @@ rule register_regnet:
     threads: config["training"]["threads"]
     resources:
         gpu=1,
-        mem_mb=growing(2000 + round(1074 * config["regnet"]["max_memory_gib"])),
+        mem_mb=growing(network_memory()),
         runtime=growing(60),
     params:
         spacings=[float(spacing) for spacing in STAGES],

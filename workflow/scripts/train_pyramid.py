@@ -4,7 +4,7 @@ import torch
 
 from regnet.conventions import job_seed
 from regnet.learning.devices import device_name
-from regnet.learning.pyramid import RegNetPyramid
+from regnet.learning.networks.pyramid import RegNetPyramid
 from regnet.learning.training_job import PyramidJob
 from regnet.learning.weight_files import load_network
 from regnet.system.files import write_json

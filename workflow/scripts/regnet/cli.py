@@ -10,14 +10,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from regnet import __version__
 from regnet.datasets.public_sets import DATASETS
 from regnet.errors import ConfigError, RegNetError
 from regnet.images.landmark_formats import LANDMARK_FORMATS, SLICER_FORMATS, SUFFIXES, VOXEL_FORMATS
-from regnet.learning.released import DEFAULT, DEFAULT_SETTINGS, find_weights
+from regnet.learning.released import DEFAULT, PYRAMID_SETTINGS, REGNET_SETTINGS, find_weights
 from regnet.system.jobs import output_to
 
 if TYPE_CHECKING:
@@ -29,10 +28,13 @@ REFUSED = 2
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as in shells."""
 
+INFERENCE_OPTIONS = ("passes", "mirrors", "smoothing", "stride")
+"""Options of ``register`` that say how networks are applied; their defaults depend on the network."""
+
 REGISTER_EXAMPLES = """\
 examples:
   regnet register baseline.nii.gz followup.nii.gz --output out
-      segments the lungs, registers affinely, then with RegNet
+      segments the lungs, registers affinely, then with the feature pyramid
 
   regnet register dicom/baseline dicom/followup --output out
       folders with one DICOM series each
@@ -223,39 +225,34 @@ def _add_register(commands: argparse._SubParsersAction) -> None:
         "--weights",
         action="append",
         metavar="FILE|NAME",
-        help="weights of RegNet: a safetensors file or a released name; may be repeated for the stages of a registration, from "
-        f"coarse to fine (default: {', '.join(DEFAULT)})",
+        help="weights of the feature pyramid or of RegNet: a safetensors file or a released name; RegNet's may be repeated for "
+        f"the stages of a registration, from coarse to fine (default: {', '.join(DEFAULT)})",
     )
-    parser.add_argument(
-        "--passes",
-        type=_positive,
-        default=DEFAULT_SETTINGS.passes,
-        metavar="N",
-        help="how often each network is applied (default: %(default)s)",
+    options: dict[str, dict[str, Any]] = {
+        "passes": {"type": _positive, "metavar": "N", "help": "how often each network is applied"},
+        "mirrors": {"type": int, "choices": (1, 2, 4, 8), "help": "mirror images of the pair to average over"},
+        "smoothing": {"type": _length, "metavar": "MM", "help": "standard deviation of a Gaussian that smooths each field"},
+        "stride": {
+            "type": int,
+            "choices": (1, 2),
+            "help": "1 predicts a displacement at every voxel, RegNet only, 2 at every second",
+        },
+    }
+    for name in INFERENCE_OPTIONS:
+        of_pyramid, of_regnet = (f"{getattr(settings, name):g}" for settings in (PYRAMID_SETTINGS, REGNET_SETTINGS))
+        default = of_pyramid if of_pyramid == of_regnet else f"{of_pyramid}, of RegNet {of_regnet}"
+        options[name]["help"] += f" (default: {default})"
+        parser.add_argument(f"--{name}", **options[name])
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
+        "--affine",
+        choices=("fast", "chapter"),
+        default="fast",
+        help="5 x 250 iterations on voxels of 2 mm, or the chapter's 5 x 1000 on those of the network (default: fast)",
     )
-    parser.add_argument(
-        "--mirrors",
-        type=int,
-        choices=(1, 2, 4, 8),
-        default=DEFAULT_SETTINGS.mirrors,
-        help="mirror images of the pair to average over (default: %(default)s)",
-    )
-    parser.add_argument(
-        "--smoothing",
-        type=_length,
-        default=DEFAULT_SETTINGS.smoothing,
-        metavar="MM",
-        help="standard deviation of a Gaussian that smooths each field (default: %(default)g)",
-    )
-    parser.add_argument(
-        "--stride",
-        type=int,
-        choices=(1, 2),
-        default=DEFAULT_SETTINGS.stride,
-        help="1 predicts a displacement at every voxel, 2 at every second (default: %(default)s)",
-    )
-    parser.add_argument("--no-affine", action="store_true", help="skip the affine registration: the scans already overlap")
-    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where RegNet runs (default: auto)")
+    start.add_argument("--no-affine", action="store_true", help="skip the affine registration: the scans already overlap")
+    start.add_argument("--initial", metavar="FILE", help="start from this ITK transform, fixed -> moving, instead")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where networks run (default: auto)")
     parser.add_argument(
         "--threads", type=_positive, default=os.cpu_count(), metavar="N", help="CPU threads (default: all, %(default)s)"
     )
@@ -398,14 +395,9 @@ def _register(arguments: argparse.Namespace) -> str:
         fixed_mask=arguments.fixed_mask,
         moving_mask=arguments.moving_mask,
         landmarks=landmarks if all(landmarks) else None,
-        affine=not arguments.no_affine,
-        inference=replace(
-            DEFAULT_SETTINGS,
-            passes=arguments.passes,
-            mirrors=arguments.mirrors,
-            smoothing=arguments.smoothing,
-            stride=arguments.stride,
-        ),
+        affine=None if arguments.no_affine else arguments.affine,
+        initial=arguments.initial,
+        inference={name: value for name in INFERENCE_OPTIONS if (value := getattr(arguments, name)) is not None},
         device=arguments.device,
         threads=arguments.threads,
         seed=arguments.seed,

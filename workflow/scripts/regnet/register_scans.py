@@ -1,13 +1,15 @@
 """Register two scans of a patient, from files to a folder of results, with the workflow's functions in the workflow's order."""
 
+import functools
 import json
 import logging
 import platform
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from dataclasses import replace as with_changes
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -23,18 +25,27 @@ from regnet.errors import ConfigError, InputError, RegistrationError
 from regnet.evaluation.landmark_errors import landmark_table, transform_errors
 from regnet.images.landmarks import read_landmark_pair, refuse_points_outside
 from regnet.images.lungs import segment_lungs
-from regnet.images.transforms import compose, displacement_image, jacobian_determinant, warp, write_transform
+from regnet.images.transforms import (
+    compose,
+    displacement_image,
+    jacobian_determinant,
+    read_transform,
+    warp,
+    write_transform,
+)
 from regnet.images.volumes import IDENTITY, Grid, mask_litres, read_ct, read_mask, resample_ct, resample_mask, write_image
 from regnet.learning.devices import pick_device
 from regnet.learning.inference_settings import InferenceSettings
-from regnet.learning.network import RegNet
-from regnet.learning.pyramid import RegNetPyramid
+from regnet.learning.networks.interface import Network
+from regnet.learning.networks.pyramid import RegNetPyramid
+from regnet.learning.released import PYRAMID_SETTINGS, PYRAMID_SPACINGS, REGNET_SETTINGS
 from regnet.learning.weight_files import load_network
 from regnet.presentation.figures.overview import overview
 from regnet.presentation.figures.style import save_figure
 from regnet.presentation.slices import overview_slices
 from regnet.registration.regnet import Stage
 from regnet.registration.run import register_pair
+from regnet.synthesis.samples import OUTPUT_STRIDE
 from regnet.system.files import checksum, whole_file, whole_folder
 from regnet.system.resources import shipped
 
@@ -43,8 +54,12 @@ log = logging.getLogger(__name__)
 RESULTS = ("transform.h5", "dvf.nii.gz", "warped.nii.gz", "report.json", "overview.png")
 """The files written for a registered pair."""
 
-PYRAMID_SPACINGS = (2.0, 1.0)
-"""Voxel sizes at which the feature pyramid is applied, one after the other, in mm."""
+AFFINE: dict[str, dict[str, int]] = {"fast": {"MaximumNumberOfIterations": 250}, "chapter": {}}
+"""Affine registrations: parameters of elastix that replace those of the file. The fast one works on voxels of `FAST_SPACING`
+(docs/register-reference.md#time)."""
+
+FAST_SPACING = 2.0
+"""In mm."""
 
 PYRAMID_MARGIN = 20.0
 """How far around the lungs the feature pyramid sees the images, in mm: as all methods of the default config."""
@@ -94,17 +109,18 @@ def register_scans(
     fixed_mask: str | Path | None = None,
     moving_mask: str | Path | None = None,
     landmarks: tuple[str | Path, str | Path] | None = None,
-    affine: bool = True,
-    inference: InferenceSettings,
+    affine: str | None = "fast",
+    initial: str | Path | None = None,
+    inference: Mapping[str, Any] | None = None,
     device: str = "auto",
     threads: int = 1,
     seed: int = 2017,
     replace: bool = False,
 ) -> tuple[dict[str, Any], pd.DataFrame | None]:
-    """Register two chest CT scans with RegNet and write the results to a folder.
+    """Register two chest CT scans with the feature pyramid, or with RegNet, and write the results to a folder.
 
-    Each network runs on both images resampled to its working spacing; the affine registration runs at the finest of these.
-    Results are written on the grid of the fixed image.
+    RegNet runs on both images resampled to the spacing at which it was trained, the feature pyramid at those of
+    `regnet.learning.released.PYRAMID_SPACINGS`. Results are written on the grid of the fixed image.
 
     Parameters
     ----------
@@ -113,17 +129,19 @@ def register_scans(
     output
         The folder to make, with the files `RESULTS`. Nothing remains of it after a failure.
     weights
-        Safetensors files of RegNet, one per stage, from coarse to fine.
+        Safetensors files: of the feature pyramid, or of RegNet, one per stage, from coarse to fine.
     fixed_mask, moving_mask
-        Lung masks on the grids of their images; without a mask, the lungs are segmented. Affine registration and RegNet match
-        the fixed lungs; outside them the field continues smoothly. The moving mask is only used to report how well the lungs
-        overlap.
+        Lung masks on the grids of their images; without a mask, the lungs are segmented. Affine registration and networks match
+        the fixed lungs. The moving mask is only used to report how well the lungs overlap.
     landmarks
         Files of corresponding points of both images, in mm (LPS), at which the registration is measured.
     affine
-        Whether to start with an affine registration. Without it the scans must already overlap.
+        The affine registration to start with, one of `AFFINE`; None for none: the scans must then overlap.
+    initial
+        A file with a transform from fixed to moving to start from, in place of the affine registration.
     inference
-        How each network is applied.
+        Fields of `InferenceSettings` that differ from the defaults for the network,
+        `regnet.learning.released.PYRAMID_SETTINGS` or `regnet.learning.released.REGNET_SETTINGS`.
     device
         ``auto`` (CUDA if available), ``cpu`` or ``cuda``.
     threads
@@ -139,7 +157,7 @@ def register_scans(
         The content of ``report.json``.
     errors : pandas.DataFrame or None
         The result of `regnet.evaluation.landmark_errors.landmark_table`, if there are landmarks: before registration, after
-        the affine registration, after RegNet.
+        the affine registration or under the initial transform, and at the end.
 
     Raises
     ------
@@ -147,7 +165,7 @@ def register_scans(
         If a file cannot be used, landmarks lie outside their images, scans that are not registered affinely do not overlap,
         or `output` contains an input.
     ConfigError
-        If `device` is ``cuda`` and torch finds no CUDA device.
+        If `device` is ``cuda`` and torch finds no CUDA device, or if weights or settings do not go together.
     OutputError
         If `output` exists and may not be replaced, or cannot be written.
     RegistrationError
@@ -173,8 +191,8 @@ def register_scans(
     ...         weights=[find_weights("regnet_4mm")],
     ...         fixed_mask=f"{folder}/fixed_lungs.nii.gz",
     ...         moving_mask=f"{folder}/moving_lungs.nii.gz",
-    ...         affine=False,
-    ...         inference=InferenceSettings(precision="float32"),
+    ...         affine=None,
+    ...         inference={"passes": 1, "mirrors": 1, "precision": "float32"},
     ...         device="cpu",
     ...     )
     ...     sorted(path.name for path in Path(folder, "out").iterdir())
@@ -187,6 +205,7 @@ def register_scans(
         "moving": moving,
         "fixed_mask": fixed_mask,
         "moving_mask": moving_mask,
+        "initial": initial,
         **dict(zip(("fixed_landmarks", "moving_landmarks"), landmarks or (None, None), strict=True)),
     }
     inputs |= {f"weights_{number}": path for number, path in enumerate(weights, 1)}
@@ -195,6 +214,8 @@ def register_scans(
     with whole_folder(output, RESULTS, replace=replace) as folder:
         with _step("reading", seconds):
             networks = [load_network(path) for path in weights]
+            applied = _inference(networks, inference or {})
+            start = None if initial is None else compose(read_transform(initial))
             torch_device = _device(device)
             torch.set_num_threads(threads)
             scans = [_read_scan(*paths) for paths in ((fixed, fixed_mask), (moving, moving_mask))]
@@ -206,35 +227,33 @@ def register_scans(
         with _step("lungs", seconds):
             fixed_scan, moving_scan = (_with_lungs(scan) for scan in scans)
             log.info("lungs of %.2f and %.2f litres", fixed_scan.lung_litres, moving_scan.lung_litres)
+        at = functools.cache(functools.partial(_at, fixed_scan, moving_scan))
+        finest = _finest(networks)
         with _step("resampling", seconds):
-            stages = [_stage(network, facts, fixed_scan, moving_scan) for network, facts in _at_spacings(networks)]
-            finest = min(stages, key=lambda stage: stage.fixed.GetSpacing()[0])
-            assert finest.mask is not None
+            at(finest)
         elastix_seed = job_seed(seed, "affine")
-        initial = compose(sitk.AffineTransform(3))
-        if affine:
+        if start is None and affine is not None:
             with _step("affine", seconds):
-                initial = _register_affine(finest.fixed, finest.moving, finest.mask, threads=threads, seed=elastix_seed)
-        _refuse_poor_overlap(fixed_scan, moving_scan, finest.mask, initial, affine)
+                spacing = max(finest, FAST_SPACING) if affine == "fast" else finest
+                start = _register_affine(*at(spacing), AFFINE[affine], threads=threads, seed=elastix_seed)
+            start_name = "affine"
+        else:
+            affine, start_name = None, "initial"
+        fixed_image, moving_image, mask = at(finest)
+        _refuse_poor_overlap(fixed_scan, moving_scan, mask, start or IDENTITY, affine)
         with _step("regnet", seconds):
-            *coarser, last = stages
-            margin: float | None = None
-            settings: dict[str, Any] = {"module": "regnet", "network": last.network, "window": last.window}
-            settings |= {"coarser": coarser, "inference": inference, "device": torch_device}
-            if isinstance(last.network, RegNetPyramid):
-                spacings = [stage.fixed.GetSpacing()[0] for stage in stages]
-                margin, settings = PYRAMID_MARGIN, {"module": "pyramid", "weights": str(weights[0]), "spacings": spacings}
+            settings, margin = _method(networks, weights, at, applied, torch_device)
             transform = register_pair(
-                last.fixed,
-                last.moving,
+                fixed_image,
+                moving_image,
                 settings,
-                fixed_mask=last.mask,
-                initial=initial,
+                fixed_mask=mask,
+                initial=start or compose(sitk.AffineTransform(3)),
                 margin=margin,
                 threads=threads,
                 gpus=int(torch_device.type == "cuda"),
             )
-        transforms = {"before": IDENTITY, **({"affine": initial} if affine else {}), "regnet": transform}
+        transforms = {"before": IDENTITY, **({} if start is None else {start_name: start}), "regnet": transform}
         with _step("writing", seconds):
             dvf = displacement_image(transform, fixed_scan.grid)
             write_image(dvf, folder / "dvf.nii.gz")
@@ -245,13 +264,14 @@ def register_scans(
             )
             save_figure(overview(slices), folder / "overview.png")
         report = {
-            "versions": _versions(affine),
+            "versions": _versions(affine is not None),
             "inputs": {name: str(path) for name, path in inputs.items() if path is not None},
             "stages": [{"sha256": checksum(path), **facts} for path, (_, facts) in zip(weights, networks, strict=True)],
             "device": torch.cuda.get_device_name() if torch_device.type == "cuda" else f"CPU ({platform.machine()})",
             "threads": threads,
+            "affine": affine,
             "seeds": {"seed": seed, **({"affine": elastix_seed} if affine else {})},
-            **{name: getattr(inference, name) for name in ("passes", "mirrors", "smoothing", "stride")},
+            **{name: getattr(applied, name) for name in ("passes", "mirrors", "smoothing", "stride")},
             "seconds": seconds,
             "lungs": {
                 "fixed_litres": round(fixed_scan.lung_litres, 4),
@@ -304,33 +324,57 @@ def _with_lungs(scan: Scan) -> Scan:
     return scan if scan.has_own_mask else Scan(scan.path, scan.image, segment_lungs(scan.image, scan.path), False)
 
 
-def _stage(network: RegNet | RegNetPyramid, facts: Mapping[str, Any], fixed: Scan, moving: Scan) -> Stage:
-    """Resample both scans to the working spacing of a network."""
-    grids = [scan.grid.isotropic(facts["spacing"]) for scan in (fixed, moving)]
-    fixed_image, moving_image = (resample_ct(scan.image, grid) for scan, grid in zip((fixed, moving), grids, strict=True))
-    return Stage(network, tuple(facts["window"]), fixed_image, moving_image, resample_mask(fixed.mask, grids[0]))
-
-
-def _at_spacings(
-    networks: Sequence[tuple[RegNet | RegNetPyramid, dict[str, Any]]],
-) -> list[tuple[RegNet | RegNetPyramid, dict[str, Any]]]:
-    """Networks with what is known of them, at their working spacings: the feature pyramid, which works at any, at two.
+def _inference(networks: Sequence[tuple[Network, Mapping[str, Any]]], changes: Mapping[str, Any]) -> InferenceSettings:
+    """How networks are applied: the defaults for their kind, and what the user changes of them.
 
     Raises
     ------
     ConfigError
-        If the feature pyramid is one of several networks.
+        If the feature pyramid is one of several networks, or should predict at every voxel.
     """
-    if not any(isinstance(network, RegNetPyramid) for network, _ in networks):
-        return list(networks)
+    if not any(network.any_spacing for network, _ in networks):
+        return with_changes(REGNET_SETTINGS, **changes)
     if len(networks) > 1:
         raise ConfigError(f"--weights: found {RegNetPyramid.variant} among {len(networks)}, expected it alone")
-    ((network, facts),) = networks
-    return [(network, {**facts, "spacing": spacing}) for spacing in PYRAMID_SPACINGS]
+    applied = with_changes(PYRAMID_SETTINGS, **changes)
+    if applied.stride != OUTPUT_STRIDE:
+        raise ConfigError(f"--stride: found {applied.stride}, expected {OUTPUT_STRIDE} for {RegNetPyramid.variant}")
+    return applied
+
+
+def _finest(networks: Sequence[tuple[Network, Mapping[str, Any]]]) -> float:
+    """The finest spacing at which a network of a registration works, in mm."""
+    spacings = [
+        spacing for network, facts in networks for spacing in (PYRAMID_SPACINGS if network.any_spacing else [facts["spacing"]])
+    ]
+    return min(spacings)
+
+
+def _at(fixed: Scan, moving: Scan, spacing: float) -> tuple[sitk.Image, sitk.Image, sitk.Image]:
+    """Both scans, and the fixed lungs, with isotropic voxels of `spacing` mm."""
+    grids = [scan.grid.isotropic(spacing) for scan in (fixed, moving)]
+    fixed_image, moving_image = (resample_ct(scan.image, grid) for scan, grid in zip((fixed, moving), grids, strict=True))
+    return fixed_image, moving_image, resample_mask(fixed.mask, grids[0])
+
+
+def _method(
+    networks: Sequence[tuple[Network, Mapping[str, Any]]],
+    weights: Sequence[str | Path],
+    at: Callable[[float], tuple[sitk.Image, sitk.Image, sitk.Image]],
+    applied: InferenceSettings,
+    device: torch.device,
+) -> tuple[dict[str, Any], float | None]:
+    """The settings of the method, and the margin around the lungs that it sees; `at` gives the pair at a spacing."""
+    if networks[0][0].any_spacing:
+        settings = {"module": "pyramid", "weights": str(weights[0]), "spacings": PYRAMID_SPACINGS}
+        return settings | asdict(applied), PYRAMID_MARGIN
+    *coarser, last = [Stage(network, tuple(facts["window"]), *at(facts["spacing"])) for network, facts in networks]
+    settings = {"module": "regnet", "network": last.network, "window": last.window}
+    return settings | {"coarser": coarser, "inference": applied, "device": device}, None
 
 
 def _register_affine(
-    fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image, *, threads: int, seed: int
+    fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image, overrides: Mapping[str, int], *, threads: int, seed: int
 ) -> sitk.CompositeTransform:
     # Importing elastix takes seconds; only an affine registration needs it.
     from regnet.registration.elastix import register_with_file
@@ -344,6 +388,7 @@ def _register_affine(
         shipped("elastix") / "affine.txt",
         log=elastix_log,
         fixed_mask=mask,
+        overrides=overrides,
         seed=seed,
         threads=threads,
     )
@@ -351,13 +396,13 @@ def _register_affine(
     return transform
 
 
-def _refuse_poor_overlap(fixed: Scan, moving: Scan, mask: sitk.Image, initial: sitk.Transform, affine: bool) -> None:
-    """Refuse a pair if the initial transform moves too few voxels of the fixed lungs into the moving image.
+def _refuse_poor_overlap(fixed: Scan, moving: Scan, mask: sitk.Image, start: sitk.Transform, affine: str | None) -> None:
+    """Refuse a pair if the transform to start from moves too few voxels of the fixed lungs into the moving image.
 
     `mask` holds the fixed lungs on the working grid.
     """
     moving_extent = moving.grid.image(np.ones(moving.grid.shape, np.uint8))
-    covered = sitk.Resample(moving_extent, mask, initial, sitk.sitkNearestNeighbor, 0)
+    covered = sitk.Resample(moving_extent, mask, start, sitk.sitkNearestNeighbor, 0)
     lungs = sitk.GetArrayViewFromImage(mask) != 0
     overlap = float(sitk.GetArrayViewFromImage(covered)[lungs].mean())
     if overlap < MINIMUM_OVERLAP:

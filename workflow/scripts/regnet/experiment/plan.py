@@ -19,7 +19,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from regnet.errors import ConfigError
 from regnet.experiment.cohort import Cohort
 from regnet.images.volumes import read_grid
-from regnet.learning.network import RegNet
+from regnet.learning.networks.regnet import RegNet
 from regnet.registration.methods import configured
 from regnet.synthesis.samples import window_size
 

@@ -121,6 +121,10 @@ class Grid:
         """Physical points ``(8, 3)``, mm LPS, of the centres of the voxels at the corners."""
         return self.points(np.indices((2, 2, 2)).reshape(3, -1).T * (np.array(self.size) - 1))
 
+    def is_isotropic(self, spacing: float) -> bool:
+        """Whether the voxels have a side of `spacing` mm along all axes."""
+        return bool(np.allclose(self.spacing, spacing, atol=1e-4))
+
     def isotropic(self, spacing: float) -> "Grid":
         """The isotropic grid of `spacing` mm that covers the same box, to within a voxel on the far sides.
 

@@ -15,7 +15,7 @@ from regnet.images.boxes import Box
 from regnet.learning.batches import Feed
 from regnet.learning.devices import has_correct_bfloat16, has_fast_bfloat16
 from regnet.learning.inference_settings import InferenceSettings
-from regnet.learning.network import FIRST_OUTPUT, RegNet
+from regnet.learning.networks.regnet import FIRST_OUTPUT, RegNet
 from regnet.learning.tiles import TILE_SIDES, near_mask, output_lattice, tile_gib, tile_seconds, tiles
 from regnet.synthesis.samples import OUTPUT_STRIDE, SamplePool, normalize, window_size
 
@@ -162,6 +162,10 @@ class DenseNetwork:
         self.precision = settings.precision
         self.tile = tile
 
+    def lattice(self, shape: tuple[int, int, int]) -> tuple[tuple[int, int, int], float]:
+        """Where the outputs for a volume are, as `output_lattice` says."""
+        return output_lattice(shape, self.stride)
+
     def predict(
         self, fixed: np.ndarray, moving: np.ndarray, *, spacing: float = 1.0, mask: np.ndarray | None = None
     ) -> np.ndarray:
@@ -197,7 +201,7 @@ class DenseNetwork:
         A network without training, on a volume of 3 x 4 x 6 voxels along x, y and z. With a stride of 2, the outputs belong to
         every second voxel, shifted by half a voxel.
 
-        >>> from regnet.learning.network import RegNet
+        >>> from regnet.learning.networks.regnet import RegNet
         >>> fixed = np.full((6, 4, 3), -800, np.int16)
         >>> fixed[2:4, 1:3, 1] = 0
         >>> network = DenseNetwork(RegNet(), window=(-1000, 400), settings=InferenceSettings(precision="float32"))

@@ -15,9 +15,9 @@ from regnet.learning.checkpoints import Checkpoints
 from regnet.learning.crops import Crop, CropPairs, Volume
 from regnet.learning.devices import has_fast_bfloat16
 from regnet.learning.monitoring import EventFiles
-from regnet.learning.network import parameter_count
+from regnet.learning.networks.interface import parameter_count
+from regnet.learning.networks.pyramid import LEVELS, RegNetPyramid
 from regnet.learning.processes import process_number
-from regnet.learning.pyramid import LEVELS, RegNetPyramid
 from regnet.learning.training import Trainer
 from regnet.learning.weight_files import load_network
 from regnet.synthesis.appearance import Appearance
@@ -107,9 +107,7 @@ class CropBatches:
         Whether the network has been through all that: the batches are then as hard as they get from the first one on.
     """
 
-    def __init__(
-        self, pairs: CropPairs, window: tuple[float, float], batch: int, steps: int, *, trained: bool = False
-    ) -> None:
+    def __init__(self, pairs: CropPairs, window: tuple[float, float], batch: int, steps: int, *, trained: bool = False) -> None:
         self.pairs = pairs
         self.window = window
         self.count = batch

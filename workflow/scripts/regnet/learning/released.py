@@ -6,11 +6,20 @@ from regnet.errors import InputError
 from regnet.learning.inference_settings import InferenceSettings
 from regnet.system.resources import shipped
 
-DEFAULT = ("regnet_4mm", "regnet_2mm")
-"""The released weights that are used by default: the stages of a registration, coarse to fine."""
+DEFAULT = ("regnet_pyramid",)
+"""The released weights that `regnet register` uses by default."""
 
-DEFAULT_SETTINGS = InferenceSettings(passes=2, mirrors=4, smoothing=6.0)
+REGNET = ("regnet_4mm", "regnet_2mm")
+"""RegNet's released weights: the stages of a registration, coarse to fine."""
+
+REGNET_SETTINGS = InferenceSettings(passes=2, mirrors=4, smoothing=6.0)
 """How each of them is applied: best on validation volumes (docs/inference.md#passes-mirror-images-and-smoothing)."""
+
+PYRAMID_SPACINGS = (2.0, 1.0)
+"""Voxel sizes at which the feature pyramid is applied, one after the other, in mm."""
+
+PYRAMID_SETTINGS = InferenceSettings()
+"""How the feature pyramid is applied at each: best on validation volumes (docs/pyramid.md#how-it-is-applied)."""
 
 
 def find_weights(name: str | Path) -> Path:

@@ -7,7 +7,7 @@ from itertools import pairwise, product
 import numpy as np
 
 from regnet.images.boxes import Box, bounding_box
-from regnet.learning.network import ORIGINAL_MARGIN
+from regnet.learning.networks.regnet import ORIGINAL_MARGIN
 from regnet.synthesis.samples import OUTPUT_STRIDE, window_size
 
 MASK_MARGIN = 2

@@ -19,7 +19,8 @@ from regnet.learning.checkpoints import Checkpoints
 from regnet.learning.devices import has_fast_bfloat16
 from regnet.learning.fresh_pairs import FreshPairs
 from regnet.learning.monitoring import EventFiles, Progress
-from regnet.learning.network import RegNet, parameter_count
+from regnet.learning.networks.interface import parameter_count
+from regnet.learning.networks.regnet import RegNet
 from regnet.learning.optimizers import StageOptimizer
 from regnet.learning.processes import parallel, process_count, process_number, share, share_buffers, summed
 from regnet.learning.textures import TEXTURES, TexturePairs
@@ -358,7 +359,7 @@ def train(
     Parameters
     ----------
     variant
-        One of `regnet.learning.network.VARIANTS`.
+        One of `regnet.learning.networks.regnet.VARIANTS`.
     training, validation
         Samples of the synthetic pairs of the training and of the validation images.
     settings

@@ -11,8 +11,8 @@ import torch
 from regnet.errors import ConfigError
 from regnet.learning.checkpoints import Checkpoints, fingerprint
 from regnet.learning.devices import pick_device
+from regnet.learning.networks.pyramid import RegNetPyramid
 from regnet.learning.processes import launch, process_count, process_number
-from regnet.learning.pyramid import RegNetPyramid
 from regnet.learning.pyramid_training import read_volume, train_pyramid
 from regnet.learning.training import COLUMNS, Trainer, train
 from regnet.learning.weight_files import build, save_network
@@ -39,7 +39,7 @@ class TrainingJob:
     Attributes
     ----------
     variant
-        One of `regnet.learning.network.VARIANTS`.
+        One of `regnet.learning.networks.regnet.VARIANTS`.
     training, validation
         Files of the synthetic pairs.
     settings

@@ -6,11 +6,11 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import nn
 
 from regnet.errors import InputError, OutputError
-from regnet.learning.network import VARIANTS, RegNet
-from regnet.learning.pyramid import RegNetPyramid
+from regnet.learning.networks.interface import Network
+from regnet.learning.networks.pyramid import RegNetPyramid
+from regnet.learning.networks.regnet import VARIANTS, RegNet
 from regnet.system.files import whole_file
 
 NETWORKS = (*VARIANTS, RegNetPyramid.variant)
@@ -21,7 +21,7 @@ METADATA = "regnet"
 
 
 def save_network(
-    network: RegNet | RegNetPyramid, path: str | Path, *, spacing: float | None, window: tuple[float, float], **facts: object
+    network: Network, path: str | Path, *, spacing: float | None, window: tuple[float, float], **facts: object
 ) -> None:
     """Write a network's weights, and what is needed to use them, as a safetensors file.
 
@@ -53,14 +53,14 @@ def save_network(
             raise OutputError(f"{path}: cannot be written ({error})") from error
 
 
-def build(variant: str) -> nn.Module:
+def build(variant: str) -> Network:
     """Make a new network, one of `NETWORKS`."""
     return RegNetPyramid() if variant == RegNetPyramid.variant else RegNet(variant)
 
 
 def load_network(
     path: str | Path, *, variant: str | None = None, spacing: float | None = None
-) -> tuple[RegNet | RegNetPyramid, dict[str, Any]]:
+) -> tuple[Network, dict[str, Any]]:
     """Read a network that `save_network` wrote, ready for inference, and its metadata.
 
     Parameters

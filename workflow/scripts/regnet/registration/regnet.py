@@ -1,8 +1,8 @@
-"""Registration with RegNet after an affine registration, composed with it: one pass (section 2.3.2), or coarse to fine."""
+"""Registration with networks after an affine one, composed with it: one pass of RegNet (section 2.3.2), or coarse to fine."""
 
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,9 @@ from scipy import ndimage
 
 from regnet.images.transforms import compose, field_transform
 from regnet.images.volumes import IDENTITY, Grid, resample
-from regnet.learning.inference import DenseNetwork
+from regnet.learning.dense import Dense, dense
 from regnet.learning.inference_settings import InferenceSettings
-from regnet.learning.network import RegNet
-from regnet.learning.pyramid import RegNetPyramid
-from regnet.learning.tiles import output_lattice
+from regnet.learning.networks.interface import Network
 
 log = logging.getLogger(__name__)
 
@@ -33,12 +31,12 @@ class Stage:
     window
         Lowest and highest HU that it sees.
     fixed, moving
-        CT images, int16 HU; `fixed` isotropic at the spacing at which the network was trained.
+        CT images, int16 HU; `fixed` isotropic, at the spacing at which the network was trained unless it works at any.
     mask
         Where the field is wanted, on the grid of `fixed`, as in `predict_field`.
     """
 
-    network: RegNet | RegNetPyramid
+    network: Network
     window: tuple[float, float]
     fixed: sitk.Image
     moving: sitk.Image
@@ -46,7 +44,7 @@ class Stage:
 
 
 def predict_field(
-    network: DenseNetwork, fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image | None = None
+    network: Dense, fixed: sitk.Image, moving: sitk.Image, mask: sitk.Image | None = None
 ) -> tuple[np.ndarray, Grid]:
     """Predict the displacement field between two images on the same isotropic grid.
 
@@ -64,13 +62,13 @@ def predict_field(
     field : numpy.ndarray
         Displacements from fixed to moving, shape ``(z, y, x, 3)``, physical components x, y, z in mm.
     grid : Grid
-        Their points: every second voxel or every voxel, shifted by half a voxel.
+        Their points.
     """
     grid = Grid.of(fixed)
     arrays = [sitk.GetArrayViewFromImage(image) for image in (fixed, moving)]
     wanted = None if mask is None else sitk.GetArrayViewFromImage(mask)
     voxels = network.predict(*arrays, spacing=grid.spacing[0], mask=wanted)
-    counts, first = output_lattice(grid.shape, network.stride)
+    counts, first = network.lattice(grid.shape)
     spacing = tuple((network.stride * np.array(grid.spacing)).tolist())
     lattice = Grid(counts[::-1], spacing, tuple(grid.points(np.full(3, first)).tolist()), grid.direction)
     return grid.to_physical(np.moveaxis(voxels, 0, -1) * grid.spacing), lattice
@@ -129,24 +127,25 @@ def register(
     array([10.,  6.,  8.])
     """
     stages = [*settings["coarser"], Stage(settings["network"], settings["window"], fixed, moving, fixed_mask)]
+    return register_stages(stages, initial, settings["inference"], settings["device"])
+
+
+def register_stages(
+    stages: Sequence[Stage], initial: sitk.Transform | None, inference: InferenceSettings, device: torch.device
+) -> sitk.CompositeTransform:
+    """The initial transform, followed by the fields of all passes of all stages."""
     total = compose(initial or IDENTITY)
     for number, stage in enumerate(stages, 1):
         log.info("stage %d of %d: %g mm", number, len(stages), stage.fixed.GetSpacing()[0])
-        total = _register_stage(stage, total, settings["inference"], settings["device"])
-    return total
-
-
-def _register_stage(
-    stage: Stage, total: sitk.CompositeTransform, inference: InferenceSettings, device: torch.device
-) -> sitk.CompositeTransform:
-    """The transform found so far, followed by the fields of all passes of a stage."""
-    dense = DenseNetwork(stage.network, window=stage.window, settings=inference, device=device)
-    for number in range(inference.passes):
-        started = time.monotonic()
-        warped = resample(stage.moving, total, Grid.of(stage.fixed), sitk.sitkBSpline)
-        field, lattice = predict_field(dense, stage.fixed, warped, stage.mask)
-        field = ndimage.gaussian_filter(field, inference.smoothing / lattice.spacing[0], mode="nearest", axes=(0, 1, 2))
-        total = compose(total, field_transform(field, lattice))
-        magnitude = np.linalg.norm(field, axis=-1)
-        log.info("pass %d: mean |u| %.2f mm, %.1f s", number + 1, magnitude.mean(), time.monotonic() - started)
+        network = dense(stage.network, window=stage.window, settings=inference, device=device)
+        # Networks that work at any spacing have learned from images that were interpolated linearly.
+        interpolator = sitk.sitkLinear if stage.network.any_spacing else sitk.sitkBSpline
+        for pass_number in range(1, inference.passes + 1):
+            started = time.monotonic()
+            warped = resample(stage.moving, total, Grid.of(stage.fixed), interpolator)
+            field, lattice = predict_field(network, stage.fixed, warped, stage.mask)
+            field = ndimage.gaussian_filter(field, inference.smoothing / lattice.spacing[0], mode="nearest", axes=(0, 1, 2))
+            total = compose(total, field_transform(field, lattice))
+            mean = np.linalg.norm(field, axis=-1).mean()
+            log.info("pass %d: mean |u| %.2f mm, %.1f s", pass_number, mean, time.monotonic() - started)
     return total

@@ -36,7 +36,7 @@ def window_size(block: int) -> int:
 def output_points(centres: np.ndarray, block: int) -> np.ndarray:
     """The points whose displacements the outputs of blocks are.
 
-    With k = 1, the point is half a voxel before the centre on each axis; see `regnet.learning.network`.
+    With k = 1, the point is half a voxel before the centre on each axis; see `regnet.learning.networks.regnet`.
 
     Parameters
     ----------

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from regnet.learning.networks.interface import Network
 from regnet.learning.optimizers import Optimization
 
 CHANNELS = (16, 32, 48)
@@ -39,6 +40,16 @@ LEVELS = len(CHANNELS)
 SIDE_STEP = 2**LEVELS
 """Sides of an image are a multiple of this, and one voxel more."""
 
+REACH = 123
+"""Of the levels, coarse to fine, 77 + 32 + 14 voxels: four convolutions of one node, the correlation, and the interpolation
+between the nodes of the coarser level; the first number includes 21 voxels of the encoder."""
+
+CACHED_PRODUCTS = 2**18
+"""How many products the correlation makes at a time on a CPU: they fit its cache, which is two to three times as fast."""
+
+Start = tuple[int, int, int]
+"""Where a part begins in a whole: nodes along z, y, x."""
+
 Coarser = tuple[Tensor, Tensor]
 """What a level leaves to the finer one: displacements in voxels of the images, and feature maps, at its nodes."""
 
@@ -49,10 +60,13 @@ SMALLEST_NORM = 1e-2
 """Features with a smaller norm count as having this one: regions without texture are compared to nothing."""
 
 
-class RegNetPyramid(nn.Module):
+class RegNetPyramid(Network):
     """Displacements from coarse to fine, each level comparing features within a few nodes of what the level above found."""
 
     variant = "regnet_pyramid"
+    reach = REACH
+    first_output = 0.0
+    any_spacing = True
     # Correlation takes five times as long in channels_last_3d.
     memory_format = torch.contiguous_format
     optimization = Optimization(momentum=0.9, adam_rate=0.4, largest_gradient=1.0)
@@ -101,7 +115,7 @@ class RegNetPyramid(nn.Module):
         return fields
 
     def inner_kernels(self) -> Iterator[nn.Parameter]:
-        """The kernels of all convolutions between feature maps: not that on images, nor those whose outputs are DVFs."""
+        """As in `Network`."""
         last = {id(decoder.displacement) for decoder in self.decoders}
         for module in self.modules():
             if isinstance(module, nn.Conv3d) and module.in_channels > 1 and id(module) not in last:
@@ -125,7 +139,7 @@ class RegNetPyramid(nn.Module):
         fixed: Tensor,
         projected: Tensor,
         coarser: Coarser | None,
-        first: int = 0,
+        first: Start = (0, 0, 0),
     ) -> Coarser:
         """The displacement of a level, and the feature maps that it hands to the finer one.
 
@@ -136,11 +150,11 @@ class RegNetPyramid(nn.Module):
         fixed
             Features of the fixed image, ``(n, c, z, y, x)``.
         projected
-            Of `project`, for the moving image: all of it, where `fixed` is a part.
+            Of `project`, for the moving image; more of it than of the fixed one, where `fixed` is a part.
         coarser
             What `refine` returned for the coarser level, on the nodes of `fixed` (`upsampled`); None for the coarsest level.
         first
-            Where `fixed` begins along z, in nodes.
+            Where `fixed` begins in `projected`.
         """
         scale = 2 ** (level + 1)
         known = [fixed]
@@ -151,7 +165,7 @@ class RegNetPyramid(nn.Module):
         correlation = correlate(_unit(self.project(level, fixed)), _unit(projected), RADII[level])
         parts = [correlation * self.sharpness[level], *(maps.to(correlation) for maps in known)]
         change, handed = self.decoders[level](torch.cat(parts, dim=1))
-        change = change.float() * scale
+        change = change * scale
         return change if coarser is None else coarser[0] + change, handed
 
 
@@ -169,7 +183,10 @@ class _Decoder(nn.Module):
 
     def forward(self, parts: Tensor) -> Coarser:
         maps = self.body(parts)
-        return self.displacement(maps), maps if self.handed is None else self.handed(maps)
+        # A displacement rounded to the 8 bits of bfloat16 would be off by a tenth of a voxel.
+        with torch.autocast(parts.device.type, enabled=False):
+            displacement = self.displacement(maps.float())
+        return displacement, maps if self.handed is None else self.handed(maps)
 
 
 def _convolution(before: int, after: int, stride: int = 1) -> nn.Sequential:
@@ -186,10 +203,11 @@ def upsampled(coarser: Coarser, size: Sequence[int]) -> Coarser:
 
 def _unit(features: Tensor) -> Tensor:
     """Features minus their mean over channels, divided by their norm."""
-    return functional.normalize(features - features.mean(dim=1, keepdim=True), dim=1, eps=SMALLEST_NORM)
+    centred = features - features.mean(dim=1, keepdim=True)
+    return centred * centred.square().sum(dim=1, keepdim=True).clamp(min=SMALLEST_NORM**2).rsqrt()
 
 
-def warp_features(maps: Tensor, displacement: Tensor, first: int = 0) -> Tensor:
+def warp_features(maps: Tensor, displacement: Tensor, first: Start = (0, 0, 0)) -> Tensor:
     """Maps at displaced nodes, ``maps(x + u(x))``; trilinear, with the border continued.
 
     Parameters
@@ -197,12 +215,14 @@ def warp_features(maps: Tensor, displacement: Tensor, first: int = 0) -> Tensor:
     maps
         Shape ``(n, c, z, y, x)``.
     displacement
-        In nodes, components x, y, z first, ``(n, 3, planes, y, x)``.
+        In nodes, components x, y, z first, ``(n, 3, z, y, x)``.
     first
-        The plane of `maps` to which the first plane of `displacement` belongs.
+        The node of `maps` to which the first of `displacement` belongs.
     """
-    axes = [torch.arange(count, device=maps.device, dtype=maps.dtype) for count in displacement.shape[2:]]
-    axes[0] = axes[0] + first
+    axes = [
+        torch.arange(start, start + count, device=maps.device, dtype=maps.dtype)
+        for start, count in zip(first, displacement.shape[2:], strict=True)
+    ]
     nodes = torch.stack(torch.meshgrid(*axes, indexing="ij")[::-1], dim=-1)
     last = torch.tensor([count - 1 for count in reversed(maps.shape[2:])], device=maps.device, dtype=maps.dtype)
     places = (nodes + displacement.movedim(1, -1)) * 2 / last - 1
@@ -228,16 +248,19 @@ def correlate(fixed: Tensor, moving: Tensor, radius: int) -> Tensor:
 
 
 class _Correlation(torch.autograd.Function):
-    """Forward and backward one shift at a time: the products of all shifts together would not fit the memory."""
+    """Forward and backward one shift and a few planes at a time: the products of all together would not fit the memory."""
 
     @staticmethod
     def forward(ctx: Any, fixed: Tensor, moving: Tensor, radius: int) -> Tensor:
         padded = functional.pad(moving, (radius,) * 6)
-        count, products = 2 * radius + 1, torch.empty_like(fixed)
+        count = 2 * radius + 1
         result = fixed.new_empty(len(fixed), count**3, *fixed.shape[2:])
-        for number, shift in enumerate(product(range(count), repeat=3)):
-            torch.mul(fixed, padded[_shifted(shift, fixed.shape[2:])], out=products)
-            torch.sum(products, dim=1, out=result[:, number])
+        for planes in _planes(fixed):
+            part = fixed[:, :, planes]
+            products = torch.empty_like(part)
+            for number, shift in enumerate(product(range(count), repeat=3)):
+                torch.mul(part, padded[_shifted(shift, planes, fixed.shape)], out=products)
+                torch.sum(products, dim=1, out=result[:, number, planes])
         ctx.save_for_backward(fixed, padded)
         ctx.radius = radius
         return result
@@ -247,13 +270,26 @@ class _Correlation(torch.autograd.Function):
         fixed, padded = ctx.saved_tensors
         radius = ctx.radius
         of_fixed, of_padded = torch.zeros_like(fixed), torch.zeros_like(padded)
-        for number, shift in enumerate(product(range(2 * radius + 1), repeat=3)):
-            part, box = gradient[:, number : number + 1], _shifted(shift, fixed.shape[2:])
-            of_fixed.addcmul_(part, padded[box])
-            of_padded[box].addcmul_(part, fixed)
+        for planes in _planes(fixed):
+            for number, shift in enumerate(product(range(2 * radius + 1), repeat=3)):
+                part, box = gradient[:, number : number + 1, planes], _shifted(shift, planes, fixed.shape)
+                of_fixed[:, :, planes].addcmul_(part, padded[box])
+                of_padded[box].addcmul_(part, fixed[:, :, planes])
         inner = (..., *(slice(radius, -radius),) * 3)
         return of_fixed, of_padded[inner], None
 
 
-def _shifted(shift: Sequence[int], size: torch.Size) -> tuple:
-    return (..., *(slice(start, start + count) for start, count in zip(shift, size, strict=True)))
+def _planes(features: Tensor) -> Iterator[slice]:
+    """Parts of features along z: what fits the cache of a CPU; everything at once on other devices."""
+    depth = features.shape[2]
+    step = depth
+    if features.device.type == "cpu":
+        step = max(1, CACHED_PRODUCTS * depth // features.numel())
+    return (slice(start, min(start + step, depth)) for start in range(0, depth, step))
+
+
+def _shifted(shift: Sequence[int], planes: slice, shape: torch.Size) -> tuple:
+    """The part of the padded features under a shift that belongs to some planes of features of a shape."""
+    along_z, *others = shift
+    rows = (slice(start, start + count) for start, count in zip(others, shape[3:], strict=True))
+    return (..., slice(planes.start + along_z, planes.stop + along_z), *rows)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from regnet.errors import ConfigError
+from regnet.learning.networks.interface import Network
 from regnet.learning.optimizers import Optimization
 from regnet.synthesis.samples import OUTPUT_STRIDE, window_size
 
@@ -58,7 +59,7 @@ class _Scale(nn.Module):
         return self.merged(torch.cat([stream(image) for stream, image in zip(self.streams, inputs, strict=True)], dim=1))
 
 
-class RegNet(nn.Module):
+class RegNet(Network):
     """The multi-scale network of section 2.2.1 of the chapter, or one of the variants of its Table 2.1.
 
     Feature maps are those of the author's public implementation (903,961 parameters). The variants are widened where they lack
@@ -75,6 +76,9 @@ class RegNet(nn.Module):
         If there is no such variant.
     """
 
+    reach = 27
+    first_output = 0.5
+    any_spacing = False
     memory_format = torch.channels_last_3d
     optimization = Optimization()
 
@@ -99,7 +103,7 @@ class RegNet(nn.Module):
         self.joint = nn.Sequential(_convolutions(*joint), _convolutions(150, 150, kernel=1), nn.Conv3d(150, 3, 1))
 
     def inner_kernels(self) -> Iterator[nn.Parameter]:
-        """The kernels of all convolutions between feature maps: not those on images, nor the last one, which gives the DVF."""
+        """As in `Network`."""
         for module in self.modules():
             if isinstance(module, nn.Conv3d) and module.in_channels > 2 and module.bias is None:
                 yield module.weight
@@ -185,8 +189,3 @@ class RegNet(nn.Module):
         if self.low is not None:
             features = torch.cat([features, self._low_features(fixed, moving)], dim=1)
         return self.joint(features)
-
-
-def parameter_count(network: nn.Module) -> int:
-    """Number of trained parameters."""
-    return sum(parameter.numel() for parameter in network.parameters())
