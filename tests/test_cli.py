@@ -558,7 +558,8 @@ def test_unusable_input_is_one_line_and_leaves_nothing(make, scans, tmp_path, ca
     capfd.readouterr()
     before = digests(tmp_path)
     try:
-        status = main(command_line(options, "--no-affine", *flags))
+        start = [] if "--initial" in options else ["--no-affine"]
+        status = main(command_line(options, *start, *flags))
     except SystemExit as error:
         status = error.code
     printed = capfd.readouterr()

@@ -84,7 +84,11 @@ def module_settings():
     for name, part in validator(CONFIG_SCHEMA).schema["$defs"].items():
         module, _, kind = name.rpartition("_")
         if kind == "method" and module not in ("other", "regnet"):
-            yield from ((module, key, resolved(setting)) for key, setting in part["properties"].items() if key != "module")
+            yield from (
+                (module, key, resolved(setting))
+                for key, setting in part["properties"].items()
+                if key not in ("module", "initial")
+            )
 
 
 def module_rows():
@@ -101,10 +105,10 @@ def test_schemas_are_strict_and_described(path):
     Draft202012Validator.check_schema(schema)
 
     def walk(part, name):
-        if part.get("properties", {}).keys() - {"affine", "regnet", "module"}:
+        if part.get("properties", {}).keys() - {"affine", "regnet", "module", "initial"}:
             assert part["additionalProperties"] is False, name
             optional = set(part["properties"]) - set(part["required"])
-            assert optional <= {"resolutions", "iterations", "grid_spacing", "mirrors", "smoothing"}, name
+            assert optional <= {"resolutions", "iterations", "grid_spacing", "mirrors", "smoothing", "initial"}, name
         for key, child in [*part.get("properties", {}).items(), *part.get("patternProperties", {}).items()]:
             described = schema["$defs"][child["$ref"].rpartition("/")[2]] if "$ref" in child else child
             assert described["description"], f"{name}.{key}"
@@ -277,7 +281,7 @@ def test_number_hint_is_what_yaml_reads_as_a_number():
         ("methods.bspline_1r.spacing", "did you mean 'methods.bspline_1r.grid_spacing'?"),
         ("methods.Affine", "did you mean 'methods.affine'?"),
         ("methods.1r", "expected one of affine, regnet"),
-        ("methods.regnet.passes", "expected one of module"),
+        ("methods.regnet.passes", "expected one of module, initial"),
         ("patches.zzz", "expected one of per_pair, block, evaluation_per_pair, evaluation_block"),
     ],
 )

@@ -104,7 +104,7 @@ def test_every_method_of_the_workflow_has_a_look_of_its_own():
     for part in ("colour", "marker"):
         assert len({getattr(look, part) for look in looks}) == len(looks), part
     assert len({str(look.line) for look in style.METHOD_LOOKS.values()}) == len(style.METHOD_LOOKS)
-    networks, elastix = {"regnet", "regnet_pyramid"}, {"affine", "bspline_1r", "bspline_3r", "bspline_best"}
+    networks, elastix = {"regnet", "regnet_pyramid", "regnet_refined"}, {"affine", "bspline_1r", "bspline_3r", "bspline_best"}
     assert set(style.METHOD_LOOKS) == networks | elastix | {"demons", "syn", "greedy", "convexadam"}
 
 

@@ -136,7 +136,25 @@ def test_methods_the_chapter_lacks_come_after_its_rows(tmp_path):
     assert added == [("MAE", "regnet_early", "test"), ("TRE", "my_net", "test"), ("TRE'", "my_net", "test")]
     written = write(table, tmp_path)
     assert "my\\_net" in written["tex"]
+    assert written["md"].count("| **Other methods** |") == written["tex"].count("\\textit{Other methods}") == 1
+    assert "This project" not in written["md"]
     assert "| TRE′ | my\\_net | test | ours | 1.50 ± 0.71† |" in written["md"]
+
+
+def test_this_projects_rows_stand_apart_from_the_chapters_and_before_others(tmp_path):
+    keys = [("syn_like", "validation"), ("regnet_pyramid", "validation")]
+    table = table_2_1.table_2_1(landmarks("mine", "regnet_refined"), synthetic(*keys), {})
+    added = table[["evaluation", "method"]].iloc[12:].agg(" ".join, axis=1).tolist()
+    ours = ["MAE regnet_pyramid", "TRE regnet_refined", "TRE' regnet_refined"]
+    assert added == [*ours, "MAE syn_like", "TRE mine", "TRE' mine"]
+    written = write(table, tmp_path)
+    lines = written["md"].splitlines()
+    first, second = (
+        next(number for number, line in enumerate(lines) if group in line) for group in ("This project", "Other met")
+    )
+    assert [line.split(" | ")[1] for line in lines[first + 1 : second]] == ["RegNet Pyramid", *["RegNet Refined"] * 2]
+    tex = written["tex"]
+    assert tex.index("\\textit{This project}") < tex.index("RegNet Refined") < tex.index("\\textit{Other methods}")
 
 
 def write(table, folder):

@@ -12,7 +12,7 @@ from regnet.errors import ConfigError, RegistrationError
 from regnet.images.transforms import transform_points
 from regnet.images.volumes import Grid, mask_corners
 from regnet.registration.loading import load
-from regnet.registration.methods import check_methods, configured, method_files
+from regnet.registration.methods import check_methods, configured, method_files, starts_from
 from regnet.registration.run import register_pair
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -173,6 +173,39 @@ def test_a_method_that_does_not_exist_is_one_line(settings, message, tmp_path, m
     assert text.startswith(f"config: methods.row.{start}")
     assert all(part in text for part in rest)
     assert "\n" not in text
+
+
+AFFINE = {"module": "elastix", "parameters": str(ROOT / "config" / "elastix" / "affine.txt")}
+
+
+def test_a_method_starts_from_the_affine_one_or_another():
+    methods = {"affine": AFFINE, "regnet": {"module": "regnet"}, "fine": {"module": "demons", "initial": "regnet"}}
+    check_methods(methods)
+    assert [starts_from(name, methods) for name in methods] == [None, "affine", "regnet"]
+
+
+@pytest.mark.parametrize(
+    ("name", "initial", "message"),
+    [
+        ("affine", "one", "affine.initial: found one, expected none: the affine registration starts from nothing"),
+        ("one", "regnet", "one.initial: found regnet, expected one of affine, other"),
+        ("one", "other", "one.initial: found other, which starts from one itself (one <- other <- one)"),
+        ("one", "one", "one.initial: found one, which starts from one itself (one <- one)"),
+    ],
+)
+def test_a_method_that_cannot_start_is_named(name, initial, message):
+    methods = {"affine": AFFINE, "one": {"module": "demons"}, "other": {"module": "demons", "initial": "one"}, "regnet": None}
+    methods[name] = {**methods[name], "initial": initial}
+    with pytest.raises(ConfigError) as caught:
+        check_methods(methods)
+    assert str(caught.value).splitlines()[0] == f"config: methods.{message}"
+
+
+def test_a_method_does_not_see_where_it_starts_from(recorder, pair, tmp_path):
+    path, seen = recorder
+    run(pair, {"module": path, "initial": "regnet", "own": 1}, tmp_path / "log", initial=sitk.AffineTransform(3))
+    assert "initial" not in seen["settings"]
+    assert seen["settings"]["own"] == 1
 
 
 @pytest.mark.parametrize("module", ["syn", "greedy", "convexadam"])

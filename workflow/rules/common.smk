@@ -13,7 +13,7 @@ from regnet.experiment.checking import checked_cohort
 from regnet.errors import RegNetError
 from regnet.system.jobs import STARTED_BY
 from regnet.system.source_files import SCRIPTS, code_of, scripts, source_files
-from regnet.registration.methods import configured, memory_mb, method_files
+from regnet.registration.methods import configured, memory_mb, method_files, starts_from
 from regnet.synthesis.pair_names import PairName, pair_names
 from regnet.system.resources import shipped
 from regnet.learning.inference_settings import InferenceSettings
@@ -47,6 +47,7 @@ TRAINING_IMAGES = [name for split in ("train", "validation") for name in cohort.
 FREQUENCIES = list(config["synthesis"]["frequencies"])
 SETTINGS = configured(config["methods"])
 METHODS = list(SETTINGS)
+PYRAMIDS = [method for method in METHODS if SETTINGS[method]["module"] == "pyramid"]
 
 # The tables: the title of the page in the report, where there is one, and the kinds of the files.
 TABLES = {
@@ -73,6 +74,8 @@ wildcard_constraints:
     subject=r"[\w.-]+",
     split="train|validation|test",
     variant="|".join(VARIANTS),
+    network="|".join([*VARIANTS, *PYRAMIDS]),
+    trained="|".join([*VARIANTS, "regnet_pyramid"]),
     method="|".join(METHODS),
     spacing="|".join(map(re.escape, dict.fromkeys([SPACING, NETWORK_SPACING, *STAGES, *PYRAMID_SPACINGS]))),
 
@@ -191,6 +194,11 @@ def method_weights(method):
     return os.path.relpath(find_weights(SETTINGS[method]["weights"])) if SETTINGS[method]["module"] == "pyramid" else None
 
 
+def weights_of(network):
+    """The weights of a network: a variant of RegNet, or the feature pyramid of a method."""
+    return method_weights(network) if network in PYRAMIDS else f"{RESULTS}/models/{network}/model.safetensors"
+
+
 def full_settings(method):
     """The settings of a method; of a feature pyramid with the path of its weights, and what it shares with RegNet."""
     weights = method_weights(method)
@@ -212,9 +220,14 @@ def network_memory():
     return 2000 + round(1074 * config["regnet"]["max_memory_gib"])
 
 
-def initial_transform(wildcards):
-    """The affine registration that every other method starts from; the affine one itself starts from nothing."""
-    return [] if wildcards.method == "affine" else f"{RESULTS}/registrations/affine/{wildcards.pair}/transform.h5"
+def initial_transform(method):
+    """A function of the wildcards: what a method starts from, the affine registration unless the config says otherwise."""
+
+    def path(wildcards):
+        initial = starts_from(method or wildcards.method, SETTINGS)
+        return [] if initial is None else f"{RESULTS}/registrations/{initial}/{wildcards.pair}/transform.h5"
+
+    return path
 
 
 def synthetic_of_split(pattern):

@@ -4,12 +4,17 @@
 FIELDS = {kind: synthetic_pairs("train", "synthetic/{image}/{pair}/dvf.npz", pair_names([kind])) for kind in FREQUENCIES}
 FIELDS["moving"] = [f"{RESULTS}/synthetic/{image}/deformed_dvf.npz" for image in cohort.images_of("train")]
 
-EVALUATED = [*((variant, "validation") for variant in VARIANTS), ("regnet", "test")]
+# The networks and splits with rows of MAE: RegNet's variants, and the feature pyramids of the methods.
+EVALUATED = [
+    *((variant, "validation") for variant in VARIANTS),
+    ("regnet", "test"),
+    *((method, split) for method in PYRAMIDS for split in ("validation", "test")),
+]
 
 # The long tables, and the files that each collects.
 LONG_TABLES = {
     "landmarks": [f"{RESULTS}/evaluation/landmarks/{pair}.csv" for pair in cohort.pairs_with_landmarks()],
-    "synthetic": [f"{RESULTS}/evaluation/synthetic/{variant}_{split}.csv" for variant, split in EVALUATED],
+    "synthetic": [f"{RESULTS}/evaluation/synthetic/{network}_{split}.csv" for variant, split in EVALUATED],
     "regularity": [f"{RESULTS}/evaluation/regularity/{pair}.csv" for pair in cohort.test_pairs()],
 }
 if TRUE_FIELDS:
@@ -19,17 +24,17 @@ if TRUE_FIELDS:
 rule evaluate_synthetic:
     """Measure a network on the samples of the synthetic pairs of a split."""
     input:
-        weights="results/{experiment}/models/{variant}/model.safetensors",
+        weights=lambda wildcards: weights_of(wildcards.network),
         samples=synthetic_of_split("patches/{image}/{pair}.npz"),
         fixed=synthetic_of_split("synthetic/{image}/{pair}/fixed.npy"),
         moving=synthetic_of_split("synthetic/{image}/{moving}.npy"),
         dvf=synthetic_of_split("synthetic/{image}/{pair}/dvf.npz"),
         code=code_of("evaluate_synthetic"),
     output:
-        errors="results/{experiment}/evaluation/synthetic/{variant}_{split}.csv",
-        machine="results/{experiment}/evaluation/synthetic/{variant}_{split}.machine.json",
+        errors="results/{experiment}/evaluation/synthetic/{network}_{split}.csv",
+        machine="results/{experiment}/evaluation/synthetic/{network}_{split}.machine.json",
     log:
-        "results/{experiment}/logs/evaluate_synthetic/{variant}_{split}.log",
+        "results/{experiment}/logs/evaluate_synthetic/{network}_{split}.log",
     conda:
         "../../environment.yml"
     threads: config["training"]["threads"]
@@ -38,6 +43,7 @@ rule evaluate_synthetic:
         mem_mb=growing(6000),
         runtime=growing(60),
     params:
+        inference={key: config["regnet"][key] for key in ("precision", "max_memory_gib")},
         names=lambda wildcards: [(image, *pair) for image in cohort.images_of(wildcards.split) for pair in SYNTHETIC_PAIRS],
     script:
         "../scripts/evaluate_synthetic.py"

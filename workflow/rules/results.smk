@@ -3,6 +3,7 @@
 FIGURES = ["figure_2_2", "figure_2_3", "figure_2_4", "figure_2_5", "comparison", "accuracy_time", "capture_range", "jacobian"]
 FIGURES += ["field_error"] if TRUE_FIELDS else []
 FIGURES += ["field_statistics", *(f"training_{variant}" for variant in VARIANTS)] if TRAINED else []
+FIGURES += ["training_regnet_pyramid"] if any(map(is_trained_here, METHODS)) else []
 
 
 rule tables:
@@ -217,11 +218,11 @@ if TRUE_FIELDS:
 use rule figure_2_2 as training_curves with:
     """The curves of a training: loss and validation MAE, in all and along each axis."""
     input:
-        curves="results/{experiment}/models/{variant}/training.csv",
+        curves="results/{experiment}/models/{trained}/training.csv",
         code=figure_code("training"),
     output:
-        **figure_files("training_{variant}", "3 Training", "Training of {variant}", caption="training_curves"),
+        **figure_files("training_{trained}", "3 Training", "Training of {trained}", caption="training_curves"),
     log:
-        "results/{experiment}/logs/training_curves/{variant}.log",
+        "results/{experiment}/logs/training_curves/{trained}.log",
     params:
         draw="training.training_curves",

@@ -106,7 +106,7 @@ rule train_pyramid:
         mem_mb=growing(8000),
         runtime=growing(1440),
     params:
-        settings={**config["pyramid"], **{key: config["training"][key] for key in ("precision", "checkpoint_minutes")}},
+        training={**config["pyramid"], **{key: config["training"][key] for key in ("precision", "checkpoint_minutes")}},
         window=config["regnet"]["window"],
         seed=config["seed"],
         checkpoints="results/{experiment}/checkpoints/regnet_pyramid",

@@ -1,40 +1,18 @@
 """Train RegNet or one of its variants."""
 
-import torch
-
-from regnet.conventions import job_seed
-from regnet.learning.devices import device_name
-from regnet.learning.training_job import PairFiles, TrainingJob
-from regnet.learning.weight_files import load_network
-from regnet.system.files import write_json
+from regnet.learning.training_job import PairFiles, TrainingJob, job_arguments, run_job
 from regnet.system.jobs import log_to
-from regnet.system.machine import write_machine
 
 # Where there are several GPUs, each of their processes imports this file again.
 if __name__ == "__main__":
     with log_to(snakemake.log[0]):
-        params, inputs, outputs = snakemake.params, snakemake.input, snakemake.output
-        variant, gpus = snakemake.wildcards.variant, snakemake.resources.gpu
+        params, inputs, variant = snakemake.params, snakemake.input, snakemake.wildcards.variant
         job = TrainingJob(
             variant=variant,
             training=PairFiles(tuple(inputs.training), tuple(inputs.training_fixed), tuple(inputs.training_moving)),
             validation=PairFiles(tuple(inputs.validation), tuple(inputs.validation_fixed), tuple(inputs.validation_moving)),
-            settings=params.training,
             synthesis=params.synthesis,
             spacing=params.spacing,
-            window=tuple(params.window),
-            seed=job_seed(params.seed, "train", variant),
-            facts={"seed": params.seed},
-            threads=snakemake.threads,
-            gpus=gpus,
-            code=tuple(inputs.code),
-            checkpoints=params.checkpoints,
-            events=params.events,
-            best=outputs.best,
-            last=outputs.last,
-            curves=outputs.curves,
-            start=inputs.start or None,
+            **job_arguments(snakemake, variant),
         )
-        job.run(processes=max(1, min(gpus, torch.cuda.device_count())))
-        write_json(outputs.facts, load_network(outputs.best)[1])
-        write_machine(outputs.machine, device_name(gpus, snakemake.threads))
+        run_job(snakemake, job)

@@ -23,6 +23,7 @@ METHOD_NAMES = {
     "regnet_1scale": "RegNet 1Scale",
     "regnet_early": "RegNet Early",
     "regnet_pyramid": "RegNet Pyramid",
+    "regnet_refined": "RegNet Refined",
     "demons": "Demons",
     "syn": "SyN",
     "greedy": "Greedy",

@@ -12,6 +12,9 @@ from regnet.evaluation.summaries import FEW, summarize, zero_field_mae
 from regnet.presentation.markup import latex, latex_table, markdown, markdown_table, mean_and_sd, number
 from regnet.system.files import whole_file
 
+THIS_PROJECT = ("regnet_pyramid", "regnet_refined")
+"""The methods with which this project goes beyond the chapter, by their names in its configs."""
+
 MEASURES = ("measure", *AXES)
 """The columns of the chapter's table: MAE or TRE, and its component along each axis."""
 
@@ -73,13 +76,14 @@ def table_2_1(landmarks: pd.DataFrame, synthetic: pd.DataFrame, facts: Mapping[s
     Returns
     -------
     pandas.DataFrame
-        Columns `COLUMNS`. First the chapter's 12 rows in its order, then the methods and splits of the input that the chapter
-        does not have. A row without data has ``n`` 0 and none of our numbers.
+        Columns `COLUMNS`. First the chapter's 12 rows in its order, then those of `THIS_PROJECT`, then the other methods and
+        splits of the input that the chapter does not have. A row without data has ``n`` 0 and none of our numbers.
     """
     results = {(evaluation, method, data): part for evaluation, method, data, part in _parts(landmarks, synthetic)}
     chapter = {tuple(words[:3]): words[3:] for words in map(str.split, _CHAPTER.strip().splitlines())}
     rows = []
-    for key in [*chapter, *(key for key in results if key not in chapter)]:
+    added = [key for key in results if key not in chapter]
+    for key in [*chapter, *sorted(added, key=lambda key: key[1] not in THIS_PROJECT)]:
         evaluation, method, data = key
         row = {"evaluation": evaluation, "method": method, "data": data, "n": 0, "n_cases": 0}
         if method in facts:
@@ -125,24 +129,31 @@ def _statistics(evaluation: str, errors: pd.DataFrame) -> dict[str, float]:
 
 
 def _markdown(table: pd.DataFrame) -> str:
-    rows = []
+    header = ["Evaluation", "Method", "Data", "", "measure", *AXES, "median", "n"]
+    rows, last = [], _group(table.iloc[0])
     for _, row in table.iterrows():
+        if (group := _group(row)) != last:
+            rows.append([f"**{group}**", *[""] * (len(header) - 1)])
+            last = group
         # Two lines in each cell of one row: a Markdown cell cannot span rows.
         cells = ["ours", *_ours(row)]
         if pd.notna(row["chapter_measure_mean"]):
             cells = [f"{ours}<br>{chapter}" for ours, chapter in zip(cells, ["chapter", *_chapters(row)], strict=True)]
         rows.append([markdown(row["evaluation"]), markdown(_name(row)), markdown(row["data"]), *cells])
-    text = markdown_table(["Evaluation", "Method", "Data", "", "measure", *AXES, "median", "n"], rows, 4)
+    text = markdown_table(header, rows, 4)
     notes = "".join(f"- {markdown(note)}\n" for note in _notes(table))
     return f"**Table 2.1.** {markdown(_CAPTION)}\n\n{text}\n{notes}"
 
 
 def _latex(table: pd.DataFrame) -> str:
-    rows, last = [], None
+    rows, last, last_group = [], None, _group(table.iloc[0])
     for _, row in table.iterrows():
         evaluation = row["evaluation"]
         if last not in (None, evaluation):
             rows.append([])
+        if (group := _group(row)) != last_group:
+            rows.append([f"\\textit{{{group}}}"])
+            last, last_group = None, group
         label = ["" if evaluation == last else evaluation, _name(row), row["data"]]
         rows.append([latex(cell) for cell in [*label, *_ours(row)]])
         if pd.notna(row["chapter_measure_mean"]):
@@ -175,6 +186,13 @@ def _notes(table: pd.DataFrame) -> list[str]:
     if (table["evaluation"].str.startswith("TRE") & table["n"].between(1, FEW - 1)).any():
         notes.append(f"† rests on fewer than {FEW} landmarks.")
     return notes
+
+
+def _group(row: pd.Series) -> str:
+    """The heading under which a row stands."""
+    if pd.notna(row["chapter_measure_mean"]):
+        return "The chapter's rows"
+    return "This project" if row["method"] in THIS_PROJECT else "Other methods"
 
 
 def _name(row: pd.Series) -> str:

@@ -14,11 +14,13 @@ import SimpleITK as sitk
 # Not itk.ElastixRegistrationMethod: that attribute loads every module of ITK first (10 s instead of 2 s).
 from itk.elxParameterObjectPython import elastixParameterObject
 from itk.itkAffineTransformPython import itkAffineTransformD3
+from itk.itkDisplacementFieldTransformPython import itkDisplacementFieldTransformD3
 from itk.itkElastixRegistrationMethodPython import itkElastixRegistrationMethodIF3IF3
 from itk.itkOptimizerParametersPython import itkOptimizerParametersD
 
 from regnet.errors import ConfigError, RegistrationError
 from regnet.images.transforms import compose, transform_points
+from regnet.images.volumes import Grid
 
 Parameter = str | bool | int | float
 """A value of an elastix parameter; a parameter has one, or a sequence of them (mostly one per resolution)."""
@@ -99,8 +101,9 @@ def register_with_file(
     fixed_mask
         Samples are drawn where it is not 0. On any grid.
     initial
-        A linear transform, fixed to moving, that is applied first: the registration starts from ``I_M(initial(x))``, and the
-        moving image is interpolated once. With it, elastix skips ``AutomaticTransformInitialization``.
+        A transform, fixed to moving, that is applied first: the registration starts from ``I_M(initial(x))``, and the moving
+        image is interpolated once. With it, elastix skips ``AutomaticTransformInitialization``. elastix sees one that is not
+        linear as a field on the grid of `fixed`.
     overrides
         Parameters that replace those of the file, for example ``{"NumberOfResolutions": 3}``. The file has to name them.
     seed
@@ -140,7 +143,10 @@ def register_with_file(
     if fixed_mask is not None:
         method.SetFixedMask(_itk_image(fixed_mask != 0, sitk.sitkUInt8))
     if initial is not None:
-        method.SetInitialTransform(_itk_affine(initial))
+        if initial.IsLinear():
+            method.SetInitialTransform(_itk_affine(initial))
+        else:
+            method.SetExternalInitialTransform(_itk_field(initial, Grid.of(fixed)))
     parameter_object = elastixParameterObject.New()
     parameter_object.AddParameterMap(settings)
     method.SetParameterObject(parameter_object)
@@ -197,14 +203,22 @@ def _itk_image(image: sitk.Image, pixel_type: int) -> itk.Image:
 
 def _itk_affine(transform: sitk.Transform) -> itkAffineTransformD3:
     """A linear transform, which may be a composition of several, as one ITK affine transform."""
-    if not transform.IsLinear():
-        raise ValueError(f"initial: found {transform.GetName()}, which is not linear, expected a linear transform")
     # Points far away, so that the rounding of large coordinates does not show in the matrix.
     reach = 1000.0
     offset, *columns = transform_points(transform, reach * np.vstack([np.zeros(3), np.eye(3)]))
     matrix = (np.array(columns) - offset).T / reach
     result = itkAffineTransformD3.New()
     result.SetParameters(itkOptimizerParametersD([*matrix.ravel().tolist(), *offset.tolist()]))
+    return result
+
+
+def _itk_field(transform: sitk.Transform, grid: Grid) -> itkDisplacementFieldTransformD3:
+    """Any transform as an ITK displacement field on a grid."""
+    geometry = grid.size, grid.origin, grid.spacing, grid.direction
+    field = sitk.TransformToDisplacementField(transform, sitk.sitkVectorFloat64, *geometry)
+    result = itkDisplacementFieldTransformD3.New()
+    result.SetFixedParameters(itkOptimizerParametersD([float(value) for values in geometry for value in values]))
+    itk.array_view_from_image(result.GetDisplacementField())[:] = sitk.GetArrayViewFromImage(field)
     return result
 
 

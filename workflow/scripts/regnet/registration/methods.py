@@ -17,8 +17,8 @@ PACKAGES = {"syn": ("ants", "antspyx"), "greedy": ("picsl_greedy", "picsl-greedy
 MEMORY_MB = {"elastix": 4000}
 """Memory for a registration of images of 300^3 voxels, in MB; modules not named here get twice that."""
 
-FIRST = ("affine", "bspline_1r", "bspline_3r", "regnet", "regnet_pyramid")
-"""The methods of the default config, in its order: their rows come before all others."""
+FIRST = ("affine", "bspline_1r", "bspline_3r", "regnet", "regnet_pyramid", "regnet_refined")
+"""The chapter's methods and those of this project, in this order: their rows come before all others."""
 
 INSTALL = "pip install -r requirements-peers.in -c constraints.txt -c constraints-peers.txt (or make peers)"
 
@@ -33,7 +33,7 @@ def configured(methods: Mapping[str, Mapping[str, Any] | None]) -> dict[str, Map
 
 
 def check_methods(methods: Mapping[str, Mapping[str, Any] | None]) -> None:
-    """Check that the module of each method can be used, without importing it.
+    """Check that the module of each method can be used, without importing it, and that each has a method to start from.
 
     Parameters
     ----------
@@ -43,12 +43,12 @@ def check_methods(methods: Mapping[str, Mapping[str, Any] | None]) -> None:
     Raises
     ------
     ConfigError
-        With a line for each problem: a package that is not installed, or a file or module that does not exist or has no
-        function ``register``.
+        With a line for each problem: a package that is not installed, a file or module that does not exist or has no function
+        ``register``, or an ``initial`` that is no other method or starts from this one.
     """
-    problems = [
-        f"config: methods.{name}.{problem}" for name, settings in configured(methods).items() for problem in _problems(settings)
-    ]
+    found = configured(methods)
+    problems = [f"config: methods.{name}.{problem}" for name, settings in found.items() for problem in _problems(settings)]
+    problems += [f"config: methods.{name}.initial: {problem}" for name in found for problem in _starting_problems(name, found)]
     if problems:
         raise ConfigError("\n".join(problems))
 
@@ -67,6 +67,29 @@ def _problems(settings: Mapping[str, Any]) -> Iterator[str]:
         yield f"module: found {module}, which does not exist, expected one of {', '.join(MODULES)}, or {kind}"
     elif path.suffix == ".py" and not _defines_register(path):
         yield f"module: found {module} without a function register, expected one: {SIGNATURE}"
+
+
+def starts_from(method: str, methods: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """The method whose transform a method of the config starts from; None for the affine registration."""
+    return None if method == "affine" else methods[method].get("initial", "affine")
+
+
+def _starting_problems(name: str, methods: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
+    initial = methods[name].get("initial")
+    if initial is None:
+        return
+    if name == "affine":
+        yield f"found {initial}, expected none: the affine registration starts from nothing"
+    elif initial not in methods:
+        yield f"found {initial}, expected one of {', '.join(other for other in methods if other != name)}"
+    else:
+        chain = [name]
+        while (before := starts_from(chain[-1], methods)) is not None and before in methods:
+            if before in chain:
+                if before == name:
+                    yield f"found {initial}, which starts from {name} itself ({' <- '.join([*chain, before])})"
+                return
+            chain.append(before)
 
 
 def _path(module: str) -> Path | None:

@@ -108,6 +108,7 @@ def register(
     Two stages. Instead of a trained network, both use one that predicts a shift of 1 voxel along x everywhere: 4 mm in the
     coarse stage and 2 mm in the fine one.
 
+    >>> from regnet.learning.networks.regnet import RegNet
     >>> network = RegNet()
     >>> with torch.no_grad():
     ...     shift = network.joint[-1].bias.copy_(torch.tensor([1.0, 0.0, 0.0]))

@@ -50,7 +50,8 @@ def register_pair(
     fixed_mask, moving_mask
         Lungs, not 0 inside, each on the grid of its image.
     initial
-        The affine registration, fixed to moving, from which the method starts; None for the affine registration itself.
+        The transform, fixed to moving, from which the method starts: the affine registration, or that of another method; None
+        for the affine registration itself.
     margin
         The method sees the lungs and this much around them, in mm; None for the whole images.
     seed
@@ -91,7 +92,7 @@ def register_pair(
         parts = _around_the_lungs(*parts, initial, margin)
     if initial is not None:
         _refuse_no_overlap(parts[0], parts[2], moving, initial)
-    own_settings = {name: value for name, value in settings.items() if name != "module"}
+    own_settings = {name: value for name, value in settings.items() if name not in ("module", "initial")}
     register = load(settings["module"])
     with _own_output_to(tool_log):
         try:
