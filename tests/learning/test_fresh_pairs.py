@@ -15,6 +15,7 @@ SYNTHESIS = {
     "frequencies": {"low": {"sigma": 35, "points": 30, "theta": 5}, "high": {"sigma": 20, "points": 40, "theta": 4}},
     "noise_sd": 0,
     "border": 33,
+    "appearance": {"density": 0.0, "local_changes": 0.0, "blur": 0.0, "noise": 0.0},
 }
 CPU = torch.device("cpu")
 
@@ -74,6 +75,19 @@ def test_every_pair_is_renewed_once_per_epoch_one_after_the_other(pool):
         pairs.batch()
         kept.append(list(pairs.pairs))
     assert kept == [[0, 1], [0, 1], [1, 2], [1, 2], [2, 3]]
+
+
+def test_both_images_of_a_pair_are_changed_where_the_config_says_so(pool):
+    """Fields and places are those of plain pairs."""
+    synthesis = {**SYNTHESIS, "appearance": {**SYNTHESIS["appearance"], "noise": 1.0}}
+    options = {"spacing": 2.0, "steps_per_epoch": 4, "seed": 1, "device": CPU}
+    plain, changed = (FreshPairs(pool, SETTINGS, given, **options).batch() for given in (SYNTHESIS, synthesis))
+    assert torch.equal(changed[2], plain[2])
+    for one, other in zip(changed[:2], plain[:2], strict=True):
+        # The softest noise has 4 HU; the network sees 500 HU as 1.
+        assert (one - other).std() > 4 / 500
+    again = FreshPairs(pool, SETTINGS, synthesis, **options).batch()
+    assert all(torch.equal(*tensors) for tensors in zip(changed, again, strict=True))
 
 
 @pytest.mark.parametrize("before", [1, 3])

@@ -53,7 +53,7 @@ SETTINGS = {
     "precision": "auto",
     "warmup": None,
 }
-SYNTHESIS = {"frequencies": {"high": {"sigma": 20, "points": 40, "theta": 4}}, "noise_sd": 5, "border": 33}
+SYNTHESIS = {"frequencies": {"high": {"sigma": 20, "points": 40, "theta": 4}}, "noise_sd": 5, "border": 33, "appearance": None}
 
 
 @pytest.fixture(scope="module")

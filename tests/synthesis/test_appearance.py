@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from regnet.synthesis.appearance import Appearance, blurred, change, smooth_field
+from regnet.synthesis.appearance import Appearance, blurred, change, smooth_field, source_of_pair
 
 SIDE = 41
 
@@ -48,6 +48,42 @@ def test_local_changes_are_in_half_of_the_images():
     assert 0.3 < np.mean(np.array(largest) > 10) < 0.65
 
 
+def test_a_large_volume_has_local_changes_all_over():
+    image = torch.full((1, 1, 70, 140, 130), -800.0)
+    levels = Appearance(**{**NOTHING, "local_changes": 1.0})
+    octants = np.zeros(8)
+    for seed in range(12):
+        difference = blurred(change(image, levels, torch.Generator().manual_seed(seed)) + 800, [2.0] * 3)[0, 0]
+        parts = [part for half in difference.chunk(2) for row in half.chunk(2, dim=1) for part in row.chunk(2, dim=2)]
+        octants += [float(part.abs().max()) > 10 for part in parts]
+    # Four times the voxels of a crop: about five ellipsoids each.
+    assert octants.min() >= 3
+
+
+def test_the_input_stays_as_it_is():
+    image = torch.full((1, 1, SIDE, SIDE, SIDE), -800.0)
+    change(image, Appearance(), torch.Generator().manual_seed(0))
+    assert (image == -800).all()
+
+
+def test_levels_that_are_all_0_change_nothing_at_all():
+    assert Appearance.of(NOTHING) is None
+    assert Appearance.of(None) is None
+    assert Appearance.of({**NOTHING, "blur": 0.5}) == Appearance(**{**NOTHING, "blur": 0.5})
+
+
+def test_the_source_of_a_pair_is_between_the_image_and_a_softer_one():
+    image = torch.randn(1, 1, SIDE, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
+    soft = blurred(image, [0.8] * 3)
+    shares = []
+    for seed in range(5):
+        source = source_of_pair(image, torch.Generator().manual_seed(seed))
+        share = float(((image - source) / (image - soft)).median())
+        torch.testing.assert_close(source, torch.lerp(image, soft, share), atol=1e-4, rtol=0)
+        shares.append(share)
+    assert 0 <= min(shares) < max(shares) <= 1
+
+
 def test_a_gaussian_blurs_along_its_axis_alone():
     point = torch.zeros(1, 1, 21, 21, 21)
     point[0, 0, 10, 10, 10] = 1
@@ -60,6 +96,6 @@ def test_a_gaussian_blurs_along_its_axis_alone():
 
 
 def test_smooth_fields_reach_1_and_are_smooth():
-    field = smooth_field(SIDE, 20, 3, torch.Generator().manual_seed(0))
+    field = smooth_field((SIDE, SIDE, 30), 20, 3, torch.Generator().manual_seed(0))
     torch.testing.assert_close(field.abs().amax(dim=(0, 2, 3, 4)), torch.ones(3))
     assert field.diff(dim=-1).abs().max() < 0.2

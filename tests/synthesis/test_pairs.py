@@ -13,9 +13,20 @@ from scipy.ndimage import gaussian_filter
 
 from regnet.errors import InputError, RegNetError
 from regnet.images.transforms import field_transform, jacobian_determinant, transform_points
-from regnet.images.volumes import Grid, resample
+from regnet.images.volumes import Grid, resample, write_image
 from regnet.synthesis import random_fields
-from regnet.synthesis.pairs import SyntheticDVF, deform, deform_mask, draw_samples, random_dvf, reachable_boxes, require_room
+from regnet.synthesis.appearance import Appearance
+from regnet.synthesis.pairs import (
+    SyntheticDVF,
+    deform,
+    deform_mask,
+    draw_samples,
+    other_scan,
+    random_dvf,
+    reachable_boxes,
+    require_room,
+    slide,
+)
 from regnet.synthesis.samples import output_points
 
 SETTINGS = {
@@ -23,7 +34,8 @@ SETTINGS = {
     "medium": {"sigma": 25, "points": 100, "theta": 8},
     "high": {"sigma": 20, "points": 100, "theta": 8},
 }
-SAMPLE_PATCHES = Path(__file__).parents[2] / "workflow" / "scripts" / "sample_patches.py"
+SCRIPTS = Path(__file__).parents[2] / "workflow" / "scripts"
+SAMPLE_PATCHES = SCRIPTS / "sample_patches.py"
 GRID = Grid((70, 60, 80), (2.0, 2.0, 2.0), (-40.0, 30.0, 100.0))
 
 
@@ -238,3 +250,72 @@ def test_a_warped_lung_mask_is_the_mask_under_the_field(oblique_grid, rng):
     hard = sitk.GetArrayFromImage(deform_mask(oblique_grid.image(inside.astype(np.uint8)), dvf))
     assert ((sitk.GetArrayFromImage(soft) > 0.99) <= hard).all()
     assert hard.sum() == pytest.approx(inside.sum(), rel=0.3)
+
+
+def textured_lungs(grid, rng):
+    """A textured CT, and a box of lungs in it."""
+    texture = gaussian_filter(rng.normal(size=grid.shape), 2.0)
+    inside = np.zeros(grid.shape, np.uint8)
+    inside[12:-12, 14:-14, 14:-14] = 1
+    hu = np.where(inside, -700, 0) + 60 * texture / texture.std()
+    return grid.image(np.int16(hu)), grid.image(inside)
+
+
+def test_another_scan_differs_and_follows_from_its_seed(rng):
+    image, _ = textured_lungs(GRID, rng)
+    scans = [sitk.GetArrayFromImage(other_scan(image, Appearance(), np.random.default_rng(seed))) for seed in (1, 1, 2)]
+    assert scans[0].dtype == np.int16
+    assert (scans[0] == scans[1]).all()
+    assert np.abs(scans[0].astype(float) - scans[2]).mean() > 3
+    assert np.abs(scans[0].astype(float) - sitk.GetArrayViewFromImage(image)).mean() > 3
+
+
+def test_what_is_not_lung_slides_and_no_lung_comes_to_lie_outside(rng):
+    image, lungs = textured_lungs(GRID, rng)
+    slid = sitk.GetArrayFromImage(slide(image, lungs, rng, border=33)).astype(float)
+    before, inside = sitk.GetArrayFromImage(image), sitk.GetArrayViewFromImage(lungs) != 0
+    assert (slid[inside] == before[inside]).all()
+    assert np.abs(slid[~inside] - before[~inside]).mean() > 20
+    assert slid[~inside].min() > -400
+
+
+@pytest.mark.parametrize("level", [0.0, 1.0])
+def test_pairs_on_disk_are_changed_where_the_config_says_so(level, tmp_path, rng):
+    """Both images differ from what the field alone makes of the source, and still correspond under it."""
+    image, lungs = textured_lungs(GRID, rng)
+    write_image(image, tmp_path / "image.nii.gz")
+    write_image(lungs, tmp_path / "mask.nii.gz")
+    pairs = ["original_high", "deformed_high"]
+    suffixes = {"deformation": "npz", "deformed_mask": "nii.gz", "original": "npy", "deformed": "npy"}
+    outputs = {name: f"{tmp_path}/{name}.{suffix}" for name, suffix in suffixes.items()}
+    outputs |= {
+        kind: [f"{tmp_path}/{pair}.{kind}.np{'y' if kind == 'fixed' else 'z'}" for pair in pairs] for kind in ("fixed", "dvf")
+    }
+    synthesis = {"frequencies": SETTINGS, "moving": {**SETTINGS["low"], "noise_sd": 3}, "noise_sd": 5, "border": 33}
+    synthesis |= {"smallest_size": 54, "sliding": level, "appearance": dict.fromkeys(Appearance.__annotations__, level)}
+    job = SimpleNamespace(
+        input=SimpleNamespace(image=f"{tmp_path}/image.nii.gz", mask=f"{tmp_path}/mask.nii.gz"),
+        output=SimpleNamespace(**outputs),
+        log=[str(tmp_path / "log")],
+        params=SimpleNamespace(synthesis=synthesis, block=1, pairs=pairs, seed=1),
+        threads=1,
+        wildcards=SimpleNamespace(image="case"),
+    )
+    runpy.run_path(str(SCRIPTS / "synthesize.py"), {"snakemake": job})
+    moving = np.load(outputs["original"])
+    assert (np.abs(moving - sitk.GetArrayViewFromImage(image)).max() > 0) == (level > 0)
+    dvf = SyntheticDVF.load(outputs["dvf"][0])
+    fixed = np.load(outputs["fixed"][0]).astype(float)
+    warped = resample(GRID.image(moving), field_transform(dvf.on_grid(), GRID), GRID, sitk.sitkLinear)
+    inside = sitk.GetArrayFromImage(deform_mask(lungs, dvf)) != 0
+
+    def likeness(values, part):
+        return np.corrcoef(values[part], fixed[part])[0, 1]
+
+    matched = sitk.GetArrayFromImage(warped)
+    assert likeness(matched, inside) > (0.95 if level == 0 else 0.5)
+    assert likeness(matched, inside) > likeness(moving.astype(float), inside) + 0.2
+    # The whole of what is not lung follows the field only without sliding.
+    around = np.zeros(GRID.shape, bool)
+    around[8:-8, 8:-8, 8:-8] = True
+    assert (np.abs(matched - fixed)[around & ~inside].mean() < 30) == (level == 0)

@@ -14,7 +14,7 @@ EVALUATED = [
 # The long tables, and the files that each collects.
 LONG_TABLES = {
     "landmarks": [f"{RESULTS}/evaluation/landmarks/{pair}.csv" for pair in cohort.pairs_with_landmarks()],
-    "synthetic": [f"{RESULTS}/evaluation/synthetic/{network}_{split}.csv" for variant, split in EVALUATED],
+    "synthetic": [f"{RESULTS}/evaluation/synthetic/{network}_{split}.csv" for network, split in EVALUATED],
     "regularity": [f"{RESULTS}/evaluation/regularity/{pair}.csv" for pair in cohort.test_pairs()],
 }
 if TRUE_FIELDS:

@@ -14,13 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from regnet.synthesis.appearance import Appearance, blurred, change, smooth_field, uniform
+from regnet.synthesis.appearance import SOFTER, Appearance, blurred, change, smooth_field, uniform
 
 SIDE = 65
 """Voxels along each axis of a crop: ``8 k + 1``, as levels of a pyramid coincide at their corners."""
-
-SOFTER = 0.8
-"""Standard deviation of the Gaussian of the softer copy with which a source is blended, in a random share for each pair."""
 
 TEXTURE_SIGMAS = (1.2, 2.0, 3.2)
 """Standard deviations of the Gaussians that smooth white noise into textures."""
@@ -168,7 +165,7 @@ class CropPairs:
         moving, fixed = show(place(nodes)), show(place(nodes + displacement))
         lungs = (_sampled(source.lungs, place(nodes + displacement)) > 0.5).float()
         if uniform(generator, 0, 1) < self.sliding * self.difficulty:
-            further = smooth_field(self.side, uniform(generator, 20, 40), 3, generator) * uniform(generator, 0, 6)
+            further = smooth_field((self.side,) * 3, uniform(generator, 20, 40), 3, generator) * uniform(generator, 0, 6)
             points = place(nodes + displacement + further)
             outside = show(points)
             # Lung that would come to lie outside the lungs is soft tissue there.
@@ -201,9 +198,9 @@ class CropPairs:
         long = uniform(generator, 16, 40)
         largest = min(uniform(generator, 0, 14), 0.4 * long)
         along = torch.empty(1, 3, 1, 1, 1).uniform_(0.3, 1, generator=generator)
-        field = smooth_field(self.side, long, 3, generator) * largest * along
+        field = smooth_field((self.side,) * 3, long, 3, generator) * largest * along
         short = uniform(generator, 6, 13)
-        field = field + smooth_field(self.side, short, 3, generator) * uniform(generator, 0, 0.3) * short
+        field = field + smooth_field((self.side,) * 3, short, 3, generator) * uniform(generator, 0, 0.3) * short
         matrix = 0.015 * torch.randn(3, 3, generator=generator)
         field = field + torch.einsum("ij,njzyx->nizyx", matrix, self._nodes)
         return self.amplitude * (field + torch.empty(1, 3, 1, 1, 1).uniform_(-3, 3, generator=generator))

@@ -1,6 +1,6 @@
 """Synthetic pairs that are made while a network trains, on the network's device."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from regnet.conventions import AIR_HU
 from regnet.learning.batches import Batch, DeviceVolumes
+from regnet.synthesis.appearance import Appearance, change, source_of_pair
 from regnet.synthesis.random_fields import RandomField, draw_field, warp_volume
 from regnet.synthesis.samples import HU_PER_UNIT, SamplePool, normalize, output_points
 
@@ -52,7 +53,7 @@ class FreshPairs:
     settings
         The config's ``training``: ``fresh``, ``batch``, ``flips`` and ``noise_sd`` (HU) are used.
     synthesis
-        The config's ``synthesis``.
+        The config's ``synthesis``; ``sliding``, which needs lung masks, is left out.
     spacing
         Spacing of the volumes, isotropic, in mm.
     steps_per_epoch
@@ -82,6 +83,7 @@ class FreshPairs:
         self.steps_per_epoch = steps_per_epoch
         self.seed = seed
         self.device = device
+        self.appearance = Appearance.of(synthesis["appearance"])
         self.drawn = 0
         self.pairs: dict[int, FreshPair] = {}
         # Samples lie in the lungs of the fixed image; the points that they are displaced to lie in those of the moving image.
@@ -143,12 +145,21 @@ class FreshPairs:
         spacing = (self.spacing,) * 3
         border = self.synthesis["border"]
         field = draw_field(tuple(size.tolist()), spacing, **settings, border=border, rng=rng, device=self.device)
+        if self.appearance:
+            moving = self._changed(source_of_pair, moving, rng)
         warped = warp_volume(moving, field, spacing)
         noise = torch.Generator(self.device).manual_seed(int(rng.integers(2**62)))
         deviates = torch.randn(warped.shape, generator=noise, device=self.device)
         warped.add_(deviates, alpha=self.synthesis["noise_sd"])
-        fixed = warped.round_().clamp_(AIR_HU, 32767).to(torch.int16)
+        if self.appearance:
+            warped, moving = (self._changed(change, image, rng, self.appearance) for image in (warped, moving))
+        fixed, moving = (image.round().clamp(AIR_HU, 32767).to(torch.int16) for image in (warped, moving))
         return FreshPair(DeviceVolumes([fixed, moving], self.device), field, self._in_fixed(lungs, field, size))
+
+    def _changed(self, function: Callable[..., Tensor], volume: Tensor, rng: np.random.Generator, *arguments: Any) -> Tensor:
+        """A volume after a function of `regnet.synthesis.appearance`, which works on the CPU; float32."""
+        generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        return function(volume.cpu().float()[None, None], *arguments, generator)[0, 0].to(self.device)
 
     def _in_fixed(self, lungs: np.ndarray, field: RandomField, size: np.ndarray) -> np.ndarray:
         """The voxels x of the fixed image that show the voxels y, ``(n, 3)``, of the moving one: solves ``x + u(x) = y``."""

@@ -215,7 +215,7 @@ def train_pyramid(
         trainer.load_state_dict(state)
     if events and process_number() == 0:
         trainer.events = EventFiles(events, trainer.patches)
-    appearance = Appearance(**settings["appearance"]) if settings["appearance"] else None
+    appearance = Appearance.of(settings["appearance"])
     changes = {"appearance": appearance, "sliding": settings["sliding"]}
     pairs = CropPairs(training, window, torch.Generator().manual_seed(seed), **changes)
     steps = settings["epochs"] * settings["steps_per_epoch"]

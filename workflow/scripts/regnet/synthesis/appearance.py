@@ -5,6 +5,7 @@ on its own. Images are in HU, lengths in voxels.
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -23,6 +24,12 @@ NOISE_HU = (4.0, 60.0)
 LONGEST_CORRELATION = 0.9
 """Largest standard deviation of the Gaussian that correlates noise; below `SHORTEST_BLUR` it stays white."""
 
+SOFTER = 0.8
+"""Standard deviation of the Gaussian of the softer copy with which the source of a pair is blended."""
+
+LOCAL_CHANGE_VOXELS = 65**3
+"""A volume has local changes once for each time that it holds this many voxels."""
+
 SHORTEST_BLUR = 0.15
 """A Gaussian with a smaller standard deviation is left out."""
 
@@ -36,7 +43,8 @@ class Appearance:
     density
         The lung's density times exp(+-0.15 and a smooth field of up to 0.2).
     local_changes
-        In half of the images one to four soft ellipsoids of 3 to 13 voxels radius: brighter or darker, or other tissue.
+        Per `LOCAL_CHANGE_VOXELS`, in half of the cases one to four soft ellipsoids of 3 to 13 voxels radius: brighter or
+        darker, or other tissue.
     blur
         In half of the images a Gaussian of up to 0.7 voxels; in a third one along one axis, of up to 1.2, as thicker slices.
     noise
@@ -48,6 +56,11 @@ class Appearance:
     blur: float = 1.0
     noise: float = 1.0
 
+    @classmethod
+    def of(cls, levels: Mapping[str, float] | None) -> "Appearance | None":
+        """The levels of a config; None if nothing is to be changed, not even by the smallest noise."""
+        return cls(**levels) if levels and any(levels.values()) else None
+
 
 def change(image: Tensor, appearance: Appearance, generator: torch.Generator) -> Tensor:
     """Change an image ``(1, 1, z, y, x)``, HU, as two scans of a patient differ; float32, the same shape.
@@ -55,21 +68,23 @@ def change(image: Tensor, appearance: Appearance, generator: torch.Generator) ->
     Parameters
     ----------
     image
-        The image; a cube.
+        The image.
     appearance
         How much.
     generator
         Source of the random numbers, on the CPU.
     """
-    side = image.shape[-1]
+    shape = image.shape[2:]
     if appearance.density:
-        waves = smooth_field(side, uniform(generator, 12, 40), 1, generator) * uniform(generator, 0, 0.2)
+        waves = smooth_field(shape, uniform(generator, 12, 40), 1, generator) * uniform(generator, 0, 0.2)
         factor = torch.exp(appearance.density * (uniform(generator, -0.15, 0.15) + waves))
         lung = torch.sigmoid((LUNG_EDGE_HU - image) / LUNG_EDGE_WIDTH_HU)
         image = image + lung * (image - AIR_HU) * (factor - 1)
-    if uniform(generator, 0, 1) < 0.5 * appearance.local_changes:
-        for _ in range(1 + int(uniform(generator, 0, 4))):
-            image = _with_local_change(image, generator)
+    image = image.clone()
+    for _ in range(max(1, round(image.numel() / LOCAL_CHANGE_VOXELS))):
+        if uniform(generator, 0, 1) < 0.5 * appearance.local_changes:
+            for _ in range(1 + int(uniform(generator, 0, 4))):
+                _change_locally(image, generator)
     widths = [uniform(generator, 0, 0.7) * appearance.blur] * 3 if uniform(generator, 0, 1) < 0.5 else [0.0] * 3
     if uniform(generator, 0, 1) < 0.35 * appearance.blur:
         widths[int(uniform(generator, 0, 3))] = uniform(generator, 0.4, 1.2)
@@ -79,20 +94,33 @@ def change(image: Tensor, appearance: Appearance, generator: torch.Generator) ->
     return image + sd * _noise(image.shape, uniform(generator, 0, LONGEST_CORRELATION), generator)
 
 
-def _with_local_change(image: Tensor, generator: torch.Generator) -> Tensor:
-    """An image with one soft ellipsoid: brighter or darker tissue, or a nodule or hole in its place."""
-    side = image.shape[-1]
-    centre = torch.empty(3).uniform_(-side / 2, side / 2, generator=generator)
-    radii = torch.empty(3).uniform_(3, 13, generator=generator)
-    along = torch.arange(side) - (side - 1) / 2
-    squares = [((along - middle) / radius) ** 2 for middle, radius in zip(centre.tolist(), radii.tolist(), strict=True)]
+def source_of_pair(image: Tensor, generator: torch.Generator) -> Tensor:
+    """An image ``(1, 1, z, y, x)`` blended by a random share with a softer copy: what both images of a pair come from."""
+    return torch.lerp(image, blurred(image, [SOFTER] * 3), uniform(generator, 0, 1))
+
+
+def _change_locally(image: Tensor, generator: torch.Generator) -> None:
+    """Change one soft ellipsoid of an image: brighter or darker tissue, or a nodule or hole in its place."""
+    centre = [uniform(generator, 0, side - 1) for side in image.shape[2:]]
+    radii = torch.empty(3).uniform_(3, 13, generator=generator).tolist()
+    # Three radii away nothing is left of it.
+    box = tuple(
+        slice(max(0, math.floor(middle - 3 * radius)), min(side, math.ceil(middle + 3 * radius) + 1))
+        for middle, radius, side in zip(centre, radii, image.shape[2:], strict=True)
+    )
+    squares = [
+        ((torch.arange(extent.start, extent.stop) - middle) / radius) ** 2
+        for extent, middle, radius in zip(box, centre, radii, strict=True)
+    ]
     distance = squares[0][:, None, None] + squares[1][:, None] + squares[2]
     inside = torch.sigmoid(3 * (1 - distance))
+    part = image[(slice(None), slice(None), *box)]
     kind = uniform(generator, 0, 1)
     if kind < 0.5:
-        return image + inside * uniform(generator, -200, 250)
-    other = uniform(generator, -150, 60) if kind < 0.75 else uniform(generator, -980, -850)
-    return image * (1 - inside) + inside * other
+        part += inside * uniform(generator, -200, 250)
+    else:
+        other = uniform(generator, -150, 60) if kind < 0.75 else uniform(generator, -980, -850)
+        part.lerp_(torch.full_like(part, other), inside.expand_as(part))
 
 
 def _noise(shape: torch.Size, correlation: float, generator: torch.Generator) -> Tensor:
@@ -121,15 +149,14 @@ def blurred(image: Tensor, widths: list[float]) -> Tensor:
     return image
 
 
-def smooth_field(side: int, sigma: float, channels: int, generator: torch.Generator) -> Tensor:
-    """Smooth random maps ``(1, channels, side, side, side)``, each with a largest magnitude of 1.
+def smooth_field(shape: Sequence[int], sigma: float, channels: int, generator: torch.Generator) -> Tensor:
+    """Smooth random maps ``(1, channels, *shape)``, each with a largest magnitude of 1.
 
     White noise on nodes `sigma` / 2 voxels apart is smoothed with about `sigma` and interpolated.
     """
-    nodes = max(4, round(2 * side / sigma))
-    noise = torch.randn(1, channels, *(nodes + 6,) * 3, generator=generator)
-    maps = blurred(noise, [1.4] * 3)[..., 3:-3, 3:-3, 3:-3]
-    maps = functional.interpolate(maps, size=(side,) * 3, mode="trilinear", align_corners=True)
+    nodes = [max(4, round(2 * side / sigma)) + 6 for side in shape]
+    maps = blurred(torch.randn(1, channels, *nodes, generator=generator), [1.4] * 3)[..., 3:-3, 3:-3, 3:-3]
+    maps = functional.interpolate(maps, size=tuple(shape), mode="trilinear", align_corners=True)
     return maps / maps.abs().amax(dim=(2, 3, 4), keepdim=True)
 
 

@@ -13,6 +13,7 @@ from regnet.conventions import AIR_HU
 from regnet.errors import InputError
 from regnet.images.boxes import Box, bounding_box
 from regnet.images.volumes import Grid
+from regnet.synthesis.appearance import Appearance, change, source_of_pair
 from regnet.synthesis.random_fields import (
     RandomField,
     displacement_in_voxels,
@@ -23,6 +24,8 @@ from regnet.synthesis.random_fields import (
 )
 from regnet.synthesis.samples import WINDOW_MARGIN, Samples, output_points, sample_centres
 from regnet.system.files import NPZ_ERRORS, whole_file
+
+SOFT_TISSUE_HU = (-50.0, 50.0)
 
 SLAB_PLANES = 24
 """Thickness, in voxels along z, of the parts in which a fixed image is deformed."""
@@ -219,6 +222,51 @@ def deform(
         warped += noise_sd * rng.standard_normal(warped.shape, np.float32)
         values[part] = np.clip(np.round(warped), AIR_HU, 32767)
     return dvf.grid.image(values)
+
+
+def other_scan(image: sitk.Image, appearance: Appearance, rng: np.random.Generator) -> sitk.Image:
+    """A CT image, int16 HU, as another scan of the patient might show it: changed as `regnet.synthesis.appearance` does."""
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    values = torch.from_numpy(sitk.GetArrayFromImage(image).astype(np.float32))
+    return _int16(change(values[None, None], appearance, generator)[0, 0], image)
+
+
+def source_scan(image: sitk.Image, rng: np.random.Generator) -> sitk.Image:
+    """The image that both images of a pair come from: a random share softer than `image`."""
+    generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+    values = torch.from_numpy(sitk.GetArrayFromImage(image).astype(np.float32))
+    return _int16(source_of_pair(values[None, None], generator)[0, 0], image)
+
+
+def slide(
+    fixed: sitk.Image, mask: sitk.Image, rng: np.random.Generator, *, border: float, boxes: Sequence[Box] | None = None
+) -> sitk.Image:
+    """Move what is not lung in the fixed image of a synthetic pair by a further field: the chest wall slides along lungs.
+
+    Parameters
+    ----------
+    fixed
+        The fixed image.
+    mask
+        Its lungs, which stay as they are. Lung that would come to lie outside them is soft tissue there.
+    rng
+        Source of the field.
+    border
+        As in `regnet.synthesis.random_fields.draw_field`.
+    boxes
+        The parts to change, everything if None.
+    """
+    further = random_dvf(Grid.of(fixed), sigma=40.0, points=100, theta=6.0, border=border, rng=rng)
+    outside = sitk.GetArrayFromImage(deform(fixed, further, noise_sd=0, rng=rng, boxes=boxes))
+    lungs = sitk.GetArrayViewFromImage(mask) != 0
+    # With the border: there the interpolated values are between lung and tissue.
+    was_lung = sitk.GetArrayViewFromImage(deform_mask(sitk.BinaryDilate(mask, (2, 2, 2)), further)) != 0
+    outside[was_lung] = rng.uniform(*SOFT_TISSUE_HU)
+    return Grid.of(fixed).image(np.where(lungs, sitk.GetArrayViewFromImage(fixed), outside))
+
+
+def _int16(values: torch.Tensor, like: sitk.Image) -> sitk.Image:
+    return Grid.of(like).image(np.clip(np.round(values.numpy()), AIR_HU, 32767).astype(np.int16))
 
 
 def deform_mask(mask: sitk.Image, dvf: SyntheticDVF) -> sitk.Image:
