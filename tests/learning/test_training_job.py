@@ -15,7 +15,7 @@ from torch.nn.utils import parameters_to_vector
 from regnet.errors import ConfigError, InputError
 from regnet.evaluation.long_tables import read_table
 from regnet.learning.networks.regnet import RegNet
-from regnet.learning.training_job import PairFiles, TrainingJob
+from regnet.learning.training_job import PairFiles, PyramidJob, TrainingJob
 from regnet.learning.weight_files import load_network
 from regnet.presentation.figures.training import CURVES
 from regnet.synthesis.samples import Samples
@@ -136,6 +136,76 @@ def test_two_processes_give_the_result_of_one(job):
     assert curves[0]["validation_mae"].isna().tolist() == [True, False]
     columns = [name for name in curves[0] if name not in ("stage", "seconds")]
     np.testing.assert_allclose(curves[1][columns], curves[0][columns], rtol=1e-3)
+
+
+@pytest.fixture
+def pyramid_job(tmp_path):
+    """The same for a training of the feature pyramid, on a small volume."""
+    rng = np.random.default_rng(0)
+    lungs = np.zeros((70, 66, 68), np.uint8)
+    lungs[20:50, 20:50, 20:50] = 1
+    volume = {"hu": rng.integers(-1000, 0, lungs.shape, np.int16), "lungs": lungs, "spacing": 2.0}
+    np.savez(tmp_path / "volume.npz", **volume)
+    settings = {"batch": 2, "epochs": 2, "steps_per_epoch": 2, "optimizer": "muon", "learning_rate": 1e-3, "rise": 1}
+    settings |= {"appearance": None, "sliding": 0.0, "precision": "float32", "checkpoint_minutes": 1e-9}
+
+    def in_folder(name, **changes):
+        folder = tmp_path / name
+        names = {"checkpoints": "checkpoints", "events": "events", "curves": "training.csv"}
+        names |= {"best": "model.safetensors", "last": "last.safetensors"}
+        return PyramidJob(
+            training=(str(tmp_path / "volume.npz"),),
+            validation=(str(tmp_path / "volume.npz"),),
+            settings={**settings, **changes},
+            window=(-1000, 400),
+            seed=1,
+            facts={"seed": 2017},
+            threads=1,
+            gpus=0,
+            code=(__file__,),
+            **{key: str(folder / name) for key, name in names.items()},
+        )
+
+    return in_folder
+
+
+@pytest.mark.slow
+def test_a_killed_training_of_the_pyramid_ends_with_the_same_bytes(pyramid_job):
+    killed = pyramid_job("killed")
+    kill_after(killed, 1)
+    assert run(killed) == run(pyramid_job("undisturbed"))
+
+
+@pytest.mark.slow
+def test_two_processes_train_the_pyramid(pyramid_job):
+    """Each weighs the lungs of its own crops, so that two do not take the very steps of one."""
+    one, two = (pyramid_job(name, epochs=1) for name in ("one", "two"))
+    one.run()
+    two.run(processes=2)
+    curves = [read_table(each.curves, CURVES) for each in (one, two)]
+    assert curves[1]["patches"].tolist() == curves[0]["patches"].tolist()
+    np.testing.assert_allclose(curves[1]["loss"], curves[0]["loss"], rtol=0.3)
+    np.testing.assert_allclose(curves[1]["validation_mae"], curves[0]["validation_mae"], rtol=0.3)
+    weights = [parameters_to_vector(load_network(each.last)[0].parameters()).detach() for each in (one, two)]
+    assert 0 < (weights[1] - weights[0]).norm() < 0.1 * weights[0].norm()
+
+
+@pytest.mark.slow
+def test_a_training_of_the_pyramid_goes_on_from_given_weights(pyramid_job):
+    """It counts what those have seen, and its crops are as hard as they get."""
+    first = pyramid_job("first", epochs=1)
+    first.run()
+    second = dataclasses.replace(pyramid_job("second", epochs=1, learning_rate=1e-9), start=first.best)
+    second.run()
+    before, after = (load_network(each.best) for each in (first, second))
+    assert after[1]["blocks_seen"] == 2 * before[1]["blocks_seen"] == 8
+    weights = [parameters_to_vector(network.parameters()).detach() for network, _ in (before, after)]
+    torch.testing.assert_close(weights[1], weights[0], atol=1e-5, rtol=0)
+
+
+def test_a_batch_of_the_pyramid_that_cannot_be_shared_is_refused(pyramid_job):
+    with pytest.raises(ConfigError, match=r"pyramid\.batch: found 3, expected a multiple of the number of GPUs, 2"):
+        pyramid_job("three", batch=3).run(processes=2)
 
 
 def test_a_batch_that_cannot_be_shared_is_refused(job):

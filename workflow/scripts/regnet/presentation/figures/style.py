@@ -83,7 +83,7 @@ METHOD_LOOKS = {
     "bspline_best": Look("#0B2A5B", "h", (0, (6, 1.5))),
     "regnet": Look("#D55E00", "o", "-"),
     "regnet_pyramid": Look("#8B1A1A", "*", (0, (7, 1))),
-    "regnet_refined": Look("#C71585", r"$\clubsuit$", (0, (4, 1, 1, 1, 1, 1))),
+    "regnet_refined": Look("#C71585", "+", (0, (4, 1, 1, 1, 1, 1))),
     "demons": Look("#009E73", "v", (0, (5, 1, 1, 1))),
     "syn": Look("#CC79A7", "P", (0, (3, 1, 1, 1, 1, 1))),
     "greedy": Look("#E69F00", "X", (0, (8, 2, 2, 2))),
