@@ -20,8 +20,8 @@ from regnet.errors import ConfigError
 from regnet.experiment.cohort import Cohort
 from regnet.images.volumes import read_grid
 from regnet.learning.networks.regnet import RegNet
-from regnet.registration.methods import configured
-from regnet.synthesis.samples import window_size
+from regnet.registration.methods import configured, starts_from
+from regnet.synthesis.samples import OUTPUT_STRIDE, window_size
 
 STARTING = 3.0
 """Core seconds that every job takes to start Snakemake and Python and to import packages."""
@@ -48,6 +48,9 @@ ELASTIX_SECONDS = {"affine": 0.0015, "bspline": 0.008}
 
 CROP_SECONDS = 1.1
 """Core seconds that a training of the feature pyramid spends on a crop."""
+
+PYRAMID_SECONDS = 2.0
+"""Core seconds of the feature pyramid per million voxels that it sees."""
 
 OTHER_METHOD_SECONDS = 5.0
 """Core seconds per million voxels of methods that work on whole volumes: demons, SyN, greedy, ConvexAdam, a user's own."""
@@ -290,11 +293,16 @@ def _add_methods(plan: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: M
     """Add registration with all other methods, and the disk space of all transforms."""
     images, network = _spacings(config)
     seconds, stored = 0.0, 0.0
-    for name, settings in configured(config["methods"]).items():
+    methods = configured(config["methods"])
+    for name, settings in methods.items():
         for fixed in _fixed(cohort):
             voxels = sizes[network if name == "regnet" else images][fixed]
             vectors = voxels * 1e6 / (config["regnet"]["stride"] ** 3 if name == "regnet" else 1)
-            if settings["module"] == "elastix":
+            if settings["module"] == "pyramid":
+                seen = voxels * sum((images / spacing) ** 3 for spacing in settings["spacings"])
+                seconds += STARTING + seen * PYRAMID_SECONDS
+                vectors = seen * 1e6 / OUTPUT_STRIDE**3
+            elif settings["module"] == "elastix":
                 kind = "affine" if name == "affine" else "bspline"
                 iterations = settings.get("resolutions", 3) * settings.get("iterations", 1000)
                 seconds += 2 * STARTING + iterations * ELASTIX_SECONDS[kind] + voxels * PER_MEGAVOXEL["resample"]
@@ -302,7 +310,9 @@ def _add_methods(plan: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: M
                 vectors = 0 if name == "affine" else AROUND_GRID * voxels * 1e6 / in_a_cell
             elif name != "regnet":
                 seconds += STARTING + voxels * OTHER_METHOD_SECONDS
-            stored += vectors * BYTES_PER_VECTOR
+            # A transform holds the one that it starts from, too.
+            held = sum(starts_from(other, methods) == name for other in methods) if name not in ("affine", "regnet") else 0
+            stored += vectors * BYTES_PER_VECTOR * (1 + held)
         if settings["module"] == "pyramid" and settings["weights"] is None:
             training = config["pyramid"]
             crops = training["batch"] * training["epochs"] * training["steps_per_epoch"]

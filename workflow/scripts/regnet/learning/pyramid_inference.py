@@ -13,7 +13,7 @@ from regnet.images.boxes import Box, bounding_box
 from regnet.learning.devices import has_correct_bfloat16, has_fast_bfloat16
 from regnet.learning.inference import BFLOAT16_LIMIT_MM, MIRRORINGS, ONE_SHOT, PROGRAM_GIB, SPOT_SHARE
 from regnet.learning.inference_settings import InferenceSettings
-from regnet.learning.networks.pyramid import LEVELS, RADII, SIDE_STEP, WIDTHS, Coarser, RegNetPyramid, upsampled
+from regnet.learning.networks.pyramid import LEVELS, RADII, SIDE_STEP, WIDTHS, Coarser, RegNetPyramid, upsampled, upsampled_maps
 from regnet.learning.tiles import MASK_MARGIN
 from regnet.synthesis.samples import OUTPUT_STRIDE, normalize
 
@@ -28,13 +28,13 @@ FEATURE_HALO = 3
 SPOTS, SPOT_SIDE = 4, 49
 """`auto` tries bfloat16 on this many parts of the lungs, with this many voxels along each axis."""
 
-VOXEL_BYTES, NODE_BYTES = 20, 1500
+VOXEL_BYTES, NODE_BYTES = 14, 900
 """Memory that a prediction takes for each voxel beside the images, and for each node of the finest level at a time."""
 
 ALL_MAPS = (slice(None), slice(None))
 """Index of the first two axes of a tensor: the pairs of a batch, and the feature maps."""
 
-FEWEST_PLANES = 8
+FEWEST_PLANES = 4
 """Of the finest level, at a time: with fewer, most of the work would go into the halo."""
 
 
@@ -208,10 +208,8 @@ class DensePyramid:
             first = tuple(extent.start - start.start for extent, start in zip(outer, reached, strict=True))
             found = self.network.refine(level, fixed_at((*ALL_MAPS, *outer)), projected_at((*ALL_MAPS, *reached)), part, first)
             if not whole:
-                whole = [maps for maps in upsampled(coarser, counts)]
-                if level == 0:
-                    # The last level hands nothing down.
-                    whole = whole[:1]
+                # The finest level hands nothing down.
+                whole = [upsampled_maps(maps, counts) for maps in (coarser if level > 0 else coarser[:1])]
             inner = tuple(slice(own.start - out.start, own.stop - out.start) for own, out in zip(box, outer, strict=True))
             for result, maps in zip(whole, found, strict=False):
                 result[(*ALL_MAPS, *box)] = maps[(*ALL_MAPS, *inner)].float()
@@ -245,7 +243,10 @@ class DensePyramid:
         room = self.settings.max_memory_gib * 2**30 - VOXEL_BYTES * wanted.size
         if self.device.type == "cpu":
             room -= PROGRAM_GIB * 2**30 + image_bytes
-        depth, rows, columns = ((extent.stop - extent.start) // 2 + 2 * HALO for extent in bounding_box(wanted))
+        depth, rows, columns = (
+            min((extent.stop - extent.start) // 2 + 2 * HALO, side // 2 + 1)
+            for extent, side in zip(bounding_box(wanted), wanted.shape, strict=True)
+        )
         planes = int(room / (NODE_BYTES * rows * columns)) - 2 * HALO
         if planes < min(FEWEST_PLANES, depth):
             needed = self.settings.max_memory_gib + NODE_BYTES * rows * columns * (FEWEST_PLANES - planes) / 2**30
@@ -292,7 +293,7 @@ def _boxes(wanted: np.ndarray, planes: int) -> Iterator[Box]:
 def _slabs(counts: Sequence[int]) -> list[Box]:
     """All nodes of a coarser level, at most as many planes at a time as the finest level has at least."""
     depth, *others = counts
-    step = 4 * FEWEST_PLANES
+    step = 8 * FEWEST_PLANES
     rows = [slice(0, count) for count in others]
     return [(slice(start, min(start + step, depth)), *rows) for start in range(0, depth, step)]
 

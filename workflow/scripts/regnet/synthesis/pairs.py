@@ -260,7 +260,7 @@ def slide(
     outside = sitk.GetArrayFromImage(deform(fixed, further, noise_sd=0, rng=rng, boxes=boxes))
     lungs = sitk.GetArrayViewFromImage(mask) != 0
     # With the border: there the interpolated values are between lung and tissue.
-    was_lung = sitk.GetArrayViewFromImage(deform_mask(sitk.BinaryDilate(mask, (2, 2, 2)), further)) != 0
+    was_lung = sitk.GetArrayFromImage(deform_mask(sitk.BinaryDilate(mask, (2, 2, 2)), further)) != 0
     outside[was_lung] = rng.uniform(*SOFT_TISSUE_HU)
     return Grid.of(fixed).image(np.where(lungs, sitk.GetArrayViewFromImage(fixed), outside))
 

@@ -195,10 +195,13 @@ def _convolution(before: int, after: int, stride: int = 1) -> nn.Sequential:
 
 def upsampled(coarser: Coarser, size: Sequence[int]) -> Coarser:
     """What a level found, on the nodes of the finer one, `size` along z, y, x; trilinear, float32."""
-    displacement, handed = (
-        functional.interpolate(maps.float(), size=tuple(size), mode="trilinear", align_corners=True) for maps in coarser
-    )
+    displacement, handed = (upsampled_maps(maps, size) for maps in coarser)
     return displacement, handed
+
+
+def upsampled_maps(maps: Tensor, size: Sequence[int]) -> Tensor:
+    """Maps ``(n, c, z, y, x)`` on the nodes of the finer level, `size` along z, y, x; trilinear, float32."""
+    return functional.interpolate(maps.float(), size=tuple(size), mode="trilinear", align_corners=True)
 
 
 def _unit(features: Tensor) -> Tensor:
