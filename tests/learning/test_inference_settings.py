@@ -3,9 +3,11 @@
 from dataclasses import asdict
 from pathlib import Path
 
+import pytest
+
 from regnet.experiment.checking import read_config
 from regnet.learning.inference_settings import InferenceSettings
-from regnet.learning.released import REGNET_SETTINGS
+from regnet.learning.released import PYRAMID_SETTINGS, PYRAMID_SPACINGS, REGNET_SETTINGS
 
 CONFIG = Path(__file__).parents[2] / "config"
 
@@ -22,3 +24,10 @@ def test_the_defaults_are_those_of_config_yaml():
 
 def test_the_real_pair_is_registered_as_the_command_does_by_default():
     assert inference_of("lung_followup.yaml") == asdict(REGNET_SETTINGS)
+
+
+@pytest.mark.parametrize("config", ["config.yaml", "lung_followup.yaml"])
+def test_the_pyramid_is_applied_as_the_command_does_by_default(config):
+    row = read_config([CONFIG / config])["methods"]["regnet_pyramid"]
+    assert (row["spacings"], row["smoothing"]) == (list(PYRAMID_SPACINGS), PYRAMID_SETTINGS.smoothing)
+    assert InferenceSettings(smoothing=PYRAMID_SETTINGS.smoothing) == PYRAMID_SETTINGS

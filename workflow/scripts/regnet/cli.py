@@ -248,7 +248,7 @@ def _add_register(commands: argparse._SubParsersAction) -> None:
         "--affine",
         choices=("fast", "chapter"),
         default="fast",
-        help="5 x 250 iterations on voxels of 2 mm, or the chapter's 5 x 1000 on those of the network (default: fast)",
+        help="5 x 250 iterations, or the chapter's 5 x 1000 (default: fast)",
     )
     start.add_argument("--no-affine", action="store_true", help="skip the affine registration: the scans already overlap")
     start.add_argument("--initial", metavar="FILE", help="start from this ITK transform, fixed -> moving, instead")

@@ -55,11 +55,7 @@ RESULTS = ("transform.h5", "dvf.nii.gz", "warped.nii.gz", "report.json", "overvi
 """The files written for a registered pair."""
 
 AFFINE: dict[str, dict[str, int]] = {"fast": {"MaximumNumberOfIterations": 250}, "chapter": {}}
-"""Affine registrations: parameters of elastix that replace those of the file. The fast one works on voxels of `FAST_SPACING`
-(docs/register-reference.md#time)."""
-
-FAST_SPACING = 2.0
-"""In mm."""
+"""Affine registrations: parameters of elastix that replace those of the file (docs/register-reference.md#time)."""
 
 PYRAMID_MARGIN = 20.0
 """How far around the lungs the feature pyramid sees the images, in mm: as all methods of the default config."""
@@ -234,8 +230,7 @@ def register_scans(
         elastix_seed = job_seed(seed, "affine")
         if start is None and affine is not None:
             with _step("affine", seconds):
-                spacing = max(finest, FAST_SPACING) if affine == "fast" else finest
-                start = _register_affine(*at(spacing), AFFINE[affine], threads=threads, seed=elastix_seed)
+                start = _register_affine(*at(finest), AFFINE[affine], threads=threads, seed=elastix_seed)
             start_name = "affine"
         else:
             affine, start_name = None, "initial"

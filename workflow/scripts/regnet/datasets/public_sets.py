@@ -240,7 +240,9 @@ DATASETS = {
         settings={
             "regnet": {"spacing": 2.0, "stages": [4, 2], "passes": 2, "mirrors": 4, "smoothing": 6},
             "training": {"mode": "released", "weights": "{variant}_2mm", "variants": ["regnet"]},
-            "methods": {"regnet_pyramid": {"module": "pyramid", "weights": "regnet_pyramid", "spacings": [2, 1]}},
+            "methods": {
+                "regnet_pyramid": {"module": "pyramid", "weights": "regnet_pyramid", "spacings": [2, 1], "smoothing": 4}
+            },
         },
     ),
     "folder": DataSet(

@@ -18,7 +18,7 @@ REGNET_SETTINGS = InferenceSettings(passes=2, mirrors=4, smoothing=6.0)
 PYRAMID_SPACINGS = (2.0, 1.0)
 """Voxel sizes at which the feature pyramid is applied, one after the other, in mm."""
 
-PYRAMID_SETTINGS = InferenceSettings()
+PYRAMID_SETTINGS = InferenceSettings(smoothing=4.0)
 """How the feature pyramid is applied at each: best on validation volumes (docs/pyramid.md#how-it-is-applied)."""
 
 
