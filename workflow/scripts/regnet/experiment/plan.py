@@ -58,9 +58,9 @@ OTHER_METHOD_SECONDS = 5.0
 CORE_FLOPS = 1e11
 """Floating point operations per second of a core in training and inference (bfloat16, AVX-512)."""
 
-DISK_BYTES_PER_VOXEL = {"image": 1.45, "synthetic": 2.0, "viewer": 6.5}
-"""Bytes written per voxel: a resampled CT with its mask, compressed; a synthetic volume; a page of the viewer with all its
-methods, up to `VIEWER_BYTES`."""
+DISK_BYTES_PER_VOXEL = {"image": 1.45, "synthetic": 2.0, "viewer": 1.65}
+"""Bytes written per voxel: a resampled CT with its mask, compressed; a synthetic volume; a page of the viewer, for
+each of its methods, up to `VIEWER_BYTES`."""
 
 BYTES_PER_VECTOR = 24.0
 """Bytes of a displacement in a transform: three float64 per point of a field, or per control point of a B-spline."""
@@ -333,7 +333,7 @@ def _add_results(plan: Plan, config: Mapping[str, Any], cohort: Cohort, sizes: _
         _add_seconds(plan, "field_statistics", STARTING + FIELD_STATISTICS_SECONDS * fields)
     rest = sum(count for rule, count in plan.jobs.items() if rule not in plan.core_hours and rule not in plan.gpu_flop)
     _add_seconds(plan, "tables, figures, pages", STARTING * rest)
-    plan.kept["viewers"] = sum(min(VIEWER_BYTES, DISK_BYTES_PER_VOXEL["viewer"] * part * 1e6) for part in voxels)
+    plan.kept["viewers"] = sum(min(VIEWER_BYTES, DISK_BYTES_PER_VOXEL["viewer"] * methods * part * 1e6) for part in voxels)
 
 
 def _per_voxel(rule: str, megavoxels: Collection[float]) -> float:
