@@ -39,7 +39,16 @@ WAYS = (
 )
 """Spacings of the networks that are applied one after the other, in mm; passes of each, mirror images, and smoothing in mm."""
 
-PYRAMID_WAYS = (([2], 1, 0), ([1], 1, 0), ([2, 1], 1, 0), ([2, 1], 1, 2), ([2, 1], 1, 4), ([2, 1], 2, 0), ([2, 1, 1], 1, 0))
+PYRAMID_WAYS = (
+    ([2], 1, 0),
+    ([1], 1, 0),
+    ([2, 1], 1, 0),
+    ([2, 1], 1, 2),
+    ([2, 1], 1, 4),
+    ([2, 1], 1, 6),
+    ([2, 1], 2, 0),
+    ([2, 1, 1], 1, 0),
+)
 """Spacings at which the feature pyramid is applied, one after the other, in mm; mirror images, and smoothing in mm."""
 
 FIELDS = {

@@ -220,14 +220,10 @@ def network_memory():
     return 2000 + round(1074 * config["regnet"]["max_memory_gib"])
 
 
-def initial_transform(method):
-    """A function of the wildcards: what a method starts from, the affine registration unless the config says otherwise."""
-
-    def path(wildcards):
-        initial = starts_from(method or wildcards.method, SETTINGS)
-        return [] if initial is None else f"{RESULTS}/registrations/{initial}/{wildcards.pair}/transform.h5"
-
-    return path
+def initial_transform(method, pair):
+    """What a method starts from: the affine registration unless the config says otherwise; the affine one from nothing."""
+    initial = starts_from(method, SETTINGS)
+    return [] if initial is None else f"{RESULTS}/registrations/{initial}/{pair}/transform.h5"
 
 
 def synthetic_of_split(pattern):

@@ -14,7 +14,7 @@ rule register:
         moving=pair_image("moving"),
         fixed_mask=pair_image("fixed", "_mask"),
         moving_mask=pair_image("moving", "_mask"),
-        initial=initial_transform(None),
+        initial=lambda wildcards: initial_transform(wildcards.method, wildcards.pair),
         files=lambda wildcards: method_files(SETTINGS[wildcards.method]),
         weights=lambda wildcards: method_weights(wildcards.method) or [],
     output:
@@ -63,7 +63,7 @@ rule register_regnet:
         fixed=stage_images("fixed"),
         moving=stage_images("moving"),
         fixed_mask=stage_images("fixed", "_mask") if config["regnet"]["region"] == "mask" else [],
-        initial=initial_transform("regnet"),
+        initial=lambda wildcards: initial_transform("regnet", wildcards.pair),
         weights=lambda wildcards: [stage_weights(spacing) for spacing in STAGES],
         code=code_of("register_regnet"),
     output:

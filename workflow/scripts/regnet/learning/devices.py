@@ -4,6 +4,7 @@ import logging
 
 import torch
 
+from regnet.errors import ConfigError
 from regnet.learning.processes import process_count
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,26 @@ def has_fast_bfloat16(device: torch.device) -> bool:
     if device.type == "cuda":
         return has_correct_bfloat16(device) and torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.ops.mkldnn._is_mkldnn_bf16_supported()
+
+
+def require_correct_bfloat16(precision: str, device: torch.device) -> None:
+    """Refuse a precision of the config that a device computes wrongly.
+
+    Raises
+    ------
+    ConfigError
+        If it is ``bfloat16``, and cuDNN is one of `WRONG_CUDNN`.
+    """
+    if precision == "bfloat16" and not has_correct_bfloat16(device):
+        raise ConfigError(
+            f"regnet.precision: found bfloat16, which cuDNN {torch.backends.cudnn.version()} computes wrongly; "
+            "expected auto or float32"
+        )
+
+
+def trains_in_bfloat16(precision: str, device: torch.device) -> bool:
+    """Whether a training with a precision of the config runs its convolutions in bfloat16 on a device."""
+    return precision == "bfloat16" or (precision == "auto" and has_fast_bfloat16(device))
 
 
 def pick_device(granted_gpus: int) -> torch.device:

@@ -13,7 +13,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from regnet.errors import ConfigError, InputError
 from regnet.images.boxes import Box
 from regnet.learning.batches import Feed
-from regnet.learning.devices import has_correct_bfloat16, has_fast_bfloat16
+from regnet.learning.devices import has_fast_bfloat16, require_correct_bfloat16
 from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.networks.regnet import FIRST_OUTPUT, RegNet
 from regnet.learning.tiles import TILE_SIDES, near_mask, output_lattice, tile_gib, tile_seconds, tiles
@@ -149,11 +149,7 @@ class DenseNetwork:
         tile: int | None = None,
     ) -> None:
         self.device = torch.device(device)
-        if settings.precision == "bfloat16" and not has_correct_bfloat16(self.device):
-            raise ConfigError(
-                f"regnet.precision: found bfloat16, which cuDNN {torch.backends.cudnn.version()} computes wrongly; "
-                "expected auto or float32"
-            )
+        require_correct_bfloat16(settings.precision, self.device)
         self.network = folded(network).to(self.device, memory_format=torch.channels_last_3d)
         self.window = window
         self.settings = settings

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from regnet.errors import ConfigError, InputError
 from regnet.images.boxes import Box, bounding_box
-from regnet.learning.devices import has_correct_bfloat16, has_fast_bfloat16
+from regnet.learning.devices import has_fast_bfloat16, require_correct_bfloat16
 from regnet.learning.inference import BFLOAT16_LIMIT_MM, MIRRORINGS, ONE_SHOT, PROGRAM_GIB, SPOT_SHARE
 from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.networks.pyramid import LEVELS, RADII, SIDE_STEP, WIDTHS, Coarser, RegNetPyramid, upsampled, upsampled_maps
@@ -75,11 +75,7 @@ class DensePyramid:
         planes: int | None = None,
     ) -> None:
         self.device = torch.device(device)
-        if settings.precision == "bfloat16" and not has_correct_bfloat16(self.device):
-            raise ConfigError(
-                f"regnet.precision: found bfloat16, which cuDNN {torch.backends.cudnn.version()} computes wrongly; "
-                "expected auto or float32"
-            )
+        require_correct_bfloat16(settings.precision, self.device)
         self.network = network.eval().to(self.device)
         self.window = window
         self.settings = settings

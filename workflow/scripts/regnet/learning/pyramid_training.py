@@ -13,7 +13,7 @@ from regnet.errors import InputError
 from regnet.learning.batches import Prefetch
 from regnet.learning.checkpoints import Checkpoints
 from regnet.learning.crops import Crop, CropPairs, Volume
-from regnet.learning.devices import has_fast_bfloat16
+from regnet.learning.devices import trains_in_bfloat16
 from regnet.learning.monitoring import EventFiles
 from regnet.learning.networks.interface import parameter_count
 from regnet.learning.networks.pyramid import LEVELS, RegNetPyramid
@@ -206,7 +206,7 @@ def train_pyramid(
     torch.manual_seed(seed)
     network, facts = load_network(start, variant=RegNetPyramid.variant) if start else (RegNetPyramid(), {})
     network = network.to(device)
-    bfloat16 = settings["precision"] == "bfloat16" or (settings["precision"] == "auto" and has_fast_bfloat16(device))
+    bfloat16 = trains_in_bfloat16(settings["precision"], device)
     log.info("%s: %d parameters, %s", network.variant, parameter_count(network), "bfloat16" if bfloat16 else "float32")
     trainer = Trainer(network, device, 1.0, bfloat16, checkpoints, objective=distance_loss)
     trainer.blocks, trainer.patches = facts.get("blocks_seen", 0), facts.get("patches_seen", 0)

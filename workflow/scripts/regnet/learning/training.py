@@ -16,7 +16,7 @@ from regnet.conventions import AXES
 from regnet.errors import InputError, RegNetError
 from regnet.learning.batches import BatchSource, Feed, Prefetch, SyntheticPairs
 from regnet.learning.checkpoints import Checkpoints
-from regnet.learning.devices import has_fast_bfloat16
+from regnet.learning.devices import trains_in_bfloat16
 from regnet.learning.fresh_pairs import FreshPairs
 from regnet.learning.monitoring import EventFiles, Progress
 from regnet.learning.networks.interface import parameter_count
@@ -398,7 +398,7 @@ def train(
         network, facts = load_network(start, variant=variant)
         log.info("starting from %s, trained at %g mm", start, facts["spacing"])
     network = network.to(device, memory_format=torch.channels_last_3d)
-    bfloat16 = settings["precision"] == "bfloat16" or (settings["precision"] == "auto" and has_fast_bfloat16(device))
+    bfloat16 = trains_in_bfloat16(settings["precision"], device)
     log.info("%s: %d parameters, %s", variant, parameter_count(network), "bfloat16" if bfloat16 else "float32")
     log.info("%d training and %d validation blocks", len(training), len(validation))
     state = checkpoints.load() if checkpoints else None

@@ -17,7 +17,8 @@ class Network(nn.Module, ABC):
     variant
         Its name in configs and weight files.
     reach
-        Voxels along each axis, to either side of a point, on which the displacement there depends.
+        Voxels along each axis, to either side of a point, on which the displacement there depends, beside the displacement
+        itself for a network that warps.
     first_output
         Position of the first output for a volume on each axis, in voxels of the volume.
     any_spacing

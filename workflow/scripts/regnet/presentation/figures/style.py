@@ -83,7 +83,7 @@ METHOD_LOOKS = {
     "bspline_best": Look("#0B2A5B", "h", (0, (6, 1.5))),
     "regnet": Look("#D55E00", "o", "-"),
     "regnet_pyramid": Look("#8B1A1A", "*", (0, (7, 1))),
-    "regnet_refined": Look("#C71585", "+", (0, (4, 1, 1, 1, 1, 1))),
+    "regnet_refined": Look("#C71585", "d", (0, (4, 1, 1, 1, 1, 1))),
     "demons": Look("#009E73", "v", (0, (5, 1, 1, 1))),
     "syn": Look("#CC79A7", "P", (0, (3, 1, 1, 1, 1, 1))),
     "greedy": Look("#E69F00", "X", (0, (8, 2, 2, 2))),
@@ -95,7 +95,6 @@ OTHER_LOOKS = [
     Look("#8C564B", "<", (0, (4, 1.5))),
     Look("#999933", "8", (0, (1, 0.8))),
     Look("#44AA99", "p", (0, (5, 1, 2, 1))),
-    Look("#882255", "d", (0, (7, 1, 1, 1))),
     Look("#3F3F3F", "H", (0, (3, 1.5))),
 ]
 """Looks for a user's own methods, chosen by their names."""
