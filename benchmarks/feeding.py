@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from regnet.learning.batches import Feed, SyntheticPairs, flip
+from regnet.learning.devices import has_fast_bfloat16
 from regnet.learning.networks.regnet import RegNet
-from regnet.learning.training import Trainer, has_fast_bfloat16
+from regnet.learning.training import Trainer
 from regnet.synthesis.samples import HU_PER_UNIT, SamplePool, Samples
 
 SHAPE = (320, 250, 350)

@@ -15,7 +15,7 @@ import torch
 from regnet.learning.batches import Batch
 from regnet.learning.networks.regnet import RegNet
 from regnet.learning.textures import TexturePairs
-from regnet.learning.training import Trainer, has_fast_bfloat16, mean_absolute_errors
+from regnet.learning.training import Trainer, mean_absolute_errors
 
 PATCHES = 16
 """Patches per step."""

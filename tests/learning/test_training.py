@@ -11,10 +11,10 @@ import torch
 from regnet.errors import InputError, RegNetError
 from regnet.images.volumes import Grid
 from regnet.learning.batches import Feed, flip
-from regnet.learning.devices import pick_device
+from regnet.learning.devices import has_fast_bfloat16, pick_device
 from regnet.learning.networks.regnet import RegNet
 from regnet.learning.textures import TexturePairs, random_field, random_texture, smooth, warp_texture
-from regnet.learning.training import COLUMNS, Trainer, has_fast_bfloat16, learning_rate, mean_absolute_errors, train
+from regnet.learning.training import COLUMNS, Trainer, learning_rate, mean_absolute_errors, train
 from regnet.learning.training_job import write_curves
 from regnet.learning.weight_files import load_network, save_network
 from regnet.synthesis.pairs import deform, random_dvf
