@@ -13,6 +13,7 @@ import pandas as pd
 import torch
 
 from regnet.learning.batches import Batch
+from regnet.learning.devices import has_fast_bfloat16
 from regnet.learning.networks.regnet import RegNet
 from regnet.learning.textures import TexturePairs
 from regnet.learning.training import Trainer, mean_absolute_errors
