@@ -124,6 +124,7 @@ class RegNetPyramid(Network):
     def features(self, images: Tensor) -> list[Tensor]:
         """The features of images ``(n, 1, z, y, x)`` at all levels, fine to coarse."""
         levels = []
+        images = images.contiguous(memory_format=torch.channels_last_3d)
         for block in self.encoder:
             images = block(images)
             levels.append(images)
@@ -131,7 +132,7 @@ class RegNetPyramid(Network):
 
     def project(self, level: int, features: Tensor) -> Tensor:
         """What a level compares of its features; float32."""
-        return self.projections[level](features).float()
+        return self.projections[level](features).float().contiguous()
 
     def refine(
         self,
@@ -182,7 +183,7 @@ class _Decoder(nn.Module):
         self.handed = nn.Conv3d(widths[-1], HANDED_DOWN, 1) if level > 0 else None
 
     def forward(self, parts: Tensor) -> Coarser:
-        maps = self.body(parts)
+        maps = self.body(parts.contiguous(memory_format=torch.channels_last_3d))
         # Rounded to the 8 bits of bfloat16, a displacement of 14 voxels would be off by up to 0.03.
         with torch.autocast(parts.device.type, enabled=False):
             displacement = self.displacement(maps.float())
@@ -271,7 +272,7 @@ class _Correlation(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None]:
         fixed, padded = ctx.saved_tensors
-        radius = ctx.radius
+        radius, gradient = ctx.radius, gradient.contiguous()
         of_fixed, of_padded = torch.zeros_like(fixed), torch.zeros_like(padded)
         for planes in _planes(fixed):
             for number, shift in enumerate(product(range(2 * radius + 1), repeat=3)):
