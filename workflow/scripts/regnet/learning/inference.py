@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import math
 from itertools import combinations
 
 import numpy as np
@@ -31,8 +32,9 @@ may use only this share of the limit."""
 
 ONE_SHOT = InferenceSettings()
 
-PROGRAM_GIB = 0.5
-"""Memory of the process without images: Python, torch, SimpleITK and the weights."""
+PROGRAM_GIB = 0.55
+"""Memory of the process without images: 0.31 for Python, torch, SimpleITK and the weights, and up to 0.18 that even the
+smallest tile takes for buffers and leaves between them."""
 
 MIRRORINGS: dict[int, tuple[tuple[int, ...], ...]] = {
     1: ((),),
@@ -89,6 +91,13 @@ class _InFloat32(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         with torch.autocast(features.device.type, enabled=False):
             return self.layer(features.float())
+
+
+def too_little_memory(found: float, needed: float) -> ConfigError:
+    """The error of a memory limit that images do not fit, both in GiB."""
+    return ConfigError(
+        f"regnet.max_memory_gib: found {found:g}, expected at least {math.ceil(10 * needed) / 10:g} for images of this size"
+    )
 
 
 def folded(network: nn.Module) -> nn.Module:
@@ -237,10 +246,7 @@ class DenseNetwork:
         sides = [side for side in TILE_SIDES if tile_gib((side, side, side), self.precision) <= room]
         if not sides:
             needed = self.settings.max_memory_gib - room + tile_gib((TILE_SIDES[0],) * 3, self.precision)
-            raise ConfigError(
-                f"regnet.max_memory_gib: found {self.settings.max_memory_gib:g}, expected at least {needed:.1f} for images of "
-                "this size"
-            )
+            raise too_little_memory(self.settings.max_memory_gib, needed)
         plans = [tiles(wanted, side * OUTPUT_STRIDE // self.stride) for side in sides]
         return min(plans, key=lambda boxes: sum(tile_seconds(self._pairs(box), self.stride) for box in boxes))
 

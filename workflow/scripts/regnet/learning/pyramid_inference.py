@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from regnet.errors import ConfigError, InputError
+from regnet.errors import InputError
 from regnet.images.boxes import Box, bounding_box
 from regnet.learning.devices import has_fast_bfloat16, require_correct_bfloat16
-from regnet.learning.inference import BFLOAT16_LIMIT_MM, MIRRORINGS, ONE_SHOT, PROGRAM_GIB, SPOT_SHARE
+from regnet.learning.inference import BFLOAT16_LIMIT_MM, MIRRORINGS, ONE_SHOT, PROGRAM_GIB, SPOT_SHARE, too_little_memory
 from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.networks.pyramid import LEVELS, RADII, SIDE_STEP, WIDTHS, Coarser, RegNetPyramid, upsampled, upsampled_maps
 from regnet.learning.tiles import MASK_MARGIN
@@ -229,6 +229,7 @@ class DensePyramid:
         ]
         part = volume[tuple(slice(step * start, step * last + 1) for start, last in extents)]
         maps = normalize(torch.from_numpy(np.array(part, np.float32)).to(self.device), self.window)[None, None]
+        maps = maps.contiguous(memory_format=torch.channels_last_3d)
         for block in self.network.encoder[: level + 1]:
             maps = block(maps)
         inner = tuple(slice(own.start - start, own.stop - start) for own, (start, _) in zip(box, extents, strict=True))
@@ -246,10 +247,7 @@ class DensePyramid:
         planes = int(room / (NODE_BYTES * rows * columns)) - 2 * HALO
         if planes < min(FEWEST_PLANES, depth):
             needed = self.settings.max_memory_gib + NODE_BYTES * rows * columns * (FEWEST_PLANES - planes) / 2**30
-            raise ConfigError(
-                f"regnet.max_memory_gib: found {self.settings.max_memory_gib:g}, expected at least {needed:.1f} for images of "
-                "this size"
-            )
+            raise too_little_memory(self.settings.max_memory_gib, needed)
         return planes
 
     def _uses_bfloat16(self, fixed: np.ndarray, moving: np.ndarray, around: Box, spacing: float) -> bool:
