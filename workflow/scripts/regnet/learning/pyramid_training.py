@@ -35,7 +35,7 @@ OUTSIDE_LUNGS, OUTSIDE_CROP = 0.05, 0.1
 SMALLEST_DISTANCE = 1e-2
 """In voxels, added in squares to distances, whose gradient is then finite everywhere."""
 
-TEXTURES_FIRST, TEXTURES_LATER, TEXTURES_UNTIL = 0.9, 0.1, 0.12
+TEXTURES, TEXTURES_UNTIL = (0.9, 0.1), 0.12
 """Share of textures among the pairs at first and later, and the part of the training in which it falls."""
 
 RISE, SMALLEST_AMPLITUDE = 0.3, 0.45
@@ -105,14 +105,26 @@ class CropBatches:
         Batches of the whole training.
     trained
         Whether the network has been through all that: the batches are then as hard as they get from the first one on.
+    textures
+        Share of textures among the pairs, at first and later.
     """
 
-    def __init__(self, pairs: CropPairs, window: tuple[float, float], batch: int, steps: int, *, trained: bool = False) -> None:
+    def __init__(
+        self,
+        pairs: CropPairs,
+        window: tuple[float, float],
+        batch: int,
+        steps: int,
+        *,
+        trained: bool = False,
+        textures: tuple[float, float] = TEXTURES,
+    ) -> None:
         self.pairs = pairs
         self.window = window
         self.count = batch
         self.steps = steps
         self.trained = trained
+        self.textures = textures
         self.drawn = 0
 
     def batch(self) -> tuple[Tensor, ...]:
@@ -120,7 +132,8 @@ class CropBatches:
         progress = 1.0 if self.trained else self.drawn / self.steps
         self.drawn += 1
         falling = max(0.0, 1 - progress / TEXTURES_UNTIL)
-        self.pairs.texture_share = TEXTURES_LATER + (TEXTURES_FIRST - TEXTURES_LATER) * falling
+        first, later = self.textures
+        self.pairs.texture_share = later + (first - later) * falling
         rising = min(1.0, progress / RISE)
         self.pairs.amplitude = SMALLEST_AMPLITUDE + (1 - SMALLEST_AMPLITUDE) * rising
         self.pairs.difficulty = rising
@@ -224,15 +237,7 @@ def train_pyramid(
     held_out = validation_crops(validation, window, changes)
 
     def validate() -> tuple[Tensor, Tensor]:
-        network.eval()
-        errors = torch.zeros(2, 3)
-        with torch.inference_mode():
-            for crop in held_out:
-                fixed, moving, *truth = (tensor.to(device) for tensor in stacked([crop], window))
-                field = trainer.predict(fixed, moving)[-1]
-                errors += torch.stack([lung_errors(one, *truth) for one in (field, torch.zeros_like(field))]).cpu()
-        of_network, of_zero_field = errors / len(held_out)
-        return of_network, of_zero_field
+        return validation_errors(trainer, held_out, window)
 
     schedule = {"freeze_after": None, "schedule": "cosine", **settings}
     trainer.run_stage("training", batches, schedule, settings["epochs"], settings["steps_per_epoch"], validate)
@@ -245,3 +250,16 @@ def validation_crops(volumes: Sequence[Volume], window: tuple[float, float], cha
     """The same crops for every validation: `VALIDATION_CROPS` of each volume, at full amplitude and difficulty."""
     pairs = CropPairs(volumes, window, torch.Generator().manual_seed(0), side=VALIDATION_SIDE, **changes)
     return [pairs.draw(number) for number in range(len(volumes)) for _ in range(VALIDATION_CROPS)]
+
+
+def validation_errors(trainer: Trainer, crops: Sequence[Crop], window: tuple[float, float]) -> tuple[Tensor, Tensor]:
+    """Mean errors along x, y and z in the lungs of crops, in mm: those of the network, and those of no displacement."""
+    trainer.network.eval()
+    errors = torch.zeros(2, 3)
+    with torch.inference_mode():
+        for crop in crops:
+            fixed, moving, *truth = (tensor.to(trainer.device) for tensor in stacked([crop], window))
+            field = trainer.predict(fixed, moving)[-1]
+            errors += torch.stack([lung_errors(one, *truth) for one in (field, torch.zeros_like(field))]).cpu()
+    of_network, of_zero_field = errors / len(crops)
+    return of_network, of_zero_field
