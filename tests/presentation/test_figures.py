@@ -198,6 +198,10 @@ def test_training_curves_show_every_stage_and_axis_and_the_zero_field():
     assert over_time.get_lines()[1].get_xdata().tolist() == [2, 3, 4]
     assert [line.get_label() for line in along_axes.get_lines()][::2] == ["x", "y", "z"]
     assert all("(mm)" in axes.get_ylabel() for axes in figure.axes)
+    assert over_patches.get_xlabel() == "patches seen (thousand)"
+    over_crops = training.training_curves(curves.assign(blocks=[4000, 5000, 6000, 7000]), counted="blocks").axes[0]
+    assert over_crops.get_xlabel() == "crops seen (thousand)"
+    assert over_crops.get_lines()[1].get_xdata().tolist() == [5, 6, 7]
 
 
 def test_compared_trainings_are_drawn_where_they_were_validated():

@@ -189,7 +189,15 @@ def test_markdown_has_ours_beside_the_chapters(table, tmp_path):
     assert "| MAE | RegNet | test | ours<br>chapter | 2.00 ± 1.15<br>1.19 ± 1.17 |" in text
     assert "SPREAD" in text
     assert "4.50 mm (RegNet, test)" in text
-    assert "RegNet 1,500,000" in text
+    assert "RegNet 1,500,000 in 1,000 blocks" in text
+
+
+def test_what_the_pyramid_saw_is_counted_in_crops(tmp_path):
+    facts = {"regnet": {"patches_seen": 10, "blocks_seen": 1}, "regnet_pyramid": {"patches_seen": 823_875, "blocks_seen": 3}}
+    everything = synthetic(("regnet", "validation"), ("regnet_pyramid", "validation"))
+    text = write(table_2_1.table_2_1(landmarks(), everything, facts), tmp_path)["md"]
+    assert "they were cut in: RegNet 10 in 1 blocks. Sokooti" in text
+    assert "RegNet Pyramid saw 3 crops." in text
 
 
 def test_latex_is_well_formed(table, tmp_path):

@@ -226,3 +226,4 @@ use rule figure_2_2 as training_curves with:
         "results/{experiment}/logs/training_curves/{trained}.log",
     params:
         draw="training.training_curves",
+        counted=lambda wildcards: "blocks" if wildcards.trained == "regnet_pyramid" else "patches",

@@ -175,14 +175,18 @@ def _notes(table: pd.DataFrame) -> list[str]:
         notes.append(f"MAE of predicting no displacement at the same points: {', '.join(references)}.")
     trained = table.dropna(subset="patches_seen").drop_duplicates("method")
     if len(trained):
+        # Variants of RegNet alone are trained on patches.
+        on_crops = trained["method"].isin(THIS_PROJECT)
         counts = [
             f"{method_name(row['method'])} {row['patches_seen']:,} in {row['blocks_seen']:,} blocks"
-            for _, row in trained.iterrows()
+            for _, row in trained[~on_crops].iterrows()
         ]
-        notes.append(
-            f"Patches seen in training, texture warm-up included, and the blocks of neighbouring patches they were cut in: "
-            f"{'; '.join(counts)}. Sokooti (2021) used about 1 million patches."
-        )
+        if counts:
+            notes.append(
+                f"Patches seen in training, texture warm-up included, and the blocks of neighbouring patches they were cut in: "
+                f"{'; '.join(counts)}. Sokooti (2021) used about 1 million patches."
+            )
+        notes += [f"{method_name(row['method'])} saw {row['blocks_seen']:,} crops." for _, row in trained[on_crops].iterrows()]
     if (table["evaluation"].str.startswith("TRE") & table["n"].between(1, FEW - 1)).any():
         notes.append(f"† rests on fewer than {FEW} landmarks.")
     return notes

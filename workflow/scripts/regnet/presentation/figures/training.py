@@ -26,8 +26,11 @@ TRAINING_LOOKS = (METHOD_LOOKS["regnet"], *OTHER_LOOKS)
 LOSS_LOOK = Look("#4D4D4D", "D", "--")
 """Look of the loss."""
 
+COUNTED = {"patches": "patches", "blocks": "crops"}
+"""What the figure calls the columns of curves that it can count samples by."""
+
 CURVES = (
-    "patches",
+    *COUNTED,
     "seconds",
     "loss",
     *(f"validation_{measure}{axis}" for measure in ("mae", "zero_field") for axis in ("", "_x", "_y", "_z")),
@@ -39,34 +42,36 @@ READERS = {"curves": partial(read_table, columns=CURVES)}
 
 
 @styled
-def training_curves(curves: pd.DataFrame) -> Figure:
-    """Loss and validation MAE of a training over the patches seen and over time, and the validation MAE along each axis.
+def training_curves(curves: pd.DataFrame, counted: str = "patches") -> Figure:
+    """Loss and validation MAE of a training over what it has seen and over time, and the validation MAE along each axis.
 
     Parameters
     ----------
     curves
         Columns as in `regnet.learning.training.COLUMNS`, one row per epoch. A stage without validation shows only its
         loss.
+    counted
+        The column that counts what was seen, one of `COUNTED`.
     """
     unit, seconds = ("hours", 3600) if curves["seconds"].max() > 2 * 3600 else ("minutes", 60)
-    count, patches_per_unit = ("million", 1e6) if curves["patches"].max() >= 1e6 else ("thousand", 1e3)
-    patches = curves["patches"] / patches_per_unit
+    count, per_unit = ("million", 1e6) if curves[counted].max() >= 1e6 else ("thousand", 1e3)
+    seen, samples = curves[counted] / per_unit, COUNTED[counted]
     figure = new_figure(DOUBLE_COLUMN, 2.7)
-    over_patches, over_time, along_axes = figure.subplots(1, 3)
-    panel(over_patches, "a", "error over patches")
+    over_samples, over_time, along_axes = figure.subplots(1, 3)
+    panel(over_samples, "a", f"error over {samples}")
     panel(over_time, "b", "error over time")
     panel(along_axes, "c", "validation MAE along each axis")
-    _curves(over_patches, curves, patches)
+    _curves(over_samples, curves, seen)
     _curves(over_time, curves, curves["seconds"] / seconds)
     for axis, (colour, marker, line) in AXIS_LOOKS.items():
         style = {"color": colour, "ls": line}
         error, zero_field = curves[f"validation_mae_{axis}"], curves[f"validation_zero_field_{axis}"]
-        along_axes.plot(patches, error, marker=marker, ms=2.5, label=axis, **style)
-        along_axes.plot(patches, zero_field, lw=0.6, label=f"{axis}, zero field", **style)
-    over_patches.set(xlabel=f"patches seen ({count})", ylabel="error, sum over x, y, z (mm)")
+        along_axes.plot(seen, error, marker=marker, ms=2.5, label=axis, **style)
+        along_axes.plot(seen, zero_field, lw=0.6, label=f"{axis}, zero field", **style)
+    over_samples.set(xlabel=f"{samples} seen ({count})", ylabel="error, sum over x, y, z (mm)")
     over_time.set(xlabel=f"training time ({unit})", ylabel="error, sum over x, y, z (mm)")
-    along_axes.set(xlabel=f"patches seen ({count})", ylabel="error (mm)")
-    for axes in (over_patches, over_time, along_axes):
+    along_axes.set(xlabel=f"{samples} seen ({count})", ylabel="error (mm)")
+    for axes in (over_samples, over_time, along_axes):
         axes.set_ylim(bottom=0)
         axes.set_xlim(left=0)
         axes.xaxis.set_major_locator(MaxNLocator(4))
