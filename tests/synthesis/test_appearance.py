@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from regnet.synthesis.appearance import Appearance, blurred, change, smooth_field, source_of_pair
 
@@ -72,16 +73,27 @@ def test_levels_that_are_all_0_change_nothing_at_all():
     assert Appearance.of({**NOTHING, "blur": 0.5}) == Appearance(**{**NOTHING, "blur": 0.5})
 
 
-def test_the_source_of_a_pair_is_between_the_image_and_a_softer_one():
-    image = torch.randn(1, 1, SIDE, SIDE, SIDE, generator=torch.Generator().manual_seed(3))
+def test_the_source_of_a_pair_is_moved_by_a_part_of_a_voxel_and_softer_by_a_random_share():
+    """The shifts show on ramps; images resampled with them by SciPy then give the share."""
+    image = torch.randn(1, 1, SIDE, SIDE, SIDE, generator=torch.Generator().manual_seed(9))
     soft = blurred(image, [0.8] * 3)
-    shares = []
+    shares, shifts = [], []
     for seed in range(5):
-        source = source_of_pair(image, torch.Generator().manual_seed(seed))
-        share = float(((image - source) / (image - soft)).median())
-        torch.testing.assert_close(source, torch.lerp(image, soft, share), atol=1e-4, rtol=0)
+        shift = []
+        for axis in (2, 3, 4):
+            ramp = torch.arange(float(SIDE)).view([-1 if axis == other else 1 for other in range(5)]).expand_as(image)
+            moved = source_of_pair(ramp, torch.Generator().manual_seed(seed)) - ramp
+            shift.append(float(moved[0, 0, 20, 20, 20]))
+            assert moved[..., 8:-8, 8:-8, 8:-8].std() < 1e-4
+        source = source_of_pair(image, torch.Generator().manual_seed(seed))[0, 0].numpy()
+        sharp, softer = (ndimage.shift(one[0, 0].numpy(), np.negative(shift), order=1, mode="nearest") for one in (image, soft))
+        share = ((source - sharp) * (softer - sharp)).sum() / ((softer - sharp) ** 2).sum()
+        np.testing.assert_allclose(source, sharp + share * (softer - sharp), atol=1e-4)
         shares.append(share)
+        shifts.append(shift)
     assert 0 <= min(shares) < max(shares) <= 1
+    assert 0.25 < np.abs(shifts).max() <= 0.5
+    assert np.min(shifts) < 0 < np.max(shifts)
 
 
 def test_a_gaussian_blurs_along_its_axis_alone():

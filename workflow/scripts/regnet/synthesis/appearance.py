@@ -95,8 +95,17 @@ def change(image: Tensor, appearance: Appearance, generator: torch.Generator) ->
 
 
 def source_of_pair(image: Tensor, generator: torch.Generator) -> Tensor:
-    """An image ``(1, 1, z, y, x)`` blended by a random share with a softer copy: what both images of a pair come from."""
-    return torch.lerp(image, blurred(image, [SOFTER] * 3), uniform(generator, 0, 1))
+    """What both images of a pair come from: an image ``(1, 1, z, y, x)`` softer by a random share, on another grid of voxels.
+
+    The image is moved by up to half a voxel along each axis, trilinear, because otherwise only the fixed image of a pair would
+    be resampled.
+    """
+    source = torch.lerp(image, blurred(image, [SOFTER] * 3), uniform(generator, 0, 1))
+    for axis in (2, 3, 4):
+        shift = uniform(generator, -0.5, 0.5)
+        neighbours = torch.arange(source.shape[axis]) + (1 if shift > 0 else -1)
+        source = torch.lerp(source, source.index_select(axis, neighbours.clamp(0, source.shape[axis] - 1)), abs(shift))
+    return source
 
 
 def _change_locally(image: Tensor, generator: torch.Generator) -> None:
