@@ -1,4 +1,4 @@
-# The environment is a venv: requirements.in says what is used and why, constraints.txt pins every version.
+# The environment is a venv: requirements*.in say what is used and why, constraints.txt pins every version.
 VENV := .venv
 BIN := $(VENV)/bin
 CONFIG ?= config/config.yaml
@@ -59,7 +59,7 @@ lint: $(VENV)/installed  ## Check format, style and types of code and workflow
 bench: $(VENV)/installed  ## Measure speed and memory beside the direct ways: results/benchmarks/*.csv
 	@for script in $(filter-out %/harness.py,$(wildcard benchmarks/*.py)); do PYTHONPATH=workflow/scripts:benchmarks:tests $(BIN)/python $$script || exit; done
 
-$(VENV)/installed: requirements.in constraints.txt
+$(VENV)/installed: pyproject.toml requirements.in requirements-workflow.in requirements-dev.in constraints.txt
 	python3 -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.in -c constraints.txt
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[dev]' -c constraints.txt
 	touch $@
