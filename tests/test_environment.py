@@ -77,7 +77,7 @@ def test_what_the_package_imports_is_required():
             names += [node.module] if isinstance(node, ast.ImportFrom) else []
             for name in {name.partition(".")[0] for name in names} - allowed:
                 package = plain([IMPORTED_AS.get(name, name)])
-                # Pages of the report are written by the workflow alone, and rows with such a module are checked before they run.
+                # The workflow alone writes pages of the report; rows with such a module are checked before they run.
                 at_once = node in tree.body and path.name != "report.py" and path.stem not in PACKAGES
                 assert package <= (runtime if at_once else runtime | workflow | OF_MODULES), f"{path}: {name}"
 
