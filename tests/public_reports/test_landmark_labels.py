@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import SimpleITK as sitk
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from regnet.cli import main
 from regnet.datasets.adapters import make_cohort
@@ -69,6 +71,7 @@ def test_points_in_another_order_are_paired_by_label(ours, theirs, kinds, tmp_pa
         (["fixed-1", "fixed-2", "fixed-3", "fixed-4"], ["moving-1", "moving-2", "moving-3", "moving-4"]),
         (["L-1", "L-2", "L-3", "L-4"], ["L-5", "L-6", "L-7", "L-8"]),
         (["F_0", "F_1", "F_2", "F_3"], ["carina", "apex", "hilum", "base"]),
+        (["F-1", "F-2", "F-3", "F-4"], ["0", "1", "2", "3"]),
         # No labels, or one for all.
         (["carina", "apex", "hilum", "base"], ["", "", "", ""]),
         (["carina", "apex", "hilum", "base"], ["F", "F", "F", "F"]),
@@ -98,6 +101,31 @@ def test_labels_that_do_not_correspond_are_refused(ours, theirs, reason, tmp_pat
     with pytest.raises(InputError, match=reason) as caught:
         distances(tmp_path, ours, theirs, [0, 1, 2, 3])
     assert "\n" not in str(caught.value)
+
+
+LABELS = st.text(st.characters(exclude_categories=["Cs"]), max_size=4).map(lambda label: " ".join(label.split()))
+
+
+@settings(max_examples=100, derandomize=True, deadline=None, database=None)
+@given(labels=st.lists(LABELS | st.integers(0, 12).map("P-{}".format), min_size=2, max_size=6, unique=True), data=st.data())
+def test_any_labels_in_any_order(labels, data, tmp_path_factory):
+    """The same labels, each once, are always paired by label, whatever they are and in whatever order."""
+    order = data.draw(st.permutations(range(len(labels))))
+    folder = tmp_path_factory.getbasetemp()
+    points = np.arange(3.0 * len(labels)).reshape(-1, 3)
+    fixed = write(folder / "any_fixed", "fcsv", points, labels)
+    moving = write(folder / "any_moving", "markups", points[order], [labels[row] for row in order])
+    np.testing.assert_array_equal(*read_landmark_pair(fixed, moving))
+
+
+def test_single_points(tmp_path):
+    fixed = write(tmp_path / "fixed", "fcsv", POINTS[:1], ["fixed-1"])
+    moving = write(tmp_path / "moving", "fcsv", POINTS[:1] + SHIFT, ["moving-1"])
+    np.testing.assert_allclose(read_landmark_pair(fixed, moving), [POINTS[:1], POINTS[:1] + SHIFT])
+    for folder, label in (("fixed", "carina"), ("moving", "apex")):
+        write(tmp_path / folder, "fcsv", POINTS[:1], [label])
+    with pytest.raises(InputError, match="label 'apex' for point 1, which is 'carina' in"):
+        read_landmark_pair(fixed, moving)
 
 
 def test_a_point_that_one_file_lacks_is_named(tmp_path):

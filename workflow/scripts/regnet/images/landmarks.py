@@ -262,7 +262,7 @@ def corresponding_rows(fixed: str | Path, moving: str | Path, fixed_count: int, 
 
     Points correspond by their labels; by the numbers that their labels end in, if all labels of a file are otherwise alike
     (``fixed-1``, ``moving-1``); or row by row, if a file has no labels, or has those that 3D Slicer gives by itself (``F-1``,
-    ``F-2``, ...) and shares none of them, nor its numbers, with the other file.
+    ``F-2``, ...) and shares none of them, nor its numbers, with the other file; or if both are numbered like that, from 0 or 1.
 
     Parameters
     ----------
@@ -286,8 +286,15 @@ def corresponding_rows(fixed: str | Path, moving: str | Path, fixed_count: int, 
         found = f"{moving}: found {moving_count} landmarks, expected {fixed_count} as in {fixed}"
         raise InputError(found + _only_in(fixed, moving, *(names or [] for names in labels)))
     rows = np.arange(fixed_count)
-    ours, theirs = (names if names and len(set(names)) > 1 else [""] * len(rows) for names in labels)
-    if all(first == second or not first or not second for first, second in zip(ours, theirs, strict=True)):
+    # One label for all points tells nothing.
+    ours, theirs = (names if names and (len(rows) == 1 or len(set(names)) > 1) else [""] * len(rows) for names in labels)
+    # A point without a label corresponds to any that the other file has in its row alone.
+    differ = [
+        row
+        for row, (first, second) in enumerate(zip(ours, theirs, strict=True))
+        if first != second and (first or second in ours) and (second or first in theirs)
+    ]
+    if not differ:
         return rows
     numbers = [_trailing_numbers(names) for names in (ours, theirs)]
     same: list[tuple[Sequence[Hashable], Sequence[Hashable]]] = [(ours, theirs), (numbers[0], numbers[1])]
@@ -295,10 +302,11 @@ def corresponding_rows(fixed: str | Path, moving: str | Path, fixed_count: int, 
         places = {key: row for row, key in enumerate(others)}
         if len(set(keys)) == len(rows) and set(keys) == places.keys():
             return np.array([places[key] for key in keys])
-    automatic = any(names in (list(rows), list(rows + 1)) for names in numbers)
-    if automatic and set(ours).isdisjoint(theirs) and set(numbers[0]).isdisjoint(numbers[1]):
+    automatic = [names in (list(rows), list(rows + 1)) for names in numbers]
+    are_apart = set(ours).isdisjoint(theirs) and set(numbers[0]).isdisjoint(numbers[1])
+    if all(automatic) or (any(automatic) and are_apart):
         return rows
-    row = next(row for row in rows if ours[row] and theirs[row] and ours[row] != theirs[row])
+    row = differ[0]
     raise InputError(
         f"{moving}: found the label {theirs[row]!r} for point {row + 1}, which is {ours[row]!r} in {fixed}"
         f"{_only_in(fixed, moving, ours, theirs)}; expected the same labels in both files, each once, in any order, "

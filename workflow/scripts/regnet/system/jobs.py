@@ -54,7 +54,8 @@ def log_to(path: str | Path) -> Iterator[None]:
                     logging.exception("unexpected error")
                     raise
                 logging.error("%s", line, exc_info=isinstance(error, OSError | MemoryError | RuntimeError | ImportError))
-                os.write(terminal[1], f"error: {line}\n".encode(errors="backslashreplace"))
+                with suppress(OSError):
+                    os.write(terminal[1], f"error: {line}\n".encode(errors="backslashreplace"))
                 sys.exit(1)
             finally:
                 logging.getLogger().handlers.clear()
