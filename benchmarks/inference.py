@@ -30,9 +30,10 @@ from regnet.learning.tiles import near_mask, output_lattice
 from regnet.learning.weight_files import load_network
 from regnet.registration import elastix, regnet
 from regnet.synthesis.samples import window_size
+from regnet.system.machine import usable_cores
 
 WINDOW = (-1000, 400)
-THREADS = os.cpu_count() or 1
+THREADS = usable_cores()
 ELASTIX = Path(__file__).parents[1] / "config" / "elastix"
 CPU = torch.device("cpu")
 PREPARED = "REGNET_BENCHMARK_PREPARED"

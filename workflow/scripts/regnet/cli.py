@@ -5,10 +5,11 @@ imported by the commands that need them, so that ``--help`` and wrong arguments 
 """
 
 import argparse
+import io
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -17,7 +18,9 @@ from regnet.datasets.public_sets import DATASETS
 from regnet.errors import ConfigError, RegNetError
 from regnet.images.landmark_formats import LANDMARK_FORMATS, SLICER_FORMATS, SUFFIXES, VOXEL_FORMATS
 from regnet.learning.released import DEFAULT, PYRAMID_SETTINGS, REGNET_SETTINGS, find_weights
+from regnet.system.files import refuse_undecodable
 from regnet.system.jobs import output_to
+from regnet.system.machine import usable_cores
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -27,6 +30,9 @@ REFUSED = 2
 
 INTERRUPTED = 130
 """Exit status after Ctrl-C, as in shells."""
+
+PIPE_CLOSED = 141
+"""Exit status if the program that reads the output has ended, as of ``| head``; as shells report SIGPIPE."""
 
 INFERENCE_OPTIONS = ("passes", "mirrors", "smoothing", "stride")
 """Options of ``register`` that say how networks are applied; their defaults depend on the network."""
@@ -67,8 +73,8 @@ example:
   regnet evaluate fixed.txt moving.txt --transform out/transform.h5 --output errors.csv
       distances in mm between T(fixed landmark) and moving landmark, before registration and with each transform
 
-Landmarks are elastix point files, CSV tables with the columns x, y, z, or points of 3D Slicer, in mm. Row i of one file
-corresponds to row i of the other.
+Landmarks are elastix point files, CSV tables with the columns x, y, z, or points of 3D Slicer, in mm. Points correspond by
+their labels where both files have labels, otherwise row i of one file to row i of the other.
 """
 
 
@@ -156,27 +162,90 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit status: 0, `REFUSED` or `INTERRUPTED`.
+        The exit status: 0, `REFUSED`, `INTERRUPTED` or `PIPE_CLOSED`.
 
     Raises
     ------
     SystemExit
         If the arguments cannot be parsed, and after ``--help`` and ``--version``.
     """
-    arguments = _parser().parse_args(argv)
+    is_open = _open_streams()
     try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as end:
+        # --help and --version have printed into a buffer, which may not fit on the disk.
+        if not end.code and (status := _print("", is_open)):
+            raise SystemExit(status) from None
+        raise
+    try:
+        for word in sys.argv[1:] if argv is None else argv:
+            refuse_undecodable(word)
         # ITK and its format libraries print many lines about a problem that our message describes in one.
         with open(os.devnull, "w", encoding="utf-8") as nowhere, output_to(nowhere) as (_, terminal), _progress(terminal):
             results = arguments.run(arguments)
     except (RegNetError, OSError) as error:
         # One line for each problem: checks of a whole config or cohort list several.
-        sys.stderr.writelines(f"regnet: error: {' '.join(line.split())}\n" for line in str(error).splitlines())
+        _complain(f"regnet: error: {' '.join(line.split())}\n" for line in str(error).splitlines())
         return REFUSED
     except KeyboardInterrupt:
-        sys.stderr.write("regnet: interrupted\n")
+        _complain(["regnet: interrupted\n"])
         return INTERRUPTED
-    sys.stdout.write(results)
+    return _print(results, is_open)
+
+
+def _open_streams() -> bool:
+    """Open the null device for each standard stream that is closed; returns whether stdout was open.
+
+    Otherwise the next file that is opened would get its number, and all that is printed.
+    """
+    is_open = sys.stdout is not None
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            try:
+                os.fstat(descriptor)
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_RDWR), descriptor)
+            stream = open(descriptor, "r" if name == "stdin" else "w", encoding="utf-8", closefd=False)  # noqa: SIM115
+            setattr(sys, name, stream)
+    return is_open
+
+
+def _print(text: str, is_open: bool) -> int:
+    """Write text to stdout, and all that is waiting there; returns the exit status."""
+    if text and not is_open:
+        _complain(["regnet: error: stdout: cannot be written (it is closed)\n"])
+        return REFUSED
+    try:
+        try:
+            sys.stdout.write(text)
+        except UnicodeEncodeError:
+            # Files are read and written in UTF-8, whatever the locale says.
+            if isinstance(sys.stdout, io.TextIOWrapper):
+                sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")
+            sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # What is left would be written, and fail, once more when Python ends.
+        _to_nowhere(1)
+        if isinstance(error, BrokenPipeError):
+            return PIPE_CLOSED
+        _complain([f"regnet: error: stdout: cannot be written ({error.strerror})\n"])
+        return REFUSED
     return 0
+
+
+def _complain(lines: Iterable[str]) -> None:
+    """Write lines to stderr, if that is possible."""
+    try:
+        sys.stderr.writelines(lines)
+        sys.stderr.flush()
+    except OSError:
+        _to_nowhere(2)
+
+
+def _to_nowhere(descriptor: int) -> None:
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        os.dup2(nowhere.fileno(), descriptor)
 
 
 @contextmanager
@@ -254,7 +323,11 @@ def _add_register(commands: argparse._SubParsersAction) -> None:
     start.add_argument("--initial", metavar="FILE", help="start from this ITK transform, fixed -> moving, instead")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto", help="where networks run (default: auto)")
     parser.add_argument(
-        "--threads", type=_positive, default=os.cpu_count(), metavar="N", help="CPU threads (default: all, %(default)s)"
+        "--threads",
+        type=_positive,
+        default=usable_cores(),
+        metavar="N",
+        help="CPU threads (default: the cores that this process may use, %(default)s)",
     )
     parser.add_argument("--seed", type=_not_negative, default=2017, help="seed of the affine registration (default: 2017)")
 
@@ -408,18 +481,19 @@ def _register(arguments: argparse.Namespace) -> str:
 
 def _transform_points(arguments: argparse.Namespace) -> str:
     """Move points; return them as text, or "" if they were written to a file."""
-    from regnet.images.landmarks import format_landmarks, landmark_kind, read_landmarks, read_point_table
+    from regnet.images.landmarks import format_landmarks, landmark_kind, read_labels, read_landmarks, read_point_table
     from regnet.images.transforms import read_transform, transform_points
     from regnet.system.files import whole_file
 
     transform = read_transform(arguments.transform)
-    if arguments.points.endswith(".csv"):
+    kind = landmark_kind(arguments.points)
+    if kind == "table":
         table, points = read_point_table(arguments.points)
         table[["x", "y", "z"]] = [[f"{value:.4f}" for value in point] for point in transform_points(transform, points)]
         text = table.to_csv(index=False, lineterminator="\n")
     else:
         moved = transform_points(transform, read_landmarks(arguments.points))
-        text = format_landmarks(moved, landmark_kind(arguments.points))
+        text = format_landmarks(moved, kind, labels=read_labels(arguments.points))
     if arguments.output is None:
         return text
     with whole_file(arguments.output) as partial:
@@ -467,7 +541,7 @@ def _check_dataset(arguments: argparse.Namespace) -> str:
 
 def _convert_points(arguments: argparse.Namespace) -> str:
     """Convert landmarks to another kind of file; return their number and the file."""
-    from regnet.images.landmarks import read_landmarks, write_landmarks
+    from regnet.images.landmarks import read_labels, read_landmarks, write_landmarks
     from regnet.images.volumes import read_grid
 
     kind, name = arguments.kind, arguments.output.lower()
@@ -481,7 +555,7 @@ def _convert_points(arguments: argparse.Namespace) -> str:
         raise ConfigError(f"--image: found none, expected that of the points: the kind {kind} holds voxel numbers")
     grid = None if arguments.image is None else read_grid(arguments.image)
     points = read_landmarks(arguments.points, grid)
-    write_landmarks(points, arguments.output, kind, grid, arguments.system)
+    write_landmarks(points, arguments.output, kind, grid, arguments.system, read_labels(arguments.points))
     return f"{len(points)} points: {arguments.output}\n"
 
 

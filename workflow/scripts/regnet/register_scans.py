@@ -141,7 +141,7 @@ def register_scans(
     device
         ``auto`` (CUDA if available), ``cpu`` or ``cuda``.
     threads
-        CPU threads of elastix and torch.
+        CPU threads of elastix, torch and SimpleITK.
     seed
         The seed of the affine registration is derived from it.
     replace
@@ -214,6 +214,7 @@ def register_scans(
             start = None if initial is None else compose(read_transform(initial))
             torch_device = _device(device)
             torch.set_num_threads(threads)
+            sitk.ProcessObject.SetGlobalDefaultNumberOfThreads(threads)
             scans = [_read_scan(*paths) for paths in ((fixed, fixed_mask), (moving, moving_mask))]
             points = None
             if landmarks:

@@ -22,7 +22,14 @@ from regnet.conventions import AIR_HU
 from regnet.datasets.public_sets import DATASETS, SETTINGS, DataSet, Download, Files
 from regnet.errors import InputError
 from regnet.experiment.cohort import read_cohort
-from regnet.images.landmarks import read_landmark_pair, read_landmarks, read_numbers, write_landmarks
+from regnet.images.landmarks import (
+    corresponding_rows,
+    landmark_kind,
+    read_landmark_pair,
+    read_landmarks,
+    read_numbers,
+    write_landmarks,
+)
 from regnet.images.volumes import Grid, read_ct, read_mask, write_image
 from regnet.system.files import whole_folder
 
@@ -113,6 +120,7 @@ def make_cohort(
                     raise InputError(f"{scan.image}: found case {case}, expected one of {', '.join(dataset.raw)}")
                 path, mask, row[f"{side}_landmarks"] = _convert(scan, side, folder, image, geometry)
                 images.append({"image": image, "subject": row["pair"], "split": splits[case], "path": path, "mask": mask})
+            _align_landmarks(scans, folder / row["fixed_landmarks"], folder / row["moving_landmarks"])
             pairs.append(row)
         for number, path in enumerate(training, start=1):
             image = f"training_{number:02d}"
@@ -238,8 +246,8 @@ def read_list(source: str | Path) -> dict[str, tuple[ScanFiles, ScanFiles]]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as a list of files ({error})") from error
     rows = [re.split("[\t,]", line) for line in lines if line.strip()]
-    has_header = bool(rows) and any(name in LIST_COLUMNS for name in rows[0])
-    columns, rows = (rows[0], rows[1:]) if has_header else (list(LIST_COLUMNS[:2]), rows)
+    has_header = bool(rows) and any(name.strip() in LIST_COLUMNS for name in rows[0])
+    columns, rows = ([name.strip() for name in rows[0]], rows[1:]) if has_header else (list(LIST_COLUMNS[:2]), rows)
     if not set(LIST_COLUMNS[:2]) <= set(columns) <= set(LIST_COLUMNS) or len(set(columns)) < len(columns):
         raise InputError(
             f"{path}: found the columns {', '.join(columns)}, expected fixed, moving and possibly {', '.join(LIST_COLUMNS[2:])}"
@@ -419,13 +427,25 @@ def _convert(
 
 def _landmarks(path: Path, side: str, grid: Grid) -> np.ndarray:
     """Points ``(n, 3)`` in mm of one side; a Learn2Reg file with six columns holds both sides."""
-    if path.suffix.lower() == ".csv":
-        with open(path, encoding="utf-8-sig") as file:
-            columns = file.readline().count(",") + 1
-        if columns == 6:
-            both = read_numbers(path)
-            return grid.points(both[:, :3] if side == "fixed" else both[:, 3:])
+    if landmark_kind(path) == "learn2reg" and (both := read_numbers(path)).shape[1] == 6:
+        return grid.points(both[:, :3] if side == "fixed" else both[:, 3:])
     return read_landmarks(path, grid)
+
+
+def _align_landmarks(scans: Sequence[ScanFiles], fixed: Path, moving: Path) -> None:
+    """Put the rows of the file `moving` of a cohort into the order of `fixed`: the files themselves have no labels.
+
+    Raises
+    ------
+    InputError
+        If the landmarks of the scans, from which the two files were made, do not correspond.
+    """
+    first, second = (scan.landmarks for scan in scans)
+    if first is not None and second is not None:
+        points = read_landmarks(moving)
+        rows = corresponding_rows(first, second, len(read_landmarks(fixed)), len(points))
+        if (np.diff(rows) != 1).any():
+            write_landmarks(points[rows], moving)
 
 
 def _config(name: str, dataset: DataSet, output: str | Path) -> str:

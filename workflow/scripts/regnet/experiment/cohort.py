@@ -127,7 +127,7 @@ def _read_table(path: Path, schema_path: Path) -> _Table:
     except OSError as error:
         table.problems.append(f"{path}: cannot be read ({error.strerror}), {wanted}")
         return table
-    header = lines[0].split("\t")
+    header = [name.strip() for name in lines[0].split("\t")]
     if len(header) == 1:
         table.problems.append(f"{path}, row 1: found {lines[0][:80]!r}, {wanted}")
         return table

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from regnet.errors import InputError
-from regnet.images.landmarks import VOXEL_FORMATS, landmark_kind, read_landmarks, refuse_points_outside
+from regnet.images.landmarks import VOXEL_FORMATS, corresponding_rows, landmark_kind, read_landmarks, refuse_points_outside
 from regnet.images.volumes import LUNG_BELOW_HU, Grid, read_ct, read_grid, read_mask, read_slice, refuse_other_grid
 from regnet.system.files import checksum
 
@@ -103,9 +103,12 @@ def _landmark_problems(pair: Mapping[str, str], grids: Mapping[str, tuple[str, G
     if len(points) < 2:
         return
     fixed, moving, path = points["fixed"], points["moving"], pair["moving_landmarks"]
-    if len(fixed) != len(moving):
-        yield f"{path}: found {len(moving)} landmarks, expected {len(fixed)} as in {pair['fixed_landmarks']}"
-    elif np.array_equal(fixed, moving):
+    try:
+        rows = corresponding_rows(pair["fixed_landmarks"], path, len(fixed), len(moving))
+    except InputError as error:
+        yield str(error)
+        return
+    if np.array_equal(fixed, moving[rows]):
         yield f"{path}: found the points of {pair['fixed_landmarks']}, expected those of the image {pair['moving']}"
 
 

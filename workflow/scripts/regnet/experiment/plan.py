@@ -81,6 +81,12 @@ PHANTOM_BYTES, PHANTOM_MM3 = 33e6, 15.3e6
 SHOWN_RULES = 6
 """How many rules a plan lists, those with the most jobs first."""
 
+SHOWN_LINES = 12
+"""How many lines of a reason of Snakemake are shown."""
+
+_ERROR = re.compile(r"[\w.]*(Error|Exception)\b")
+"""The start of a line that names an error."""
+
 _STATS = re.compile(r"^(\w+) +(\d+)$", re.MULTILINE)
 
 
@@ -118,19 +124,27 @@ def remaining_jobs(configfiles: Sequence[str], entries: Sequence[str]) -> dict[s
     Raises
     ------
     ConfigError
-        If the dry run fails, with the last line of its output.
+        If the dry run fails, with the reason that its output gives.
     """
     command = [sys.executable, "-m", "snakemake", "--dry-run", "--quiet", "rules", "--cores", "all", "--nolock"]
     command += ["--configfile", *configfiles] if configfiles else []
     command += ["--config", *entries] if entries else []
-    process = subprocess.run(command, capture_output=True, encoding="utf-8")
+    process = subprocess.run(command, capture_output=True, encoding="utf-8", errors="replace")
     output = process.stdout + process.stderr
     if process.returncode:
-        lines = [line.strip() for line in output.splitlines() if line.strip()]
-        raise ConfigError(f"snakemake --dry-run: {lines[-1] if lines else f'exit status {process.returncode}'}")
+        raise ConfigError(f"snakemake --dry-run: {_reason(output) or f'exit status {process.returncode}'}")
     jobs = {rule: int(count) for rule, count in _STATS.findall(output)}
     jobs.pop("total", None)
     return jobs
+
+
+def _reason(output: str) -> str:
+    """Why Snakemake failed, in one line: from the first error in its output on; without one, the last line."""
+    lines = [line.strip() for line in output.splitlines() if line.strip()]
+    # Which profile it uses stands on stderr, and many reasons on stdout.
+    lines = [line for line in lines if not line.startswith("Using ")]
+    first = next((number for number, line in enumerate(lines) if _ERROR.match(line)), len(lines) - 1)
+    return " ".join(lines[max(first, 0) :][:SHOWN_LINES])
 
 
 def image_volumes(config: Mapping[str, Any], cohort: Cohort) -> dict[str, float]:

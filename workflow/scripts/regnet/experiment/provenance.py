@@ -149,7 +149,7 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If it cannot be read or lacks one of the keys `FIELDS`.
+        If it cannot be read, lacks one of the keys `FIELDS`, or has a value of another form.
     """
     return _with_fields(path, FIELDS)
 
@@ -254,4 +254,25 @@ def _with_fields(path: str | Path, fields: Sequence[str]) -> dict[str, Any]:
     missing = [name for name in fields if name not in facts] if isinstance(facts, dict) else list(fields)
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}, expected a provenance file of a run")
+    for name in fields:
+        if not _has_form(name, facts[name]):
+            found = json.dumps(facts[name])
+            raise InputError(f"{path}: {name}: found {found[:80]}, expected what a run writes into its provenance file")
     return facts
+
+
+def _has_form(name: str, value: Any) -> bool:
+    """Whether the value of one of `FIELDS` has the form that `collect` and `write_provenance` give it."""
+    if name == "config":
+        return isinstance(value, dict)
+    if name in ("inputs", "weights", "tables"):
+        return isinstance(value, dict) and all(isinstance(digest, str | None) for digest in value.values())
+    if name == "machines":
+        return isinstance(value, list) and all(
+            isinstance(facts, dict)
+            and isinstance(facts.get("jobs"), dict)
+            and "processor" in facts
+            and all(isinstance(fact, str) for key, fact in facts.items() if key != "jobs")
+            for facts in value
+        )
+    return True

@@ -1,11 +1,13 @@
 """DICOM series: which files of a folder form one image, in which order, and whether a slice is missing."""
 
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import SimpleITK as sitk
 
 from regnet.errors import InputError
+from regnet.system.files import refuse_undecodable
 
 UNEVEN_SLICES = 0.1
 """Largest deviation of the distance between two slices from its median, relative to the median; a missing slice has 1."""
@@ -46,6 +48,8 @@ def series_files(path: str | Path) -> list[str]:
     path = Path(path)
     folder = path if path.is_dir() else path.parent
     files = {uid: _files(folder, uid) for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))}
+    for name in chain.from_iterable(files.values()):
+        refuse_undecodable(name)
     uid = _only_series(folder, files) if path.is_dir() else _tags(str(path)).get(SERIES, "")
     names = files.get(uid, [str(path)])
     return names if len(names) == 1 else _in_order(folder, names)

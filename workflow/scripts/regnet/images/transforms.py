@@ -8,7 +8,7 @@ import SimpleITK as sitk
 from regnet.conventions import AIR_HU
 from regnet.errors import InputError, OutputError
 from regnet.images.volumes import Grid, nifti_problem
-from regnet.system.files import whole_file
+from regnet.system.files import refuse_undecodable, whole_file
 
 
 def field_transform(field: np.ndarray, grid: Grid) -> sitk.DisplacementFieldTransform:
@@ -50,6 +50,7 @@ def read_field(path: str | Path) -> sitk.DisplacementFieldTransform:
     InputError
         If the file is missing, is truncated, or is not a 3D image of vectors with three components.
     """
+    refuse_undecodable(path)
     problem = nifti_problem(Path(path)) if Path(path).is_file() else None
     if problem:
         raise InputError(f"{path}: cannot be read as a DVF ({problem})")
@@ -184,6 +185,7 @@ def read_transform(path: str | Path) -> sitk.CompositeTransform:
     InputError
         If the file is missing or cannot be read as a transform of 3D points.
     """
+    refuse_undecodable(path)
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file, expected an ITK transform")
     try:

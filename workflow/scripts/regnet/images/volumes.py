@@ -18,7 +18,7 @@ from regnet.conventions import AIR_HU
 from regnet.errors import InputError, OutputError
 from regnet.images.boxes import bounding_box
 from regnet.images.dicom import is_slice, series_files
-from regnet.system.files import whole_file
+from regnet.system.files import refuse_undecodable, whole_file
 
 MINIMUM_SIZE = 4
 """Fewest voxels along an axis: with less, neither smoothing nor cubic splines are defined."""
@@ -203,6 +203,7 @@ def read_slice(path: str | Path, grid: Grid, number: int) -> np.ndarray:
 
 def _image_files(path: Path) -> list[str]:
     """The files of an image: one, or the slices of a DICOM series in order."""
+    refuse_undecodable(path)
     if not path.exists():
         raise InputError(f"{path}: no such file")
     if not os.access(path, os.R_OK):

@@ -99,9 +99,11 @@ def load_network(
         with safe_open(str(path), framework="pt") as stored:
             metadata = json.loads((stored.metadata() or {}).get(METADATA, "{}"))
             weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as weights of RegNet in safetensors ({error})") from error
-    if metadata.get("variant") not in NETWORKS or not {"spacing", "window"} <= metadata.keys():
+    if not isinstance(metadata, dict):
+        raise InputError(f"{path}: found {type(metadata).__name__} as metadata, expected the facts of a network by name")
+    if str(metadata.get("variant")) not in NETWORKS or not {"spacing", "window"} <= metadata.keys():
         raise InputError(f"{path}: found the variant {metadata.get('variant')!r}, expected one of {', '.join(NETWORKS)}")
     for name, expected in (("variant", variant), ("spacing", spacing)):
         if expected is not None and metadata[name] != expected:

@@ -18,9 +18,10 @@ from itk.itkDisplacementFieldTransformPython import itkDisplacementFieldTransfor
 from itk.itkElastixRegistrationMethodPython import itkElastixRegistrationMethodIF3IF3
 from itk.itkOptimizerParametersPython import itkOptimizerParametersD
 
-from regnet.errors import ConfigError, RegistrationError
+from regnet.errors import ConfigError, OutputError, RegistrationError
 from regnet.images.transforms import compose, transform_points
 from regnet.images.volumes import Grid
+from regnet.system.files import refuse_undecodable
 
 Parameter = str | bool | int | float
 """A value of an elastix parameter; a parameter has one, or a sequence of them (mostly one per resolution)."""
@@ -129,6 +130,7 @@ def register_with_file(
     S. Klein et al., elastix: a toolbox for intensity-based medical image registration, IEEE Trans. Med. Imaging 29, 2010.
     """
     log = Path(log).absolute()
+    refuse_undecodable(log, OutputError)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
     for leftover in log.parent.glob(f".{log.name}-*"):

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import zlib
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
 
-from regnet.errors import InputError, OutputError
+from regnet.errors import InputError, OutputError, RegNetError
 
 NPZ_ERRORS = (OSError, ValueError, KeyError, EOFError, BadZipFile, zlib.error)
 """What numpy raises while it reads an ``.npz`` file that is truncated or damaged, or lacks an array."""
@@ -27,6 +28,22 @@ def is_running(process: int) -> bool:
     except PermissionError:
         pass
     return True
+
+
+def refuse_undecodable(path: str | Path, error: type[RegNetError] = InputError) -> None:
+    """Refuse a name that is not text in UTF-8: compiled libraries, as SimpleITK and ITK, abort the process over it.
+
+    Raises
+    ------
+    RegNetError
+        Of the class `error`, with the bytes of the name escaped.
+    """
+    try:
+        str(path).encode("utf-8")
+    except UnicodeEncodeError as problem:
+        encoding = sys.getfilesystemencoding()
+        reason = "is not UTF-8" if encoding == "utf-8" else f"is not {encoding}, as the locale says (PYTHONUTF8=1 for UTF-8)"
+        raise error(f"{path}: found a name that {reason}, expected another name") from problem
 
 
 def refuse_truncated_table(path: str | Path) -> None:
@@ -72,7 +89,7 @@ def read_json(path: str | Path) -> Any:
     """
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as JSON ({error})") from error
 
 
@@ -95,6 +112,7 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         If the file or a parent folder cannot be made.
     """
     path = Path(path)
+    refuse_undecodable(path, OutputError)
     partial = path.with_name(f".partial-{os.getpid()}-{path.name}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -135,6 +153,7 @@ def whole_folder(path: str | Path, names: Collection[str], *, replace: bool = Fa
         If `path` exists and may not be replaced, or cannot be made.
     """
     path = Path(path).resolve()
+    refuse_undecodable(path, OutputError)
     _refuse_to_replace(path, names, replace)
     # The nearest existing parent is on the same file system, where a move is atomic.
     nearest = next(parent for parent in path.parents if parent.exists())

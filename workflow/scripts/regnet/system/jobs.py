@@ -38,7 +38,7 @@ def log_to(path: str | Path) -> Iterator[None]:
     _end_with_snakemake()
     try:
         Path(path).parent.mkdir(parents=True, exist_ok=True)
-        log = open(path, "w", buffering=1, encoding="utf-8")  # noqa: SIM115 - closed below
+        log = open(path, "w", buffering=1, encoding="utf-8", errors="backslashreplace")  # noqa: SIM115 - closed below
     except OSError as error:
         sys.exit(f"error: {path}: cannot be written ({error.strerror})")
     try:
@@ -54,7 +54,8 @@ def log_to(path: str | Path) -> Iterator[None]:
                     logging.exception("unexpected error")
                     raise
                 logging.error("%s", line, exc_info=isinstance(error, OSError | MemoryError | RuntimeError | ImportError))
-                os.write(terminal[1], f"error: {line}\n".encode())
+                with suppress(OSError):
+                    os.write(terminal[1], f"error: {line}\n".encode(errors="backslashreplace"))
                 sys.exit(1)
             finally:
                 logging.getLogger().handlers.clear()
