@@ -255,7 +255,8 @@ def read_list(source: str | Path) -> dict[str, tuple[ScanFiles, ScanFiles]]:
         row, number = dict(zip(columns, map(str.strip, cells), strict=True)), case + first - 1
         for column in LIST_COLUMNS:
             value = row.get(column, "")
-            if not (path.parent / value).exists() or (column in LIST_COLUMNS[:2] and not value):
+            named = path.parent / value
+            if not (named.is_file() or named.is_dir()) or (column in LIST_COLUMNS[:2] and not value):
                 raise InputError(f"{path}, row {number}: {column}: found {value!r}, expected a file")
         if bool(row.get("fixed_landmarks")) != bool(row.get("moving_landmarks")):
             raise InputError(f"{path}, row {number}: found landmarks of one image, expected landmarks of both or of neither")
@@ -357,7 +358,7 @@ def _match(pattern: str, source: Path, paths: Sequence[str]) -> dict[str, Path]:
     """The file of each case that matches a pattern of `Files`; none if the pattern is empty."""
     matches: dict[str, Path] = {}
     for path in paths if pattern else ():
-        match = re.search(rf"(?:^|/){pattern}$", path, re.IGNORECASE)
+        match = re.search(rf"(?:^|/){pattern}\Z", path, re.IGNORECASE)
         if match is None:
             continue
         case = match.groupdict().get("case", "1").lower()

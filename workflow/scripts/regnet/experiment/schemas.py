@@ -1,6 +1,7 @@
 """Check the config and the rows of tables against the JSON schemas in ``workflow/schemas``; each problem is one line."""
 
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
@@ -125,7 +126,7 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
     lower, upper = config["regnet"]["window"]
     if lower >= upper:
         yield f"regnet.window: found {[lower, upper]}, expected the lowest HU first, then the highest"
-    if config["phantom"] is not None and PurePath(config["data_root"]).parts[:1] != ("results",):
+    if config["phantom"] is not None and PurePath(os.path.normpath(config["data_root"])).parts[:1] != ("results",):
         # The workflow writes a phantom there, which must never happen in a folder of scans.
         yield (
             f"data_root: found {config['data_root']!r}, expected a folder in results/, as a phantom is written to it "
