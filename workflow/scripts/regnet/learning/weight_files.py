@@ -2,8 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
@@ -18,6 +19,12 @@ NETWORKS = (*VARIANTS, RegNetPyramid.variant)
 
 METADATA = "regnet"
 """Entry of a weights file's metadata that holds all facts about the weights, as JSON."""
+
+SPACINGS = (0.1, 20.0)
+"""Smallest and largest working spacing of weights, in mm. CT voxels are within it; a smaller one would fill any memory."""
+
+HU_RANGE = (-32768, 32767)
+"""Lowest and highest HU of a window: those of an image."""
 
 
 def save_network(
@@ -80,8 +87,8 @@ def load_network(
     Raises
     ------
     InputError
-        If the file cannot be read as such weights, if they do not fit the variant that it names, or if the network is not the
-        expected one.
+        If the file cannot be read as such weights, if they do not fit the variant that it names, if its spacing is not within
+        `SPACINGS` or its window not within `HU_RANGE`, if a weight is not finite, or if the network is not the expected one.
 
     Examples
     --------
@@ -99,10 +106,16 @@ def load_network(
         with safe_open(str(path), framework="pt") as stored:
             metadata = json.loads((stored.metadata() or {}).get(METADATA, "{}"))
             weights = {name: stored.get_tensor(name) for name in stored.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError, ValueError) as error:
+    except (OSError, SafetensorError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as weights of RegNet in safetensors ({error})") from error
-    if metadata.get("variant") not in NETWORKS or not {"spacing", "window"} <= metadata.keys():
-        raise InputError(f"{path}: found the variant {metadata.get('variant')!r}, expected one of {', '.join(NETWORKS)}")
+    if (
+        not isinstance(metadata, dict)
+        or metadata.get("variant") not in NETWORKS
+        or not {"spacing", "window"} <= metadata.keys()
+    ):
+        found = metadata.get("variant") if isinstance(metadata, dict) else None
+        raise InputError(f"{path}: found the variant {found!r}, expected one of {', '.join(NETWORKS)}")
+    _refuse_unusable(path, **{name: metadata[name] for name in ("variant", "spacing", "window")})
     for name, expected in (("variant", variant), ("spacing", spacing)):
         if expected is not None and metadata[name] != expected:
             raise InputError(f"{path}: found weights of the {name} {metadata[name]}, expected {expected}")
@@ -112,4 +125,27 @@ def load_network(
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: the weights do not fit the variant {metadata['variant']} ({reason[:200]})") from error
+    for name, value in network.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise InputError(f"{path}: {name}: found numbers that are not finite, expected finite weights")
+        if name.endswith("running_var") and (value < 0).any():
+            raise InputError(f"{path}: {name}: found variances below 0, expected at least 0")
     return network.eval(), metadata
+
+
+def _refuse_unusable(path: str | Path, variant: str, spacing: object, window: object) -> None:
+    """Raise `InputError` if a network cannot work at the spacing or in the window that a file states."""
+    low, high = SPACINGS
+    if variant == RegNetPyramid.variant:
+        if spacing is not None:
+            raise InputError(f"{path}: spacing: found {str(spacing)[:80]!r}, expected none: {variant} works at any")
+    elif not _is_number(spacing) or not low <= spacing <= high:
+        raise InputError(f"{path}: spacing: found {str(spacing)[:80]!r}, expected a number from {low} to {high:g} (mm)")
+    is_pair = isinstance(window, list) and len(window) == 2 and all(map(_is_number, window))
+    if not is_pair or not HU_RANGE[0] <= window[0] < window[1] <= HU_RANGE[1]:
+        expected = f"the lowest HU, then the highest, from {HU_RANGE[0]} to {HU_RANGE[1]}"
+        raise InputError(f"{path}: window: found {str(window)[:80]!r}, expected {expected}")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)
