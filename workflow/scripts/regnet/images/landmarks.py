@@ -347,6 +347,6 @@ def _read_markups(path: Path) -> np.ndarray:
         (markup,) = json.loads(path.read_text(encoding="utf-8-sig"))["markups"]
         system, points = markup["coordinateSystem"], [point["position"] for point in markup["controlPoints"]]
         return _to_lps(np.array(points, float), system, path)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         expected = "expected one list of control points with positions, as 3D Slicer writes it"
         raise InputError(f"{path}: cannot be read as markups ({type(error).__name__}: {error}), {expected}") from error
