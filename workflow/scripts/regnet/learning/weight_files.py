@@ -133,7 +133,7 @@ def load_network(
     return network.eval(), metadata
 
 
-def _refuse_unusable(path: str | Path, variant: str, spacing: object, window: object) -> None:
+def _refuse_unusable(path: str | Path, variant: str, spacing: object, window: Any) -> None:
     """Raise `InputError` if a network cannot work at the spacing or in the window that a file states."""
     low, high = SPACINGS
     if variant == RegNetPyramid.variant:
@@ -142,7 +142,8 @@ def _refuse_unusable(path: str | Path, variant: str, spacing: object, window: ob
     elif not _is_number(spacing) or not low <= spacing <= high:
         raise InputError(f"{path}: spacing: found {str(spacing)[:80]!r}, expected a number from {low} to {high:g} (mm)")
     is_pair = isinstance(window, list) and len(window) == 2 and all(map(_is_number, window))
-    if not is_pair or not HU_RANGE[0] <= window[0] < window[1] <= HU_RANGE[1]:
+    lower, upper = window if is_pair else (0.0, 0.0)
+    if not HU_RANGE[0] <= lower < upper <= HU_RANGE[1]:
         expected = f"the lowest HU, then the highest, from {HU_RANGE[0]} to {HU_RANGE[1]}"
         raise InputError(f"{path}: window: found {str(window)[:80]!r}, expected {expected}")
 
