@@ -13,9 +13,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
+from working_copy import ROOT
 
 from regnet.cli import main
-from regnet.errors import InputError, OutputError, RegistrationError
+from regnet.errors import ConfigError, InputError, OutputError, RegistrationError
+from regnet.experiment.checking import read_config
+from regnet.experiment.schemas import check_config
 from regnet.images.transforms import compose, field_transform, is_finite, read_field, read_transform, write_transform
 from regnet.images.volumes import Grid, write_image
 from regnet.learning.networks.pyramid import RegNetPyramid
@@ -46,6 +49,22 @@ def test_a_spacing_that_cannot_be_is_one_line(spacing, tmp_path):
     with pytest.raises(InputError) as error:
         load_network(path)
     assert str(error.value) == f"{path}: spacing: found {str(spacing)!r}, expected a number from 0.1 to 20 (mm)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "line"),
+    [
+        ({"spacing": 0.05}, "regnet.spacing: found 0.05 mm, expected 0.1 to 20, as weights are used only at these"),
+        ({"stages": [32, 2]}, "regnet.stages: found 32 mm, expected 0.1 to 20, as weights are used only at these"),
+    ],
+)
+def test_no_config_trains_at_a_spacing_that_weights_cannot_have(changes, line, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    config = read_config([])
+    config["resampling"] = {"spacing": 2.0}
+    check_config({**config, "regnet": {**config["regnet"], "stages": None}})
+    with pytest.raises(ConfigError, match=line):
+        check_config({**config, "regnet": {**config["regnet"], "stages": None, **changes}})
 
 
 @pytest.mark.parametrize(

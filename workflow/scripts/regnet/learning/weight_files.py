@@ -8,6 +8,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from regnet.conventions import WORKING_SPACINGS
 from regnet.errors import InputError, OutputError
 from regnet.learning.networks.interface import Network
 from regnet.learning.networks.pyramid import RegNetPyramid
@@ -19,9 +20,6 @@ NETWORKS = (*VARIANTS, RegNetPyramid.variant)
 
 METADATA = "regnet"
 """Entry of a weights file's metadata that holds all facts about the weights, as JSON."""
-
-SPACINGS = (0.1, 20.0)
-"""Smallest and largest working spacing of weights, in mm. CT voxels are within it; a smaller one would fill any memory."""
 
 HU_RANGE = (-32768, 32767)
 """Lowest and highest HU of a window: those of an image."""
@@ -88,7 +86,8 @@ def load_network(
     ------
     InputError
         If the file cannot be read as such weights, if they do not fit the variant that it names, if its spacing is not within
-        `SPACINGS` or its window not within `HU_RANGE`, if a weight is not finite, or if the network is not the expected one.
+        `WORKING_SPACINGS` or its window not within `HU_RANGE`, if a weight is not finite, or if the network is not the
+        expected one.
 
     Examples
     --------
@@ -135,7 +134,7 @@ def load_network(
 
 def _refuse_unusable(path: str | Path, variant: str, spacing: object, window: Any) -> None:
     """Raise `InputError` if a network cannot work at the spacing or in the window that a file states."""
-    low, high = SPACINGS
+    low, high = WORKING_SPACINGS
     if variant == RegNetPyramid.variant:
         if spacing is not None:
             raise InputError(f"{path}: spacing: found {str(spacing)[:80]!r}, expected none: {variant} works at any")
