@@ -32,7 +32,7 @@ from regnet.presentation.report import write_page
 from regnet.synthesis.pairs import SyntheticDVF
 from regnet.synthesis.random_fields import RandomField
 from regnet.synthesis.samples import MappedVolumes, Samples, save_volume
-from regnet.system.files import whole_file, whole_folder
+from regnet.system.files import temporary_prefix, whole_file, whole_folder
 from regnet.system.jobs import STARTED_BY
 
 PACKAGE = Path(__file__).parents[1] / "workflow" / "scripts"
@@ -139,13 +139,16 @@ def test_a_truncated_file_is_named(name, tmp_path, rng):
 def test_the_next_writer_removes_what_killed_processes_left(tmp_path):
     ended = subprocess.Popen([sys.executable, "-c", ""])
     ended.wait()
-    names = [f".partial-{ended.pid}-a.csv", f".partial-{os.getppid()}-a.csv", f".partial-{ended.pid}-b.csv"]
+    here = temporary_prefix("partial").removesuffix(f"{os.getpid()}-")
+    names = [
+        f"{here}{process}-0a1b2c3d-{name}.csv" for process, name in ((ended.pid, "a"), (os.getppid(), "a"), (ended.pid, "b"))
+    ]
     for name in names:
         (tmp_path / name).touch()
     with whole_file(tmp_path / "a.csv") as partial:
         partial.touch()
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", *names[1:]}
-    (tmp_path / f".partial-{ended.pid}-out").mkdir()
+    (tmp_path / f"{here}{ended.pid}-0a1b2c3d-out").mkdir()
     with whole_folder(tmp_path / "out", ()):
         pass
     assert {path.name for path in tmp_path.iterdir()} == {"a.csv", "out", *names[1:]}

@@ -328,7 +328,7 @@ def test_keys_that_yaml_does_not_read_as_text():
             "one of elastix, demons, syn, greedy, convexadam, pyramid, the path of a .py file, or a module that Python can "
             "import",
         ),
-        ("methods.bspline_3r.parameters", "the path of a file"),
+        ("methods.bspline_3r.parameters", "the path of a file, without { and }"),
         ("synthesis.moving.sigma", "a number above 0"),
     ],
 )

@@ -9,7 +9,7 @@ from snakemake.exceptions import WorkflowError
 
 sys.path.append(str(Path(str(workflow.current_basedir)).parent / "scripts"))
 
-from regnet.experiment.checking import checked_cohort
+from regnet.experiment.checking import checked_cohort, refuse_templates
 from regnet.errors import RegNetError
 from regnet.system.jobs import STARTED_BY
 from regnet.system.source_files import SCRIPTS, code_of, scripts, source_files
@@ -20,6 +20,8 @@ from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.released import find_weights
 
 try:
+    if workflow.is_main_process:
+        refuse_templates(workflow.configfiles)
     # Jobs read this file again, each in a process of its own: there nobody has to look into the images once more.
     cohort = checked_cohort(config, files=workflow.is_main_process)
 except RegNetError as error:

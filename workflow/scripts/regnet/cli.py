@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from regnet import __version__
 from regnet.datasets.public_sets import DATASETS
-from regnet.errors import ConfigError, RegNetError
+from regnet.errors import ConfigError, RegNetError, printable
 from regnet.images.landmark_formats import LANDMARK_FORMATS, SLICER_FORMATS, SUFFIXES, VOXEL_FORMATS
 from regnet.learning.released import DEFAULT, PYRAMID_SETTINGS, REGNET_SETTINGS, find_weights
 from regnet.system.files import refuse_undecodable
@@ -583,13 +583,15 @@ def _provenance(arguments: argparse.Namespace) -> str:
     from regnet.experiment.provenance import changed_tables, compare, describe, find_provenance, read_provenance
 
     paths = [find_provenance(path) for path in (arguments.table, arguments.other) if path is not None]
-    changed = [f"changed since the run: {path.parent / name}\n" for path in paths for name in changed_tables(path)]
+    changed = [
+        f"changed since the run: {printable(str(path.parent / name))}\n" for path in paths for name in changed_tables(path)
+    ]
     first, *others = (read_provenance(path) for path in paths)
     if not others:
         return "".join([*changed, describe(first)])
     verdict, differences = compare(first, *others)
     equality = "are equal" if first["tables"] == others[0]["tables"] else "are not equal"
-    return "".join([*changed, f"{VERDICTS[verdict]}; they {equality}\n", *(f"  {line}\n" for line in differences)])
+    return "".join([*changed, f"{VERDICTS[verdict]}; they {equality}\n", *(f"  {printable(line)}\n" for line in differences)])
 
 
 def _table(table: "pd.DataFrame") -> str:

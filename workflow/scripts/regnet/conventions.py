@@ -10,6 +10,9 @@ import hashlib
 AIR_HU = -1024
 """HU of air. Lower values are raised to it: scanners mark voxels outside their field of view with them."""
 
+WORKING_SPACINGS = (0.1, 20.0)
+"""Smallest and largest voxel size in mm at which networks work. Those of CT are within; smaller ones would fill any memory."""
+
 AXES = ("x", "y", "z")
 """Names of the components of points and displacements, in order."""
 

@@ -1,13 +1,17 @@
 """The errors this package raises on purpose. Each message is one line a user can act on."""
 
 
+def printable(text: str) -> str:
+    """A line of text with control characters and line ends escaped, as in ``\\x1b``."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
 class RegNetError(Exception):
     """Base of all errors that a script or the command line shows as one line, without a traceback."""
 
     def __str__(self) -> str:
         # Messages quote files, and a control character from a file would garble the terminal.
-        text = super().__str__()
-        return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in text)
+        return "\n".join(map(printable, super().__str__().split("\n")))
 
 
 class InputError(RegNetError):

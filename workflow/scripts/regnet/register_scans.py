@@ -4,6 +4,7 @@ import functools
 import json
 import logging
 import platform
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -375,20 +376,20 @@ def _register_affine(
     # Importing elastix takes seconds; only an affine registration needs it.
     from regnet.registration.elastix import register_with_file
 
-    # If the registration fails, its log remains: the message names it.
-    with tempfile.NamedTemporaryFile(prefix="regnet-elastix-", suffix=".log", delete=False) as file:
-        elastix_log = Path(file.name)
+    # In a folder that only this user may write to: elastix opens its log by its name, and would follow a link put there.
+    # If the registration fails, the log remains: the message names it.
+    folder = Path(tempfile.mkdtemp(prefix="regnet-elastix-"))
     transform = register_with_file(
         fixed,
         moving,
         shipped("elastix") / "affine.txt",
-        log=elastix_log,
+        log=folder / "elastix.log",
         fixed_mask=mask,
         overrides=overrides,
         seed=seed,
         threads=threads,
     )
-    elastix_log.unlink()
+    shutil.rmtree(folder, ignore_errors=True)
     return transform
 
 

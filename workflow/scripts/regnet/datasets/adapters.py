@@ -8,7 +8,7 @@ import shutil
 import textwrap
 import urllib.request
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -106,7 +106,8 @@ def make_cohort(
         If `output` already exists and may not be replaced.
     """
     dataset = dataset or DATASETS[name]
-    with whole_folder(output, CONTENTS, replace=replace) as folder, _source(dataset, source) as files:
+    earlier = _files_of_cohort(Path(output)) if replace else []
+    with whole_folder(output, CONTENTS, files=earlier, replace=replace) as folder, _source(dataset, source) as files:
         cases = read_list(files) if dataset.fixed is None else find_cases(dataset, files)
         splits = _splits(dataset, list(cases), files, test, len(training))
         images, pairs = [], []
@@ -134,6 +135,15 @@ def make_cohort(
         (folder / "config.yaml").write_text(_config(name, dataset, output), encoding="utf-8")
         (folder / "README.md").write_text(_card(name, dataset, distances, pd.DataFrame(images)), encoding="utf-8")
     return distances
+
+
+def _files_of_cohort(folder: Path) -> list[str]:
+    """The files that the tables of an earlier cohort name, as they stand there; none if the tables cannot be read."""
+    names: list[str] = []
+    for table, columns in (("images.tsv", ["path", "mask"]), ("pairs.tsv", ["fixed_landmarks", "moving_landmarks"])):
+        with suppress(OSError, ValueError, KeyError):
+            names += pd.read_csv(folder / table, sep="\t", dtype=str, na_filter=False)[columns].to_numpy().ravel().tolist()
+    return names
 
 
 def workflow_command(folder: str | Path) -> str:
@@ -263,7 +273,8 @@ def read_list(source: str | Path) -> dict[str, tuple[ScanFiles, ScanFiles]]:
         row, number = dict(zip(columns, map(str.strip, cells), strict=True)), case + first - 1
         for column in LIST_COLUMNS:
             value = row.get(column, "")
-            if not (path.parent / value).exists() or (column in LIST_COLUMNS[:2] and not value):
+            named = path.parent / value
+            if not (named.is_file() or named.is_dir()) or (column in LIST_COLUMNS[:2] and not value):
                 raise InputError(f"{path}, row {number}: {column}: found {value!r}, expected a file")
         if bool(row.get("fixed_landmarks")) != bool(row.get("moving_landmarks")):
             raise InputError(f"{path}, row {number}: found landmarks of one image, expected landmarks of both or of neither")
@@ -365,7 +376,7 @@ def _match(pattern: str, source: Path, paths: Sequence[str]) -> dict[str, Path]:
     """The file of each case that matches a pattern of `Files`; none if the pattern is empty."""
     matches: dict[str, Path] = {}
     for path in paths if pattern else ():
-        match = re.search(rf"(?:^|/){pattern}$", path, re.IGNORECASE)
+        match = re.search(rf"(?:^|/){pattern}\Z", path, re.IGNORECASE)
         if match is None:
             continue
         case = match.groupdict().get("case", "1").lower()

@@ -1,10 +1,13 @@
 """Check everything that an experiment is given before its first job: the config, the tables, and the files they name."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import yaml
 
 from regnet.errors import ConfigError
 from regnet.experiment.cohort import Cohort, read_cohort
@@ -13,6 +16,15 @@ from regnet.registration.methods import check_methods
 
 BASE_CONFIG = "config/config.yaml"
 """The config into which all others are merged, relative to the folder of the workflow."""
+
+TEMPLATE_KEY = "__use_yte__"
+"""The key that makes a config a template of YTE: Snakemake then runs the Python code between its values."""
+
+MAXIMUM_VALUES = 100_000
+"""How many values a config file may have; the largest one of this project has some hundreds."""
+
+NO_YAML = "Config file is not valid JSON or YAML. In case of YAML, make sure to not mix whitespace and tab indentation."
+"""What Snakemake says of a config that it cannot read."""
 
 
 def checked_cohort(config: Mapping[str, Any], files: bool = True, voxels: bool = False) -> Cohort:
@@ -49,29 +61,72 @@ def checked_cohort(config: Mapping[str, Any], files: bool = True, voxels: bool =
 def read_config(configfiles: Sequence[str | Path], entries: Sequence[str] = ()) -> dict[str, Any]:
     """Read a config as Snakemake does: `BASE_CONFIG`, then the files of ``--configfile``, then the entries of ``--config``.
 
+    Unlike Snakemake it runs no code: a file with the key `TEMPLATE_KEY` is refused.
+
     Raises
     ------
     ConfigError
-        If a file is missing or is not YAML with keys, or an entry is not ``key=value``.
+        If a file is missing, is not JSON or YAML with keys, or is a template, or if an entry is not ``key=value``.
     """
-    # Snakemake's functions read a config exactly as a run does. They take a second to import.
+    # Snakemake's functions merge a config exactly as a run does. They take a second to import.
     from snakemake.cli import parse_config
-    from snakemake.common.configfile import load_configfile
-    from snakemake.exceptions import WorkflowError
     from snakemake.utils import update_config
 
     config: dict[str, Any] = {}
     for path in (BASE_CONFIG, *configfiles):
-        try:
-            update_config(config, load_configfile(str(path)))
-        except (WorkflowError, OSError, UnicodeDecodeError) as error:
-            hint = ", run this in the folder of the workflow" if path == BASE_CONFIG else ""
-            raise ConfigError(f"{path}: cannot be read as a config ({' '.join(str(error).split())}){hint}") from error
+        update_config(config, _read_file(path))
     try:
         update_config(config, parse_config(list(entries)))
     except ValueError as error:
         raise ConfigError(f"--config: {error}") from error
     return config
+
+
+def refuse_templates(configfiles: Iterable[str | Path]) -> None:
+    """Refuse config files whose values Snakemake takes from code in the file, by its template language YTE.
+
+    Raises
+    ------
+    ConfigError
+        For the first file with the key `TEMPLATE_KEY`, and for one that cannot be read as a config.
+    """
+    for path in configfiles:
+        # Snakemake reads a pipe only once, and only as JSON, which is no template.
+        if Path(path).is_file():
+            _read_file(path)
+
+
+def _read_file(path: str | Path) -> dict[str, Any]:
+    """The keys of a config file, JSON or YAML, as Snakemake reads one that is no template."""
+    hint = ", run this in the folder of the workflow" if path == BASE_CONFIG else ""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+        try:
+            config = json.loads(text)
+        except ValueError:
+            config = yaml.safe_load(text)
+        if not isinstance(config, dict):
+            raise ValueError("Config file must be given as JSON or YAML with keys at top level.")
+        _refuse_too_many_values(config)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = NO_YAML if isinstance(error, yaml.YAMLError) else " ".join(str(error).split())
+        raise ConfigError(f"{path}: cannot be read as a config ({reason}){hint}") from error
+    # Snakemake drops the key where its value is false, and then reads the rest as it is.
+    if config.pop(TEMPLATE_KEY, None):
+        raise ConfigError(f"{path}: found the key {TEMPLATE_KEY}, with which a config runs code, expected values alone")
+    return config
+
+
+def _refuse_too_many_values(config: dict[str, Any]) -> None:
+    """Raise `ValueError` if a config has more than `MAXIMUM_VALUES`: with anchors of YAML a few lines stand for billions."""
+    waiting: list[Any] = [config]
+    for number in count(1):
+        if not waiting:
+            return
+        if number > MAXIMUM_VALUES:
+            raise ValueError(f"found more than {MAXIMUM_VALUES} values, expected fewer")
+        value = waiting.pop()
+        waiting += value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
 
 
 def describe(cohort: Cohort) -> str:

@@ -117,6 +117,10 @@ def _read_table(path: Path, schema_path: Path) -> _Table:
     """
     table = _Table(path, validator(schema_path).schema["required"])
     wanted = f"expected a tab-separated table (UTF-8) with the columns {', '.join(table.columns)}"
+    if path.exists() and not path.is_file():
+        # Reading a named pipe would wait for ever.
+        table.problems.append(f"{path}: cannot be read (it is no regular file), {wanted}")
+        return table
     try:
         # Spreadsheets write a byte order mark, which is not part of the first column's name.
         lines = path.read_text(encoding="utf-8-sig").split("\n")
@@ -247,7 +251,7 @@ def _refuse_missing(table: _Table, number: int, name: str, data_root: str | Path
     value = table.rows[number][name]
     path = os.path.join(data_root, value)
     # An image may be a folder of DICOM files. The schema refuses paths with spaces around them.
-    exists = os.path.exists(path) if name == "path" else os.path.isfile(path)
+    exists = os.path.isfile(path) or (name == "path" and os.path.isdir(path))
     if must_exist and value and value == value.strip() and not exists:
         table.refuse(number, name, repr(value), f"a file, and there is none at {path}")
 

@@ -39,14 +39,14 @@ def file_problems(images: pd.DataFrame, pairs: pd.DataFrame, spacing: float, sma
     problems: list[str] = []
     grids: dict[str, tuple[str, Grid]] = {}
     for name, row in images[~images.index.duplicated()].iterrows():
-        if not os.path.exists(row["path"]):
+        if not (os.path.isfile(row["path"]) or os.path.isdir(row["path"])):
             continue
         try:
             grid = grids[name] = row["path"], read_grid(row["path"])
             problems += _image_problems(*grid, spacing, smallest, voxels)
         except InputError as error:
             problems.append(str(error))
-        if os.path.exists(row["mask"]):
+        if os.path.isfile(row["mask"]):
             problems += _mask_problems(row["mask"], grids.get(name), voxels)
     problems += _copies([path for path in images["path"] if os.path.isfile(path)])
     for row in pairs.to_dict("records"):

@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator
+
 from regnet import __version__
-from regnet.errors import InputError
+from regnet.errors import InputError, printable
 from regnet.experiment.cohort import Cohort
 from regnet.system.files import checksum, read_json, write_json
 from regnet.system.machine import commit, machine
@@ -21,6 +23,27 @@ SUFFIX = ".provenance.json"
 
 FIELDS = ("experiment", "config", "seed", "commit", "code", "inputs", "weights", "machines", "tables")
 """The keys of a provenance file."""
+
+_TEXT = {"type": "string"}
+_TEXTS = {"type": "object", "additionalProperties": _TEXT}
+_JOBS = {"type": "object", "additionalProperties": {"type": "integer"}}
+
+SCHEMA = {
+    "properties": {
+        **dict.fromkeys(("experiment", "commit", "code"), _TEXT),
+        "config": {"type": "object"},
+        "seed": {"type": "integer"},
+        "inputs": {"type": "object", "additionalProperties": {"type": ["string", "null"]}},
+        "weights": _TEXTS,
+        "machines": {
+            "type": "array",
+            "items": {**_TEXTS, "required": ["processor", "jobs"], "properties": {"jobs": _JOBS}},
+        },
+        # They stand beside the provenance, and are read.
+        "tables": {**_TEXTS, "propertyNames": {"pattern": r"^[\w-][^/\\\n]*$(?!\n)"}},
+    },
+}
+"""What the keys `FIELDS` hold, as a JSON schema."""
 
 BOOKKEEPING_KEYS = (("experiment",), ("data_root",), ("cohort",), ("training", "checkpoint_minutes"))
 """Keys of the config that do not change results: where files are, and how often a training is saved."""
@@ -118,7 +141,7 @@ def read_facts(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If it cannot be read or lacks one of the keys of `collect`.
+        If it cannot be read, lacks one of the keys of `collect`, or holds something else than `SCHEMA` says.
     """
     return _with_fields(path, FIELDS[:-1])
 
@@ -149,7 +172,7 @@ def read_provenance(path: str | Path) -> dict[str, Any]:
     Raises
     ------
     InputError
-        If it cannot be read, lacks one of the keys `FIELDS`, or has a value of another form.
+        If it cannot be read, lacks one of the keys `FIELDS`, or holds something else than `SCHEMA` says.
     """
     return _with_fields(path, FIELDS)
 
@@ -177,7 +200,7 @@ def describe(provenance: Mapping[str, Any]) -> str:
         lines.append(f"machine {number}   {jobs}")
         lines += [f"            {name} {text}" for name, text in facts.items() if name != "jobs"]
     lines += [f"config      {name}: {json.dumps(value)}" for name, value in _flat(provenance["config"]).items()]
-    return "".join(f"{line}\n" for line in lines)
+    return "".join(f"{printable(line)}\n" for line in lines)
 
 
 def compare(first: Mapping[str, Any], second: Mapping[str, Any]) -> tuple[str, list[str]]:
@@ -254,25 +277,13 @@ def _with_fields(path: str | Path, fields: Sequence[str]) -> dict[str, Any]:
     missing = [name for name in fields if name not in facts] if isinstance(facts, dict) else list(fields)
     if missing:
         raise InputError(f"{path}: lacks {', '.join(missing)}, expected a provenance file of a run")
-    for name in fields:
-        if not _has_form(name, facts[name]):
-            found = json.dumps(facts[name])
-            raise InputError(f"{path}: {name}: found {found[:80]}, expected what a run writes into its provenance file")
+    problem = next(Draft202012Validator(SCHEMA).iter_errors(facts), None)
+    if problem is not None:
+        where = ".".join(map(str, problem.absolute_path))
+        raise InputError(f"{path}: {where[:80]}: {problem.message[:120]}, expected a provenance file of a run")
+    try:
+        _flat(facts["config"])
+        json.dumps(facts)
+    except RecursionError as error:
+        raise InputError(f"{path}: config: found values in values without end, expected a provenance file of a run") from error
     return facts
-
-
-def _has_form(name: str, value: Any) -> bool:
-    """Whether the value of one of `FIELDS` has the form that `collect` and `write_provenance` give it."""
-    if name == "config":
-        return isinstance(value, dict)
-    if name in ("inputs", "weights", "tables"):
-        return isinstance(value, dict) and all(isinstance(digest, str | None) for digest in value.values())
-    if name == "machines":
-        return isinstance(value, list) and all(
-            isinstance(facts, dict)
-            and isinstance(facts.get("jobs"), dict)
-            and "processor" in facts
-            and all(isinstance(fact, str) for key, fact in facts.items() if key != "jobs")
-            for facts in value
-        )
-    return True

@@ -1,6 +1,7 @@
 """Check the config and the rows of tables against the JSON schemas in ``workflow/schemas``; each problem is one line."""
 
 import math
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
@@ -13,6 +14,7 @@ import yaml
 from jsonschema import Draft202012Validator, ValidationError
 from jsonschema.validators import extend
 
+from regnet.conventions import WORKING_SPACINGS
 from regnet.errors import ConfigError
 from regnet.synthesis.samples import window_size
 from regnet.system.resources import shipped
@@ -125,7 +127,7 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
     lower, upper = config["regnet"]["window"]
     if lower >= upper:
         yield f"regnet.window: found {[lower, upper]}, expected the lowest HU first, then the highest"
-    if config["phantom"] is not None and PurePath(config["data_root"]).parts[:1] != ("results",):
+    if config["phantom"] is not None and PurePath(os.path.normpath(config["data_root"])).parts[:1] != ("results",):
         # The workflow writes a phantom there, which must never happen in a folder of scans.
         yield (
             f"data_root: found {config['data_root']!r}, expected a folder in results/, as a phantom is written to it "
@@ -135,6 +137,10 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
         yield "experiment: found 'phantom', expected another name, as the images are not the phantom's"
     own = config["regnet"]["spacing"] or config["resampling"]["spacing"]
     stages = config["regnet"]["stages"]
+    least, most = WORKING_SPACINGS
+    for key, spacing in (("spacing", own), ("stages", max(stages or [own]))):
+        if not least <= spacing <= most:
+            yield f"regnet.{key}: found {spacing:g} mm, expected {least:g} to {most:g}, as weights are used only at these"
     if stages is not None and (stages[-1] != own or any(coarse <= fine for coarse, fine in pairwise(stages))):
         yield f"regnet.stages: found {stages}, expected the largest spacing first, and last that of the network, {own:g} mm"
     if training["mode"] == "scratch" and training["weights"] is not None:

@@ -48,7 +48,8 @@ def read_field(path: str | Path) -> sitk.DisplacementFieldTransform:
     Raises
     ------
     InputError
-        If the file is missing, is truncated, or is not a 3D image of vectors with three components.
+        If the file is missing, is truncated, is not a 3D image of vectors with three components, or has vectors that are not
+        finite.
     """
     refuse_undecodable(path)
     problem = nifti_problem(Path(path)) if Path(path).is_file() else None
@@ -61,6 +62,8 @@ def read_field(path: str | Path) -> sitk.DisplacementFieldTransform:
     if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
         kind = f"{image.GetDimension()}D with {image.GetNumberOfComponentsPerPixel()} components"
         raise InputError(f"{path}: found an image in {kind}, expected a 3D image of vectors with 3 components")
+    if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
+        raise InputError(f"{path}: found displacements that are not finite, expected finite ones")
     return sitk.DisplacementFieldTransform(image)
 
 
@@ -152,14 +155,36 @@ def warp(moving: sitk.Image, transform: sitk.Transform, grid: Grid) -> sitk.Imag
     return sitk.Cast(sitk.Round(warped), sitk.sitkInt16)
 
 
+def is_finite(transform: sitk.Transform) -> bool:
+    """Whether all numbers of a transform are finite: matrices and centres, and every vector of its fields and B-splines."""
+    composite = compose(transform)
+    parts = [composite.GetNthTransform(number).Downcast() for number in range(composite.GetNumberOfTransforms())]
+    return all(_is_finite_part(part) for part in parts)
+
+
+def _is_finite_part(part: sitk.Transform) -> bool:
+    if not np.isfinite(part.GetFixedParameters()).all():
+        return False
+    # Parameters come as one Python float each, of which a field has too many.
+    if isinstance(part, sitk.DisplacementFieldTransform):
+        images = (part.GetDisplacementField(),)
+    elif isinstance(part, sitk.BSplineTransform):
+        images = part.GetCoefficientImages()
+    else:
+        return bool(np.isfinite(part.GetParameters()).all())
+    return all(np.isfinite(sitk.GetArrayViewFromImage(image)).all() for image in images)
+
+
 def write_transform(transform: sitk.Transform, path: str | Path) -> None:
     """Write a transform as an ITK transform file (``.h5``); never leaves half a file.
 
     Raises
     ------
     OutputError
-        If it cannot be written, for example because the disk is full.
+        If it cannot be written, for example because the disk is full, or if it has numbers that are not finite.
     """
+    if not is_finite(transform):
+        raise OutputError(f"{path}: not written, found a transform with numbers that are not finite")
     with whole_file(path) as partial:
         try:
             # On a full disk HDF5 not only fails, it crashes the process when that ends: check first that there is room.
@@ -183,7 +208,7 @@ def read_transform(path: str | Path) -> sitk.CompositeTransform:
     Raises
     ------
     InputError
-        If the file is missing or cannot be read as a transform of 3D points.
+        If the file is missing, cannot be read as a transform of 3D points, or has numbers that are not finite.
     """
     refuse_undecodable(path)
     if not Path(path).is_file():
@@ -194,6 +219,8 @@ def read_transform(path: str | Path) -> sitk.CompositeTransform:
         raise InputError(f"{path}: cannot be read as an ITK transform, expected a file such as transform.h5") from error
     if transform.GetDimension() != 3:
         raise InputError(f"{path}: found a transform in {transform.GetDimension()}D, expected 3D")
+    if not is_finite(transform):
+        raise InputError(f"{path}: found a transform with numbers that are not finite, expected finite ones")
     return compose(transform.Downcast())
 
 

@@ -206,6 +206,9 @@ def _image_files(path: Path) -> list[str]:
     refuse_undecodable(path)
     if not path.exists():
         raise InputError(f"{path}: no such file")
+    if not (path.is_file() or path.is_dir()):
+        # Reading a named pipe would wait for ever.
+        raise InputError(f"{path}: found a pipe or a device, expected a file, or a folder with a DICOM series")
     if not os.access(path, os.R_OK):
         raise InputError(f"{path}: cannot be read as an image (Permission denied)")
     with _itk_errors(path):

@@ -4,7 +4,6 @@ A checkpoint is one file: a line of JSON (the checksum of the rest, and the fing
 `torch.save` writes it. It is read with ``weights_only=True``, so that nothing in it can run code.
 """
 
-import fcntl
 import functools
 import hashlib
 import io
@@ -13,14 +12,14 @@ import logging
 import os
 import pickle
 import re
-import shutil
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from regnet.errors import RegNetError
 from regnet.system.files import whole_file
@@ -102,13 +101,16 @@ class Checkpoints:
             If another process already trains into it.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        with open(self.folder / "lock", "w", encoding="utf-8") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                message = f"{self.folder}: another process is still training into this folder, expected none: stop it, or wait"
-                raise RegNetError(message) from error
+        lock = FileLock(self.folder / "lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout as error:
+            message = f"{self.folder}: another process is still training into this folder, expected none: stop it, or wait"
+            raise RegNetError(message) from error
+        try:
             yield
+        finally:
+            lock.release()
 
     def due(self) -> bool:
         """Whether `minutes` have passed since the last checkpoint, or since the start."""
@@ -164,8 +166,12 @@ class Checkpoints:
         return None
 
     def remove(self) -> None:
-        """Remove the folder once the training is finished, so that the next one starts from scratch."""
-        shutil.rmtree(self.folder)
+        """Remove the checkpoints once the training is finished, so that the next one starts from scratch."""
+        for path in [*self._files(), *self.folder.glob(".partial-*.checkpoint"), self.folder / "lock"]:
+            path.unlink(missing_ok=True)
+        # What somebody else put into the folder stays.
+        with suppress(OSError):
+            self.folder.rmdir()
 
     def _files(self) -> list[Path]:
         return [path for path in self.folder.glob("*.checkpoint") if re.fullmatch(r"\d+\.checkpoint", path.name)]

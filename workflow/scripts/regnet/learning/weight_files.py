@@ -2,11 +2,13 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from regnet.conventions import WORKING_SPACINGS
 from regnet.errors import InputError, OutputError
 from regnet.learning.networks.interface import Network
 from regnet.learning.networks.pyramid import RegNetPyramid
@@ -18,6 +20,9 @@ NETWORKS = (*VARIANTS, RegNetPyramid.variant)
 
 METADATA = "regnet"
 """Entry of a weights file's metadata that holds all facts about the weights, as JSON."""
+
+HU_RANGE = (-32768, 32767)
+"""Lowest and highest HU of a window: those of an image."""
 
 
 def save_network(
@@ -80,7 +85,8 @@ def load_network(
     Raises
     ------
     InputError
-        If the file cannot be read as such weights, if they do not fit the variant that it names, or if the network is not the
+        If the file cannot be read as such weights, if they do not fit the variant that it names, if its spacing is not within
+        `WORKING_SPACINGS` or its window not within `HU_RANGE`, if a weight is not finite, or if the network is not the
         expected one.
 
     Examples
@@ -105,6 +111,7 @@ def load_network(
         raise InputError(f"{path}: found {type(metadata).__name__} as metadata, expected the facts of a network by name")
     if str(metadata.get("variant")) not in NETWORKS or not {"spacing", "window"} <= metadata.keys():
         raise InputError(f"{path}: found the variant {metadata.get('variant')!r}, expected one of {', '.join(NETWORKS)}")
+    _refuse_unusable(path, **{name: metadata[name] for name in ("variant", "spacing", "window")})
     for name, expected in (("variant", variant), ("spacing", spacing)):
         if expected is not None and metadata[name] != expected:
             raise InputError(f"{path}: found weights of the {name} {metadata[name]}, expected {expected}")
@@ -114,4 +121,28 @@ def load_network(
     except RuntimeError as error:
         reason = " ".join(str(error).split())
         raise InputError(f"{path}: the weights do not fit the variant {metadata['variant']} ({reason[:200]})") from error
+    for name, value in network.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise InputError(f"{path}: {name}: found numbers that are not finite, expected finite weights")
+        if name.endswith("running_var") and (value < 0).any():
+            raise InputError(f"{path}: {name}: found variances below 0, expected at least 0")
     return network.eval(), metadata
+
+
+def _refuse_unusable(path: str | Path, variant: str, spacing: object, window: Any) -> None:
+    """Raise `InputError` if a network cannot work at the spacing or in the window that a file states."""
+    low, high = WORKING_SPACINGS
+    if variant == RegNetPyramid.variant:
+        if spacing is not None:
+            raise InputError(f"{path}: spacing: found {str(spacing)[:80]!r}, expected none: {variant} works at any")
+    elif not _is_number(spacing) or not low <= spacing <= high:
+        raise InputError(f"{path}: spacing: found {str(spacing)[:80]!r}, expected a number from {low} to {high:g} (mm)")
+    is_pair = isinstance(window, list) and len(window) == 2 and all(map(_is_number, window))
+    lower, upper = window if is_pair else (0.0, 0.0)
+    if not HU_RANGE[0] <= lower < upper <= HU_RANGE[1]:
+        expected = f"the lowest HU, then the highest, from {HU_RANGE[0]} to {HU_RANGE[1]}"
+        raise InputError(f"{path}: window: found {str(window)[:80]!r}, expected {expected}")
+
+
+def _is_number(value: object) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool)

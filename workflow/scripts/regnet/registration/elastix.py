@@ -1,7 +1,6 @@
 """Affine and B-spline registration by elastix [Klein 2010], run in this process through itk-elastix."""
 
 import re
-import shutil
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -21,7 +20,7 @@ from itk.itkOptimizerParametersPython import itkOptimizerParametersD
 from regnet.errors import ConfigError, OutputError, RegistrationError
 from regnet.images.transforms import compose, transform_points
 from regnet.images.volumes import Grid
-from regnet.system.files import refuse_undecodable
+from regnet.system.files import refuse_undecodable, remove_leftovers, temporary_prefix
 
 Parameter = str | bool | int | float
 """A value of an elastix parameter; a parameter has one, or a sequence of them (mostly one per resolution)."""
@@ -133,9 +132,7 @@ def register_with_file(
     refuse_undecodable(log, OutputError)
     log.parent.mkdir(parents=True, exist_ok=True)
     log.unlink(missing_ok=True)
-    for leftover in log.parent.glob(f".{log.name}-*"):
-        # Of a process that was killed.
-        shutil.rmtree(leftover, ignore_errors=True)
+    remove_leftovers(log.parent, "elastix", log.name)
     settings = _read_parameters(parameters, overrides or {})
     settings |= {name: (value,) for name, value in QUIET.items()} | {"RandomSeed": (str(seed),)}
 
@@ -157,7 +154,7 @@ def register_with_file(
     method.SetLogToFile(True)
     # elastix joins the log's name to its output directory. It also writes files with fixed names there, such as a copy of the
     # initial transform, which must not collide with those of another job.
-    with TemporaryDirectory(prefix=f".{log.name}-", dir=log.parent) as directory:
+    with TemporaryDirectory(prefix=temporary_prefix("elastix"), suffix=f"-{log.name}", dir=log.parent) as directory:
         method.SetOutputDirectory(directory)
         method.SetLogFileName(f"../{log.name}")
         try:

@@ -4,6 +4,7 @@ import ast
 import importlib.util
 import os
 from collections.abc import Iterator, Mapping
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -96,17 +97,23 @@ def _path(module: str) -> Path | None:
     """The file of a module that is not of this package, or None if there is none."""
     if module.endswith(".py"):
         return Path(module)
+    # Not find_spec of the whole name: it would import the packages before each dot.
+    package, *rest = module.split(".")
     try:
-        spec = importlib.util.find_spec(module)
-    except ModuleNotFoundError:  # of the package before the dot
+        spec = None if package == "__main__" else importlib.util.find_spec(package)
+    except ValueError:  # of a module that this process made itself, without a file
         return None
+    for name in rest:
+        if spec is None or spec.submodule_search_locations is None:
+            return None
+        spec = PathFinder.find_spec(name, list(spec.submodule_search_locations))
     return Path(spec.origin) if spec is not None and spec.origin is not None else None
 
 
 def _defines_register(path: Path) -> bool:
     try:
         tree = ast.parse(path.read_text(encoding="utf-8"))
-    except (SyntaxError, UnicodeDecodeError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # of a zero byte, and of brackets in brackets in ...
         return False
     names = {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}
     # A function that is imported from elsewhere counts too.

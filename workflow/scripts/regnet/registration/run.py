@@ -14,7 +14,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from regnet.errors import RegistrationError
-from regnet.images.transforms import compose, cover, transform_points
+from regnet.images.transforms import compose, cover, is_finite, transform_points
 from regnet.images.volumes import Grid, crop, mask_corners
 from regnet.registration.loading import load
 from regnet.system.jobs import output_to
@@ -108,11 +108,9 @@ def register_pair(
         raise RegistrationError(
             f"found {type(transform).__name__}, expected a SimpleITK transform in 3D, fixed to moving, in mm"
         )
-    grid = Grid.of(fixed)
-    transform = cover(compose(transform), grid)
-    if not np.isfinite(transform_points(transform, grid.corners())).all():
+    if not is_finite(transform):
         raise RegistrationError("found a transform with numbers that are not finite")
-    return transform
+    return cover(compose(transform), Grid.of(fixed))
 
 
 @contextmanager
