@@ -67,8 +67,7 @@ def outcome(path, first=0, count=SHAPE[0]):
         grid = read_grid(path)
         image = read_image(path)
     except RegNetError as error:
-        assert str(error).isprintable()
-        return "refused"
+        return "refused" if str(error).isprintable() else "wrong"
     if Grid.of(image) != grid or image.GetSize() != (*SHAPE[:0:-1], count):
         return "wrong"
     expected = Grid((*SHAPE[:0:-1], count), TRUE.spacing, (-10.0, 5.0, first * STEP - 100), TRUE.direction)

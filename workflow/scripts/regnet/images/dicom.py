@@ -32,7 +32,7 @@ SERIES, MODALITY, DESCRIPTION, CLASS = "0020|000e", "0008|0060", "0008|103e", "0
 
 POSITION, ORIENTATION, PIXEL_SPACING, SLICE_SPACING = "0020|0032", "0020|0037", "0028|0030", "0018|0088"
 
-INTERCEPT, SLOPE = "0028|1052", "0028|1053"
+ROWS, INTERCEPT, SLOPE = "0028|0010", "0028|1052", "0028|1053"
 
 COLOUR, SAMPLES, ALLOCATED, STORED, HIGH, SIGNED = (f"0028|{tag}" for tag in ("0004", "0002", "0100", "0101", "0102", "0103"))
 
@@ -110,11 +110,23 @@ class Series:
 
 
 def is_dicom(path: Path) -> bool:
-    """Whether a file is a DICOM file, with or without the usual preamble."""
-    with open(path, "rb") as file:
-        if file.read(132)[128:] == b"DICM":
-            return True
-    return sitk.ImageFileReader.GetImageIOFromFileName(str(path)) == "GDCMImageIO"
+    """Whether a file is a DICOM file, with or without the usual preamble.
+
+    Raises
+    ------
+    InputError
+        If it cannot be opened.
+    """
+    try:
+        with open(path, "rb") as file:
+            if file.read(132)[128:] == b"DICM":
+                return True
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as an image ({error.strerror})") from error
+    try:
+        return sitk.ImageFileReader.GetImageIOFromFileName(str(path)) == "GDCMImageIO"
+    except RuntimeError:
+        return False
 
 
 def read_series(path: str | Path) -> Series:
@@ -141,70 +153,73 @@ def read_series(path: str | Path) -> Series:
     if header is not None and _frame_count(header) > 1:
         return _of_frames(path, header)
     files = _series_of(folder)
-    uid = _only_series(folder, files) if header is None else _tags(header).get(SERIES, "")
-    names = files.get(uid, [str(path)])
-    _refuse_damaged(folder, names, {name for listed in files.values() for name in listed})
-    headers = [_header(name) for name in names]
-    several = [Path(name).name for name, header in zip(names, headers, strict=True) if _frame_count(header) > 1]
-    if several and len(names) > 1:
+    chosen = files[_only_series(folder, files) if header is None else _tags(header).get(SERIES, "")]
+    names, headers = list(chosen), list(chosen.values())
+    if len(names) == 1:
+        return _of_frames(Path(names[0]), headers[0])
+    several = [Path(name).name for name, header in chosen.items() if _frame_count(header) > 1]
+    if several:
         raise InputError(
             f"{folder}: found {len(several)} files with several frames in one series, expected one, or one of these files "
             f"instead: {', '.join(several)}"
         )
-    return _of_frames(Path(names[0]), headers[0]) if several else _of_slices(folder, names, headers)
+    return _of_slices(folder, names, headers)
 
 
-def _series_of(folder: Path) -> dict[str, list[str]]:
-    """The files of each series in a folder."""
-    find = sitk.ImageSeriesReader
+def _series_of(folder: Path) -> dict[str, dict[str, sitk.ImageFileReader]]:
+    """The files of each series in a folder, sorted by their names, and readers that have read their headers.
+
+    Reports and other DICOM files without an image are passed over, and so are files in other formats. A file of CT that cannot
+    be read is refused: it may be the first or the last slice, which nothing else would miss.
+    """
+    files: dict[str, dict[str, sitk.ImageFileReader]] = {}
+    others = []
+    for file in sorted(folder.iterdir()):
+        if file.name.startswith(".") or not file.is_file():
+            continue
+        if not is_dicom(file):
+            others.append(file)
+            continue
+        try:
+            header = _header(str(file))
+        except InputError:
+            if _may_be_ct(file):
+                raise
+            continue
+        files.setdefault(_tags(header).get(SERIES, ""), {})[str(file)] = header
+    suffixes = {Path(name).suffix for names in files.values() for name in names} - {""}
+    for file in others:
+        if file.suffix in suffixes:
+            raise InputError(f"{file}: cannot be read as an image, expected a DICOM file like the others with this suffix")
+    return files
+
+
+def _may_be_ct(path: Path) -> bool:
+    """Whether a DICOM file that cannot be read as an image may be one of CT: it is damaged, or has voxels of CT."""
     try:
-        return {uid: list(find.GetGDCMSeriesFileNames(str(folder), uid)) for uid in find.GetGDCMSeriesIDs(str(folder))}
-    except RuntimeError as error:
-        # GDCM gives up on the whole folder and names no file.
-        for file in sorted(folder.iterdir()):
-            if file.is_file() and not file.name.startswith(".") and is_dicom(file):
-                _header(str(file))
-        raise InputError(f"{folder}: found damaged DICOM files, expected a DICOM series") from error
+        elements = read_elements(path)
+    except ValueError:
+        return True
+    return bool({PIXELS, ROWS} & elements.keys()) and elements.get(MODALITY, "CT") == "CT"
 
 
-def _only_series(folder: Path, files: dict[str, list[str]]) -> str:
+def _only_series(folder: Path, files: dict[str, dict[str, sitk.ImageFileReader]]) -> str:
     """The one CT series among those of a folder."""
     expected = "expected a folder with one DICOM series"
     if not files:
-        _refuse_damaged(folder, [], set())
         folders = sorted(entry.name for entry in folder.iterdir() if entry.is_dir())
         more = f" and the folders {', '.join(folders[:3])}{' ...' if len(folders) > 3 else ''}" if folders else ""
         raise InputError(f"{folder}: found no DICOM files{more}, {expected}")
-    tags = {uid: _tags(_header(names[0])) for uid, names in files.items()}
+    firsts = {uid: next(iter(names)) for uid, names in files.items()}
+    tags = {uid: _tags(files[uid][name]) for uid, name in firsts.items()}
     chosen = [uid for uid in files if tags[uid].get(MODALITY, "CT") == "CT"] or list(files)
     if len(chosen) > 1:
         listed = "; ".join(
-            f"{Path(files[uid][0]).name} ({len(files[uid])} slices, {tags[uid].get(DESCRIPTION, 'no description')!r})"
-            for uid in sorted(chosen, key=lambda uid: files[uid][0])
+            f"{Path(firsts[uid]).name} ({len(files[uid])} slices, {tags[uid].get(DESCRIPTION, 'no description')!r})"
+            for uid in sorted(chosen, key=lambda uid: firsts[uid])
         )
         raise InputError(f"{folder}: found {len(chosen)} series, {expected}, or one of these files instead: {listed}")
     return chosen[0]
-
-
-def _refuse_damaged(folder: Path, names: list[str], listed: set[str]) -> None:
-    """Refuse files that GDCM passes over because they are damaged: one of them may be the first or the last slice.
-
-    Other DICOM files without an image, such as reports, are passed over rightly, and so are files of other kinds.
-    """
-    suffixes = {Path(name).suffix for name in names} - {""}
-    known = {Path(name).name for name in listed}
-    for file in sorted(folder.iterdir()):
-        if file.name in known or file.name.startswith(".") or not file.is_file():
-            continue
-        with open(file, "rb") as stream:
-            head = stream.read(1024)
-        kind = re.search(rb"\x02\x00\x02\x00UI..([0-9.]+)", head, re.DOTALL)
-        is_damaged = (kind is None or kind[1].decode() in CT_CLASSES) if head[128:132] == b"DICM" else file.suffix in suffixes
-        if is_damaged:
-            raise InputError(
-                f"{file}: cannot be read as an image (damaged, or in a compression that GDCM cannot read), expected only whole "
-                "DICOM files among the slices of a series"
-            )
 
 
 def _header(name: str) -> sitk.ImageFileReader:
@@ -214,7 +229,7 @@ def _header(name: str) -> sitk.ImageFileReader:
     try:
         reader.ReadImageInformation()
     except RuntimeError as error:
-        # GDCM's messages name lines of its source: it is damaged, has no orientation or an unknown compression.
+        # GDCM's messages name lines of its source.
         raise InputError(
             f"{name}: cannot be read as an image (damaged, without orientation, or in a compression that GDCM cannot read), "
             "expected a DICOM file of CT"
@@ -233,11 +248,6 @@ def _tags(header: sitk.ImageFileReader) -> dict[str, str]:
 
 def _of_slices(folder: Path, names: list[str], headers: list[sitk.ImageFileReader]) -> Series:
     """The series of slices in files of their own."""
-    if len(names) == 1:
-        # Nothing tells where a single slice's neighbours would be; what ITK takes for its thickness stays.
-        header = headers[0]
-        spacing, origin, size = header.GetSpacing(), header.GetOrigin(), header.GetSize()
-        return Series(names, size, spacing, origin, header.GetDirection())
     tags = [_tags(header) for header in headers]
     labels = [Path(name).name for name in names]
     sizes = [header.GetSize()[:2] for header in headers]
@@ -265,12 +275,12 @@ def _of_slices(folder: Path, names: list[str], headers: list[sitk.ImageFileReade
 
 
 def _of_frames(path: Path, header: sitk.ImageFileReader) -> Series:
-    """The series of frames in one file."""
+    """The series of frames in one file, which may be a single slice."""
     try:
         elements = read_elements(path)
     except ValueError as error:
         raise InputError(f"{path}: cannot be read as an image ({error})") from error
-    size = header.GetSize()
+    size = (*header.GetSize()[:2], _frame_count(header))
     tags = _tags(header)
     _refuse_inverted(path, tags)
     bits = int(np.prod(size)) * int(tags.get(SAMPLES, 1)) * int(tags[ALLOCATED])
@@ -279,6 +289,9 @@ def _of_frames(path: Path, header: sitk.ImageFileReader) -> Series:
         raise InputError(f"{path}: found {length} bytes of voxels, expected {-(-bits // 8)} for {size} voxels")
     if tags.get(STORED) != str(int(tags.get(HIGH, 0)) + 1):
         raise InputError(f"{path}: found {tags.get(STORED)} bits stored up to bit {tags.get(HIGH)}, expected all bits up to it")
+    if size[2] == 1:
+        # Nothing tells where a single slice's neighbours would be: what ITK takes for its thickness stays.
+        return Series([str(path)], size, header.GetSpacing(), header.GetOrigin(), header.GetDirection())
     frames = [_frame(elements, item) for item in elements.get(PER_FRAME, [])] or _even_frames(path, elements, size[2])
     if len(frames) != size[2]:
         raise InputError(f"{path}: found positions for {len(frames)} of {size[2]} frames, expected one for each")
