@@ -48,6 +48,9 @@ ENCODING = {
 CT_CLASSES = ("1.2.840.10008.5.1.4.1.1.2", "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2")
 """Kinds of files with CT: single slices, enhanced CT, and slices converted to enhanced CT."""
 
+MEDIA_CLASS, DIRECTORY = "0002|0002", "1.2.840.10008.1.3.10"
+"""Where a file says its kind first, and the kind of a DICOMDIR."""
+
 NUMBER = re.compile(r"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
 
 
@@ -153,7 +156,10 @@ def read_series(path: str | Path) -> Series:
     if header is not None and _frame_count(header) > 1:
         return _of_frames(path, header)
     files = _series_of(folder)
-    chosen = files[_only_series(folder, files) if header is None else _tags(header).get(SERIES, "")]
+    if header is None:
+        chosen = files[_only_series(folder, files)]
+    else:
+        chosen = files.get(_tags(header).get(SERIES, ""), {str(path): header})
     names, headers = list(chosen), list(chosen.values())
     if len(names) == 1:
         return _of_frames(Path(names[0]), headers[0])
@@ -200,7 +206,10 @@ def _may_be_ct(path: Path) -> bool:
         elements = read_elements(path)
     except ValueError:
         return True
-    return bool({PIXELS, ROWS} & elements.keys()) and elements.get(MODALITY, "CT") == "CT"
+    if MODALITY not in elements:
+        return elements.get(MEDIA_CLASS) != DIRECTORY
+    has_image = elements.get(CLASS) in CT_CLASSES or bool({PIXELS, ROWS} & elements.keys())
+    return elements[MODALITY] == "CT" and has_image
 
 
 def _only_series(folder: Path, files: dict[str, dict[str, sitk.ImageFileReader]]) -> str:
@@ -299,7 +308,7 @@ def _of_frames(path: Path, header: sitk.ImageFileReader) -> Series:
     order, spacing, origin, direction = _layout(path, "frames", labels, frames)
     rescales = _rescales(path, [f"frame {label}" for label in labels], frames)
     is_ct = elements.get(CLASS) in CT_CLASSES[1:]
-    if is_ct and SLOPE not in frames[0]:
+    if elements.get(MODALITY, "CT") == "CT" and SLOPE not in frames[0]:
         raise InputError(f"{path}: found frames without a rescale intercept and slope, expected them in an enhanced CT")
     if not is_ct and any(frame.get(tag) != elements.get(tag) for frame in frames for tag in (SLOPE, INTERCEPT)):
         raise InputError(
@@ -351,13 +360,12 @@ def _numbers(path: Path, label: str, tags: dict[str, str], tag: str, count: int)
 
 def _rescales(path: Path, labels: list[str], tags: list[dict[str, str]]) -> np.ndarray | None:
     """Intercept and slope of each slice ``(n, 2)``, or None where all have the same."""
-    given = [INTERCEPT in slice_tags and SLOPE in slice_tags for slice_tags in tags]
+    given = [(INTERCEPT in slice_tags) + (SLOPE in slice_tags) for slice_tags in tags]
     if not any(given):
         return None
-    if not all(given):
-        raise InputError(
-            f"{path}: found no rescale intercept and slope in {labels[given.index(False)]}, unlike in other slices"
-        )
+    if min(given) < 2:
+        label = labels[given.index(min(given))]
+        raise InputError(f"{path}: found no rescale intercept or no slope in {label}, expected both in all slices or none")
     pairs = zip(labels, tags, strict=True)
     rescales = np.array([[_numbers(path, label, own, tag, 1)[0] for tag in (INTERCEPT, SLOPE)] for label, own in pairs])
     if (rescales[:, 1] == 0).any():
