@@ -11,7 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 
 from regnet.errors import InputError
-from regnet.images.dicom_elements import GROUPS, PER_FRAME, PIXELS, SHARED, SYNTAX, UNCOMPRESSED, read_elements
+from regnet.images.dicom_elements import GROUPS, PER_FRAME, PIXELS, SHARED, SYNTAX, UNCOMPRESSED, check_meta, read_elements
 
 UNEVEN_SLICES = 0.1
 """Largest deviation of the distance between two slices from its median, relative to the median; a missing slice has 1."""
@@ -236,8 +236,9 @@ def _header(name: str) -> sitk.ImageFileReader:
     reader = sitk.ImageFileReader()
     reader.SetFileName(name)
     try:
+        check_meta(name)
         reader.ReadImageInformation()
-    except RuntimeError as error:
+    except (ValueError, RuntimeError) as error:
         # GDCM's messages name lines of its source.
         raise InputError(
             f"{name}: cannot be read as an image (damaged, without orientation, or in a compression that GDCM cannot read), "

@@ -12,6 +12,31 @@ UNDEFINED = 0xFFFFFFFF
 LONG = {b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"}
 """Types whose length has four bytes, after two that are reserved."""
 
+SHORT = {
+    b"AE",
+    b"AS",
+    b"AT",
+    b"CS",
+    b"DA",
+    b"DS",
+    b"DT",
+    b"FD",
+    b"FL",
+    b"IS",
+    b"LO",
+    b"LT",
+    b"PN",
+    b"SH",
+    b"SL",
+    b"SS",
+    b"ST",
+    b"TM",
+    b"UI",
+    b"UL",
+    b"US",
+}
+"""Types whose length has two bytes."""
+
 GROUPS = ["0020|9113", "0020|9116", "0028|9110", "0028|9145"]
 """Sequences of one item with the position, orientation, pixel measures and rescaling of a frame."""
 
@@ -39,9 +64,7 @@ def read_elements(path: str | Path) -> dict[str, Any]:
         If the file does not follow it, or ends within an element.
     """
     with open(path, "rb") as file:
-        start = 132 if file.read(132)[128:] == b"DICM" else 0
-        file.seek(start)
-        found = _elements(file, _size(file), "<", True, is_meta=True) if start else {}
+        found = _meta(file)
         syntax = found.get(SYNTAX, IMPLICIT)
         data: BinaryIO = file
         if syntax == DEFLATED:
@@ -50,6 +73,23 @@ def read_elements(path: str | Path) -> dict[str, Any]:
             except zlib.error as error:
                 raise ValueError(str(error)) from error
         return found | _elements(data, _size(data), ">" if syntax == BIG_ENDIAN else "<", syntax != IMPLICIT)
+
+
+def check_meta(path: str | Path) -> None:
+    """Raise `ValueError` if the first elements of a DICOM file, which say how the others are encoded, are damaged.
+
+    GDCM takes damaged ones for others, and hundreds of megabytes of memory for the values that these would have.
+    """
+    with open(path, "rb") as file:
+        _meta(file)
+
+
+def _meta(file: BinaryIO) -> dict[str, Any]:
+    """The elements of the group 0002 after the preamble; none if the file has no preamble."""
+    if file.read(132)[128:] != b"DICM":
+        file.seek(0)
+        return {}
+    return _elements(file, _size(file), "<", True, is_meta=True)
 
 
 def _size(file: BinaryIO) -> int:
@@ -98,8 +138,8 @@ def _head(file: BinaryIO, end: int, order: str, has_types: bool) -> tuple[str, b
     kind = b""
     if has_types and group != 0xFFFE:
         kind, (length,) = head[4:6], struct.unpack(f"{order}H", head[6:])
-        if not (kind.isalpha() and kind.isupper()):
-            raise ValueError(f"the element {group:04x}|{element:04x} has no type")
+        if kind not in LONG | SHORT:
+            raise ValueError(f"the element {group:04x}|{element:04x} has no known type")
         if kind in LONG:
             (length,) = struct.unpack(f"{order}I", file.read(4).ljust(4, b"\0"))
     return f"{group:04x}|{element:04x}", kind, length
