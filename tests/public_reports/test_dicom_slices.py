@@ -80,7 +80,7 @@ def test_one_slice_that_differs_is_refused(options, reason, tmp_path):
         ({"spacing": None}, "found no pixel spacing in slice 0.dcm"),
         ({"spacing": "0\\0"}, "found a spacing of 0 x 0 x 2.5 mm"),
         ({"spacing": "0.0007\\0.0007"}, "found a spacing of 0.0007 x 0.0007 x 2.5 mm"),
-        ({"colour": "MONOCHROME1"}, "found the photometric interpretation MONOCHROME1"),
+        ({"colour": "MONOCHROME1"}, "found the photometric interpretation 'MONOCHROME1'"),
         ({"orientation": "1\\0\\0\\0.6\\0.8\\0"}, "found the orientation 1, 0, 0, 0.6, 0.8, 0"),
     ],
     ids=["no pixel spacing", "spacing of 0", "in metres", "inverted", "skewed"],

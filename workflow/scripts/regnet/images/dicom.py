@@ -271,7 +271,8 @@ def _of_slices(folder: Path, names: list[str], headers: list[sitk.ImageFileReade
         if odd:
             found = f"the {name} {values[0]!r} in {labels[0]} and {values[odd]!r} in {labels[odd]}"
             raise InputError(f"{folder}: found {found}, expected slices with one encoding")
-    _refuse_inverted(folder, tags[0])
+    # Files from before DICOM have none.
+    _refuse_other_colours(folder, tags[0].get(COLOUR, "MONOCHROME2"), tags[0])
     order, spacing, origin, direction = _layout(folder, "slices", labels, tags)
     rescales = _rescales(folder, labels, tags)
     return Series(
@@ -292,7 +293,7 @@ def _of_frames(path: Path, header: sitk.ImageFileReader) -> Series:
         raise InputError(f"{path}: cannot be read as an image ({error})") from error
     size = (*header.GetSize()[:2], _frame_count(header))
     tags = _tags(header)
-    _refuse_inverted(path, tags)
+    _refuse_other_colours(path, tags.get(COLOUR, ""), tags)
     bits = int(np.prod(size)) * int(tags.get(SAMPLES, 1)) * int(tags[ALLOCATED])
     length = elements.get(PIXELS, 0)
     if elements.get(SYNTAX) in UNCOMPRESSED and not 0 <= length - -(-bits // 8) <= 1:
@@ -338,10 +339,10 @@ def _even_frames(path: Path, elements: dict[str, Any], count: int) -> list[dict[
     return [{**elements, POSITION: "\\".join(map(str, position.tolist()))} for position in positions]
 
 
-def _refuse_inverted(path: Path, tags: dict[str, str]) -> None:
-    # GDCM inverts such voxels before it rescales them.
-    if tags.get(COLOUR) == "MONOCHROME1":
-        raise InputError(f"{path}: found the photometric interpretation MONOCHROME1, expected MONOCHROME2")
+def _refuse_other_colours(path: Path, colour: str, tags: dict[str, str]) -> None:
+    """Refuse voxels of one component that are not plain grey values: GDCM inverts MONOCHROME1 before it rescales it."""
+    if tags.get(SAMPLES, "1") == "1" and colour != "MONOCHROME2":
+        raise InputError(f"{path}: found the photometric interpretation {colour!r}, expected MONOCHROME2")
 
 
 def _numbers(path: Path, label: str, tags: dict[str, str], tag: str, count: int) -> np.ndarray:
