@@ -106,7 +106,7 @@ def try_enhanced(folder, rng):
     return str(kind), path, outcome(path)
 
 
-@pytest.mark.parametrize(("damaged", "tries"), [(try_folder, 60), (try_enhanced, 200)])
+@pytest.mark.parametrize(("damaged", "tries"), [(try_folder, 40), (try_enhanced, 100)])
 def test_damaged_files_are_read_right_or_refused(damaged, tries, tmp_path, rng):
     counts = Counter(damaged(tmp_path / "series", rng)[2] for _ in range(tries))
     assert counts["wrong"] == 0

@@ -95,6 +95,12 @@ def test_a_file_may_give_one_position_and_the_distance_of_its_frames(path):
     assert_read(path, STORED - 1024.0, GRID)
 
 
+def test_frames_as_itk_writes_them(path):
+    """Elements without types, and sequences of undefined length."""
+    sitk.WriteImage(GRID.image(STORED.astype(np.uint16)), path)
+    assert_read(path, STORED, GRID)
+
+
 def tilted(heights, shear):
     return [f"-10\\{5 + shear * height:g}\\{height:g}" for height in heights]
 
