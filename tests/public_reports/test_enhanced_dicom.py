@@ -174,6 +174,25 @@ def test_voxels_of_another_length_are_refused(path):
         read_grid(path)
 
 
+@pytest.mark.parametrize(
+    ("found", "damaged", "reason"),
+    [
+        (b"MONOCHROME2", b"\0\0\0OCHROME2", "found the photometric interpretation ''"),
+        (b"\x52\x10DS", b"\x52\x11DS", "found no rescale intercept or no slope in frame 1"),
+        (b"\x02\0\x02\0UI", b"\x02\0\x02\0UM", "cannot be read as an image (damaged"),
+        (b"\x28\0\x08\0IS", b"\x28\0\x08\x10IS", "found 480 bytes of voxels, expected 60"),
+    ],
+    ids=["colour", "intercept", "first elements", "number of frames"],
+)
+def test_a_damaged_header_is_refused(found, damaged, reason, path):
+    """GDCM reads inverted, unscaled or single frames, or takes hundreds of megabytes of memory."""
+    data = enhanced_file(STORED, axial(HEIGHTS))
+    assert data.count(found) == 1
+    path.write_bytes(data.replace(found, damaged))
+    with pytest.raises(InputError, match=re.escape(f"{path}: {reason}")):
+        read_grid(path)
+
+
 def test_time_points_in_several_files_of_one_series_are_named(tmp_path):
     for number in range(3):
         (tmp_path / f"phase_{number}.dcm").write_bytes(enhanced_file(STORED + number, axial(HEIGHTS), spacing="0.7\\0.9"))
