@@ -17,7 +17,7 @@ import SimpleITK as sitk
 from regnet.conventions import AIR_HU
 from regnet.errors import InputError, OutputError
 from regnet.images.boxes import bounding_box
-from regnet.images.dicom import is_slice, series_files
+from regnet.images.dicom import Series, is_dicom, read_series
 from regnet.system.files import refuse_undecodable, whole_file
 
 MINIMUM_SIZE = 4
@@ -142,22 +142,23 @@ def read_image(path: str | Path) -> sitk.Image:
     Parameters
     ----------
     path
-        A file; a folder with one DICOM series; or any slice of a series, which stands for the whole series.
+        A file, which may hold the frames of an enhanced CT; a folder with one DICOM series; or any slice of a series, which
+        stands for the whole series.
 
     Raises
     ------
     InputError
         If the file is missing, cannot be read, is truncated, or is not one scalar 3D image; if its spacing is not above 0 or
-        its axes are not at right angles; and as in `regnet.images.dicom.series_files`.
+        its axes are not at right angles; and as in `regnet.images.dicom.read_series`.
     """
     path = Path(path)
-    names = _image_files(path)
-    _header_grid(path, names)
+    series = _dicom_series(path)
+    _header_grid(path, series)
     problem = nifti_problem(path) if path.is_file() else None
     if problem:
         raise InputError(f"{path}: cannot be read as an image ({problem})")
     with _itk_errors(path):
-        return sitk.ReadImage(names if len(names) > 1 else names[0])
+        return sitk.ReadImage(str(path)) if series is None else series.image()
 
 
 def read_grid(path: str | Path) -> Grid:
@@ -174,7 +175,7 @@ def read_grid(path: str | Path) -> Grid:
         As in `read_image`, as far as headers and file sizes show it.
     """
     path = Path(path)
-    grid = _header_grid(path, _image_files(path))
+    grid = _header_grid(path, _dicom_series(path))
     problem = nifti_problem(path, voxels=False) if path.is_file() else None
     if problem:
         raise InputError(f"{path}: cannot be read as an image ({problem})")
@@ -192,17 +193,19 @@ def read_slice(path: str | Path, grid: Grid, number: int) -> np.ndarray:
         As in `read_image`, as far as this slice shows it.
     """
     path = Path(path)
-    names = _image_files(path)
+    series = _dicom_series(path)
     reader = sitk.ImageFileReader()
-    reader.SetFileName(names[number] if len(names) > 1 else names[0])
-    reader.SetExtractIndex((0, 0, 0 if len(names) > 1 else number))
+    reader.SetFileName(str(path))
+    reader.SetExtractIndex((0, 0, number))
     reader.SetExtractSize((*grid.size[:2], 1))
     with _itk_errors(path):
+        if series is not None:
+            return series.slice(number)
         return sitk.GetArrayFromImage(reader.Execute())[0]
 
 
-def _image_files(path: Path) -> list[str]:
-    """The files of an image: one, or the slices of a DICOM series in order."""
+def _dicom_series(path: Path) -> Series | None:
+    """The slices or frames of a DICOM image in order; None for a file in another format."""
     refuse_undecodable(path)
     if not path.exists():
         raise InputError(f"{path}: no such file")
@@ -212,27 +215,26 @@ def _image_files(path: Path) -> list[str]:
     if not os.access(path, os.R_OK):
         raise InputError(f"{path}: cannot be read as an image (Permission denied)")
     with _itk_errors(path):
-        return series_files(path) if path.is_dir() or is_slice(path) else [str(path)]
+        return read_series(path) if path.is_dir() or is_dicom(path) else None
 
 
-def _header_grid(path: Path, names: list[str]) -> Grid:
+def _header_grid(path: Path, series: Series | None) -> Grid:
     """The checked grid of an image from the headers of its files."""
     with _itk_errors(path):
-        header = _header(names[0])
-        size, spacing = header.GetSize(), header.GetSpacing()
-        if len(names) > 1:
-            step = np.subtract(_header(names[1]).GetOrigin(), header.GetOrigin())
-            size, spacing = (*size[:2], len(names)), (*spacing[:2], float(np.linalg.norm(step)))
+        header = _header(str(path) if series is None else series.names[0])
+        spacing = header.GetSpacing() if series is None else series.spacing
     if header.GetDimension() != 3 or header.GetNumberOfComponents() != 1:
         kind = f"{header.GetDimension()}D with {header.GetNumberOfComponents()} components"
         raise InputError(f"{path}: found an image in {kind}, expected a scalar 3D image")
     if not all(0 < side < math.inf for side in spacing):
         raise InputError(f"{path}: found a spacing of {_times(spacing)} mm, expected more than 0")
+    if series is not None:
+        return Grid(series.size, series.spacing, series.origin, series.direction)
     axes = np.reshape(header.GetDirection(), (3, 3))
     if not np.allclose(axes @ axes.T, np.eye(3), atol=1e-3):
         direction = ", ".join(f"{value:g}" for value in axes.ravel())
         raise InputError(f"{path}: found the direction {direction}, expected axes of length 1 at right angles")
-    return Grid(size, spacing, header.GetOrigin(), header.GetDirection())
+    return Grid(header.GetSize(), spacing, header.GetOrigin(), header.GetDirection())
 
 
 def _header(name: str) -> sitk.ImageFileReader:
