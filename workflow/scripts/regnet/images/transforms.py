@@ -7,7 +7,7 @@ import SimpleITK as sitk
 
 from regnet.conventions import AIR_HU
 from regnet.errors import InputError, OutputError
-from regnet.images.volumes import Grid, nifti_problem
+from regnet.images.volumes import Grid, read_vectors
 from regnet.system.files import whole_file
 
 
@@ -48,19 +48,9 @@ def read_field(path: str | Path) -> sitk.DisplacementFieldTransform:
     Raises
     ------
     InputError
-        If the file is missing, is truncated, or is not a 3D image of vectors with three components.
+        As in `regnet.images.volumes.read_vectors`.
     """
-    problem = nifti_problem(Path(path)) if Path(path).is_file() else None
-    if problem:
-        raise InputError(f"{path}: cannot be read as a DVF ({problem})")
-    try:
-        image = sitk.ReadImage(str(path), sitk.sitkVectorFloat64)
-    except RuntimeError as error:
-        raise InputError(f"{path}: cannot be read as a DVF ({str(error).strip().splitlines()[-1]})") from error
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
-        kind = f"{image.GetDimension()}D with {image.GetNumberOfComponentsPerPixel()} components"
-        raise InputError(f"{path}: found an image in {kind}, expected a 3D image of vectors with 3 components")
-    return sitk.DisplacementFieldTransform(image)
+    return sitk.DisplacementFieldTransform(read_vectors(path))
 
 
 def compose(*transforms: sitk.Transform) -> sitk.CompositeTransform:
