@@ -77,7 +77,7 @@ def volume_format(path: Path) -> str:
     Raises
     ------
     InputError
-        If the file has another format.
+        If the file has another format, or its header is damaged so that ITK may crash.
     """
     found = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
     if found not in (NIFTI, META, NRRD, DICOM):
@@ -85,7 +85,26 @@ def volume_format(path: Path) -> str:
         raise InputError(
             f"{path}: cannot be read as an image (found {kind}, expected NIfTI, MetaImage, NRRD or DICOM, for example .nii.gz)"
         )
+    problem = _text_header_problem(path, found) if found in (META, NRRD) else None
+    if problem:
+        raise InputError(f"{path}: cannot be read as an image (damaged header: {problem})")
     return found
+
+
+def _text_header_problem(path: Path, kind: str) -> str | None:
+    """What in a MetaImage or NRRD header could crash ITK: control characters, and numbers of axes that disagree."""
+    fields, end = _text_header(path, kind)
+    with open(path, "rb") as file:
+        # A list of files may follow.
+        control = re.search(rb"[\0-\x08\x0b\x0c\x0e-\x1f]", file.read(end))
+    if control:
+        return f"found the byte {control[0][0]} at {control.start()}, expected text"
+    dimensions, sizes = (fields.get(name, "") for name in AXES_FIELDS[kind])
+    if not dimensions.isdecimal() or not all(size.isdecimal() for size in sizes.split()):
+        return f"found {dimensions!r} axes of {sizes!r} voxels, expected numbers"
+    if len(sizes.split()) != int(dimensions):
+        return f"found {dimensions} axes and {len(sizes.split())} sizes, expected as many"
+    return None
 
 
 @contextmanager
@@ -276,11 +295,14 @@ def _position_problem(path: Path, reader: sitk.ImageFileReader) -> str | None:
     qform, sform = struct.unpack_from(f"{order}2h", header, 252)
     forms = {}
     if sform > 0:
-        forms["sform"] = to_lps @ np.reshape(struct.unpack_from(f"{order}12f", header, 280), (3, 4))
+        forms["sform"] = np.reshape(struct.unpack_from(f"{order}12f", header, 280), (3, 4))
     if qform > 0:
-        forms["qform"] = to_lps @ _qform(
-            struct.unpack_from(f"{order}4f", header, 76), struct.unpack_from(f"{order}6f", header, 256)
-        )
+        pixdim, quaternion = struct.unpack_from(f"{order}4f", header, 76), struct.unpack_from(f"{order}6f", header, 256)
+        forms["qform"] = _qform(pixdim, quaternion)
+    for name, form in forms.items():
+        if not np.isfinite(form).all():
+            return f"found a {name} that is not finite"
+        forms[name] = to_lps @ form
     spacing = np.array(reader.GetSpacing())
     itk = np.column_stack([np.reshape(reader.GetDirection(), (3, 3)) * spacing, reader.GetOrigin()])
     corners = np.indices((2, 2, 2)).reshape(3, -1) * (np.reshape(reader.GetSize(), (3, 1)) - 1)
@@ -288,7 +310,7 @@ def _position_problem(path: Path, reader: sitk.ImageFileReader) -> str | None:
     for name, form in forms.items():
         distance = np.linalg.norm((form - itk) @ corners, axis=0).max()
         if not distance <= DISAGREEMENT * spacing.min():
-            columns = form[:, :3] / np.linalg.norm(form[:, :3], axis=0)
+            columns = form[:, :3] / np.maximum(np.linalg.norm(form[:, :3], axis=0), 1e-9)
             if not np.allclose(columns.T @ columns, np.eye(3), atol=1e-3):
                 return f"found a sheared {name}, expected axes at right angles"
             other = "pixdim" if len(forms) == 1 else "qform" if name == "sform" else "sform"
@@ -318,6 +340,10 @@ SPACING_FIELDS = {META: ("ElementSpacing", "ElementSize"), NRRD: ("space directi
 """Fields for the spacing, without which ITK takes 1 mm."""
 
 
+AXES_FIELDS = {META: ("NDims", "DimSize"), NRRD: ("dimension", "sizes")}
+"""Fields for the number of axes and for the voxels along each."""
+
+
 def _text_header(path: Path, kind: str) -> tuple[dict[str, str], int]:
     """The fields of a MetaImage or NRRD header, and where it ends in the file.
 
@@ -328,8 +354,9 @@ def _text_header(path: Path, kind: str) -> tuple[dict[str, str], int]:
         while raw := file.readline(2**16):
             line = raw.decode("utf-8", "replace").strip()
             if kind == META:
-                name, _, value = (part.strip() for part in line.partition("="))
-                fields[name] = value
+                # As in MetaIO, a name ends with a blank, too.
+                name, *rest = re.split(r"[\s=:]+", line, maxsplit=1)
+                fields[name] = " ".join(rest)
                 if name == "ElementDataFile":
                     break
             elif not line:
@@ -360,13 +387,16 @@ def _meta_problem(path: Path, fields: dict[str, str], start: int, values: int, e
     if not is_compressed:
         return _raw_problem(file, begin, expected, skip < 0)
     size, found = int(fields.get("CompressedDataSize", 0)), os.stat(file).st_size - begin
+    if is_local and not size:
+        # ITK would read other voxels.
+        return "found no size of the compressed voxels, expected it in the field CompressedDataSize"
     if size > found:
         return f"found {found} bytes of compressed voxels, expected {size}"
     if not voxels:
         return None
     with open(file, "rb") as stream:
         stream.seek(begin)
-        return _zlib_problem(stream, expected)
+        return _zlib_problem(stream, expected, size)
 
 
 def _listed(path: Path, start: int) -> list[Path]:
@@ -437,15 +467,18 @@ def _text_problem(file: Path, begin: int, values: int) -> str | None:
     return None
 
 
-def _zlib_problem(stream: BinaryIO, expected: int) -> str | None:
-    """Whether a zlib or gzip stream is damaged, or has other than `expected` bytes."""
-    unpacker, length = zlib.decompressobj(zlib.MAX_WBITS | 32), 0
+def _zlib_problem(stream: BinaryIO, expected: int, size: int) -> str | None:
+    """Whether a stream of zlib or gzip is damaged, or has not `expected` bytes, or not `size` compressed ones, unless 0."""
+    unpacker, packed, length = zlib.decompressobj(zlib.MAX_WBITS | 32), 0, 0
     for chunk in _chunks(stream):
         length += len(unpacker.decompress(chunk))
+        packed += len(chunk) - len(unpacker.unused_data)
         if unpacker.eof:
             break
     if not unpacker.eof:
         return "the compressed voxels end too soon"
+    if size not in (0, packed):
+        return f"found {packed} bytes of compressed voxels, expected {size}"
     return None if length == expected else f"found {length} bytes of voxels, expected {expected}"
 
 
