@@ -67,6 +67,9 @@ UNITS = {
 CHUNK = 2**20
 """Bytes that are read at a time."""
 
+LONGEST_HEADER = 2**26
+"""Most bytes before the voxels of a NIfTI file; extensions of a few MiB are known."""
+
 DISAGREEMENT = 0.1
 """Largest distance, in voxels, between the positions that a NIfTI header gives to the same voxel."""
 
@@ -255,7 +258,7 @@ def nifti_problem(path: Path, voxels: bool = True) -> str | None:
             return f"found a spacing of {_times(spacing[:dimensions])} mm, expected more than 0"
         if NIFTI_BITS.get(datatype, bits) != bits:
             return f"damaged header: found {bits} bits per voxel for the type {datatype}, expected {NIFTI_BITS[datatype]}"
-        if offset != int(offset) or offset < (352 if voxel_path == header_path else 0):
+        if offset != int(offset) or not (352 if voxel_path == header_path else 0) <= offset <= LONGEST_HEADER:
             return f"damaged header: found voxels at byte {offset:g}"
         expected = int(offset) + math.prod(sizes[:dimensions]) * bits // 8
         if not voxels and _apparent_length(voxel_path) == expected % (2**32 if _is_gzip(voxel_path) else math.inf):

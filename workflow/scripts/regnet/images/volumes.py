@@ -27,8 +27,8 @@ LUNG_BELOW_HU = -500
 SPACING_LIMITS_MM = (0.1, 25.0)
 """Smallest and largest plausible spacing of a chest CT: the pixels of a small field have 0.2 mm, sparse slices 20 mm."""
 
-LARGEST_EXTENT_MM = 2500
-"""Largest plausible side of a CT: that of a whole body."""
+LARGEST_EXTENT_MM = (1000, 1000, 2500)
+"""Largest plausible sides of a CT, from the shortest to the longest: a scanner's bore, and a whole body."""
 
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
 
@@ -149,7 +149,7 @@ def read_image(path: str | Path) -> sitk.Image:
     ------
     InputError
         If the file is missing, has another format, cannot be read, is truncated or damaged as far as `file_problem` finds
-        it, or is not one scalar 3D image; if its spacing is not within `SPACING_LIMITS_MM`, a side is above
+        it, or is not one scalar 3D image; if its spacing is not within `SPACING_LIMITS_MM`, its sides are above
         `LARGEST_EXTENT_MM`, its axes are not at right angles, or its sform and qform disagree; and as in
         `regnet.images.dicom.series_files`.
     """
@@ -272,10 +272,10 @@ def _refuse_implausible(path: Path, grid: Grid) -> None:
             "unit another one?"
         )
     extent = np.multiply(grid.size, grid.spacing).round().tolist()
-    if max(extent) > LARGEST_EXTENT_MM:
+    if np.greater(sorted(extent), LARGEST_EXTENT_MM).any():
         raise InputError(
-            f"{path}: found an image of {_times(extent)} mm, expected at most {LARGEST_EXTENT_MM} mm along each axis; is "
-            "its spacing right?"
+            f"{path}: found an image of {_times(extent)} mm, expected at most {_times(LARGEST_EXTENT_MM)} mm as in a CT; is its "
+            "spacing right?"
         )
 
 
