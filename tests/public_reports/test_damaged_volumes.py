@@ -19,8 +19,10 @@ from regnet.images.volumes import Grid, read_ct, read_grid, read_image, read_mas
 
 GRID = Grid((24, 20, 16), (0.75, 0.875, 2.5), (-10.0, 5.0, 30.0))
 
-META = "ObjectType = Image\nNDims = 3\nElementSpacing = 0.75 0.875 2.5\nOffset = -10 5 30\n"
+META = (
+    "ObjectType = Image\nNDims = 3\nElementSpacing = 0.75 0.875 2.5\nOffset = -10 5 30\n"
     "DimSize = 24 20 16\nElementType = MET_SHORT\n"
+)
 
 NRRD = (
     "NRRD0004\ntype: short\ndimension: 3\nspace: left-posterior-superior\nsizes: 24 20 16\nendian: little\n"

@@ -376,7 +376,7 @@ def _meta_problem(path: Path, fields: dict[str, str], start: int, values: int, e
     """What is wrong with the voxels of a MetaImage of `values` numbers and `expected` bytes."""
     name, skip = fields["ElementDataFile"], int(fields.get("HeaderSize", 0))
     is_compressed = fields.get("CompressedData", "")[:1] in ("T", "t", "1")
-    if name.split(maxsplit=1)[0] == "LIST" or "%" in name:
+    if name.split()[:1] == ["LIST"] or "%" in name:
         slices = int(fields["DimSize"].split()[-1])
         files, each = _numbered(path, name, slices) if "%" in name else _listed(path, start), expected // slices
         if is_compressed:

@@ -274,8 +274,8 @@ def _refuse_implausible(path: Path, grid: Grid) -> None:
     extent = np.multiply(grid.size, grid.spacing).round().tolist()
     if np.greater(sorted(extent), LARGEST_EXTENT_MM).any():
         raise InputError(
-            f"{path}: found an image of {_times(extent)} mm, expected at most {_times(LARGEST_EXTENT_MM)} mm as in a CT; is its "
-            "spacing right?"
+            f"{path}: found an image of {_times(extent)} mm, expected at most {_times(LARGEST_EXTENT_MM)} mm as in a CT; is "
+            "its spacing right?"
         )
 
 
