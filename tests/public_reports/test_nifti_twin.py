@@ -86,3 +86,15 @@ def test_a_damaged_file_is_refused_though_its_twin_is_whole(tmp_path):
     (tmp_path / "scan.nii.gz").write_bytes(data[: len(data) // 2])
     with pytest.raises(InputError, match=r"scan\.nii\.gz: cannot be read as an image"):
         read_image(tmp_path / "scan.nii.gz")
+
+
+def test_an_error_names_the_file_that_was_given(tmp_path):
+    """And not the link through which ITK reads it."""
+    write(tmp_path / "scan.nii", 100)
+    (tmp_path / "scan.nii.gz").write_text("not an image", encoding="utf-8")
+    with pytest.raises(InputError) as error:
+        read_image(tmp_path / "scan.nii.gz")
+    expected = (
+        f'{tmp_path}/scan.nii.gz: cannot be read as an image (Unable to determine ImageIO reader for "{tmp_path}/scan.nii.gz")'
+    )
+    assert str(error.value) == expected

@@ -75,7 +75,7 @@ DISAGREEMENT = 0.1
 
 
 def volume_format(path: Path) -> str:
-    """ITK's name of the reader of a file: `NIFTI`, `META`, `NRRD` or `DICOM`.
+    """ITK's name of the reader of a file: `NIFTI`, `META`, `NRRD` or `DICOM`; empty if ITK cannot read it.
 
     Raises
     ------
@@ -83,8 +83,8 @@ def volume_format(path: Path) -> str:
         If the file has another format, or its header is damaged so that ITK may crash.
     """
     found = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
-    if found not in (NIFTI, META, NRRD, DICOM):
-        kind = f"a file of {found.removesuffix('ImageIO')}" if found else "an unknown format"
+    if found and found not in (NIFTI, META, NRRD, DICOM):
+        kind = f"a file of {found.removesuffix('ImageIO')}"
         raise InputError(
             f"{path}: cannot be read as an image (found {kind}, expected NIfTI, MetaImage, NRRD or DICOM, for example .nii.gz)"
         )

@@ -208,7 +208,7 @@ def read_slice(path: str | Path, grid: Grid, number: int) -> np.ndarray:
         As in `read_image`, as far as this slice shows it.
     """
     path = Path(path)
-    with _files_of(path) as names, _itk_errors(path):
+    with _files_of(path) as names, _itk_errors(path, names[0]):
         reader = sitk.ImageFileReader()
         reader.SetFileName(names[number] if len(names) > 1 else names[0])
         reader.SetExtractIndex((0, 0, 0 if len(names) > 1 else number))
@@ -236,7 +236,7 @@ def _files_of(path: Path) -> Iterator[list[str]]:
 
 def _checked_grid(path: Path, names: list[str], components: int = 1, voxels: bool = True) -> Grid:
     """The grid of an image from the headers of its files, which are checked to their end, or without `voxels` their lengths."""
-    with _itk_errors(path):
+    with _itk_errors(path, names[0]):
         header = _header(names[0])
         size, spacing, origin = header.GetSize(), header.GetSpacing(), header.GetOrigin()
         if len(names) > 1:
@@ -281,7 +281,7 @@ def _refuse_implausible(path: Path, grid: Grid) -> None:
 
 def _voxels(path: Path, names: list[str], grid: Grid) -> sitk.Image:
     """Read an image whose grid is known."""
-    with _itk_errors(path):
+    with _itk_errors(path, names[0]):
         image = sitk.ReadImage(names if len(names) > 1 else names[0])
     if len(names) == 1:
         # ITK ignores the units of some formats.
@@ -303,12 +303,13 @@ def _times(spacing: Sequence[float]) -> str:
 
 
 @contextmanager
-def _itk_errors(path: Path) -> Iterator[None]:
-    """Turn an error of ITK while the block reads `path` into an `InputError` of one line."""
+def _itk_errors(path: Path, name: str = "") -> Iterator[None]:
+    """Turn an error of ITK while the block reads `path`, perhaps under another name, into an `InputError` of one line."""
     try:
         yield
     except RuntimeError as error:
-        raise InputError(f"{path}: cannot be read as an image ({_itk_reason(error)})") from error
+        reason = _itk_reason(error).replace(name, str(path)) if name else _itk_reason(error)
+        raise InputError(f"{path}: cannot be read as an image ({reason})") from error
 
 
 def _itk_reason(error: RuntimeError) -> str:
