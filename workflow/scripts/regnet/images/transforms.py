@@ -1,5 +1,6 @@
 """Transforms: displacement fields and composites, all mapping points from fixed to moving, in mm."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -172,17 +173,58 @@ def read_transform(path: str | Path) -> sitk.CompositeTransform:
     Raises
     ------
     InputError
-        If the file is missing or cannot be read as a transform of 3D points.
+        If the file is missing, is cut off, or cannot be read as a transform of 3D points; if one of its numbers is not finite.
+        A text (``.tfm``) that is cut off between two parts of a composite is not noticed.
     """
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file, expected an ITK transform")
     try:
+        problem = _cut_off(Path(path))
+        if problem:
+            raise InputError(f"{path}: cannot be read as an ITK transform ({problem})")
         transform = sitk.ReadTransform(str(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as an ITK transform ({error.strerror})") from error
     except RuntimeError as error:
         raise InputError(f"{path}: cannot be read as an ITK transform, expected a file such as transform.h5") from error
     if transform.GetDimension() != 3:
         raise InputError(f"{path}: found a transform in {transform.GetDimension()}D, expected 3D")
-    return compose(transform.Downcast())
+    composite = compose(transform.Downcast())
+    parts = [composite.GetNthTransform(number).Downcast() for number in range(composite.GetNumberOfTransforms())]
+    if not all(map(_is_finite, parts)):
+        raise InputError(f"{path}: found a transform with numbers that are not finite")
+    return composite
+
+
+def _is_finite(part: sitk.Transform) -> bool:
+    """Whether all numbers of a transform are finite."""
+    if isinstance(part, sitk.DisplacementFieldTransform):
+        return bool(np.isfinite(sitk.GetArrayViewFromImage(part.GetDisplacementField())).all())
+    return bool(np.isfinite([*part.GetParameters(), *part.GetFixedParameters()]).all())
+
+
+def _cut_off(path: Path) -> str | None:
+    """How a transform file that is a text or in the format of MATLAB ends too soon; None if it does not, or has another format.
+
+    Of such a file, ITK reads the numbers that are there, or takes others for those that are not.
+    """
+    data = path.read_bytes() if path.suffix.lower() in (".tfm", ".txt", ".mat") else b""
+    if data.startswith(b"#Insight Transform File"):
+        names = [line.partition(b":")[0] for line in data.splitlines()]
+        # A composite has no parameters of its own.
+        wanted = names.count(b"Transform") - data.count(b"Transform: CompositeTransform")
+        if not data.endswith(b"\n") or names.count(b"Parameters") != wanted or names.count(b"FixedParameters") != wanted:
+            return "found the end of the file within a transform, expected its Parameters and FixedParameters"
+    elif path.suffix.lower() == ".mat":
+        # A matrix is five integers (type, rows, columns, whether complex, length of the name), its name and its numbers.
+        place = matrices = 0
+        while place + 20 <= len(data):
+            kind, rows, columns, _, name = struct.unpack_from("<5i", data, place)
+            place += 20 + name + rows * columns * (4 if kind // 10 % 10 == 1 else 8)
+            matrices += 1
+        if place != len(data) or matrices % 2:
+            return f"found {len(data)} bytes and {matrices} matrices, expected two matrices for each transform"
+    return None
 
 
 def displacement_image(transform: sitk.Transform, grid: Grid) -> sitk.Image:
