@@ -150,6 +150,14 @@ def test_formats_that_cannot_be_checked_are_not_accepted(suffix, voxels, tmp_pat
         read_image(tmp_path / f"ct{suffix}")
 
 
+def test_a_nifti_text_is_not_accepted(tmp_path):
+    """ITK may crash on it."""
+    header = "<nifti_image\n  nifti_type = 'NIFTI-1A'\n  ndim = '3'\n  nx = '4'\n  ny = '4'\n  nz = '4'\n  datatype = '4'\n/>\n"
+    (tmp_path / "ct.nia").write_text(header + "0 " * 64, encoding="utf-8")
+    with pytest.raises(InputError, match=r"ct\.nia: cannot be read as an image"):
+        read_image(tmp_path / "ct.nia")
+
+
 def test_numbers_that_are_not_finite_are_refused(tmp_path):
     mask = np.ones(GRID.shape, np.float32)
     mask[3, 4, 5] = np.nan

@@ -55,9 +55,13 @@ def test_units_of_nrrd_and_metaimage(suffix, unit, millimetres, tmp_path):
 
 def test_units_of_an_nrrd_without_a_space(tmp_path):
     voxels = np.full(GRID.shape, -800, np.int16).tobytes()
-    header = 'NRRD0004\ntype: short\ndimension: 3\nsizes: 24 20 16\nspacings: 0.075 0.0875 0.25\nunits: "cm" "cm" "cm"\n'
-    (tmp_path / "ct.nrrd").write_bytes(f"{header}endian: little\nencoding: raw\n\n".encode() + voxels)
-    np.testing.assert_allclose(read_grid(tmp_path / "ct.nrrd").spacing, GRID.spacing)
+    header = "NRRD0004\ntype: short\ndimension: 3\nsizes: 24 20 16\nspacings: 0.075 0.0875 0.25\n"
+    for units in ('"cm" "cm" "cm"', '"mm" "mm" "cm"'):
+        text = f"{header}units: {units}\nendian: little\nencoding: raw\n\n"
+        (tmp_path / f"{units[1:3]}.nrrd").write_bytes(text.encode() + voxels)
+    np.testing.assert_allclose(read_grid(tmp_path / "cm.nrrd").spacing, GRID.spacing)
+    with pytest.raises(InputError, match=r"mm\.nrrd: units: found 'mm', 'mm', 'cm', expected one unit of mm, m, cm or um"):
+        read_grid(tmp_path / "mm.nrrd")
 
 
 @pytest.mark.parametrize("units", ['"inch" "inch" "inch"', '"mm" "mm" "cm"'])
@@ -114,6 +118,19 @@ def test_the_nodes_of_a_field_may_be_wider(tmp_path):
     grid = Grid((5, 4, 6), (40.0, 40.0, 60.0))
     sitk.WriteImage(grid.image(np.full((*grid.shape, 3), 2.0)), tmp_path / "dvf.mha")
     assert read_field(tmp_path / "dvf.mha").TransformPoint((40.0, 40.0, 60.0)) == (42.0, 42.0, 62.0)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".mha", ".nrrd"])
+def test_a_field_in_another_unit_is_refused(suffix, tmp_path):
+    """ITK would scale its grid or nothing, and its vectors never."""
+    path = tmp_path / f"dvf{suffix}"
+    sitk.WriteImage(GRID.image(np.zeros((*GRID.shape, 3), np.float32)), path)
+    data = bytearray(path.read_bytes())
+    data[123] = 1 if suffix == ".nii" else data[123]
+    data = data.replace(b"Offset", b"DistanceUnits = cm\nOffset", 1).replace(b"kinds:", b'space units: "m" "m" "m"\nkinds:', 1)
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=rf"dvf\{suffix}: .*found vectors in another unit, expected mm"):
+        read_field(path)
 
 
 @pytest.mark.parametrize("millimetres", [1e-3, 1e6])

@@ -83,7 +83,8 @@ def volume_format(path: Path) -> str:
         If the file has another format, or its header is damaged so that ITK may crash.
     """
     found = sitk.ImageFileReader.GetImageIOFromFileName(str(path))
-    if found and found not in (NIFTI, META, NRRD, DICOM):
+    # NiftiImageIO also reads texts (.nia), and may crash.
+    if found and (found not in (NIFTI, META, NRRD, DICOM) or (found == NIFTI and not _nifti_name(path)[1])):
         kind = f"a file of {found.removesuffix('ImageIO')}"
         raise InputError(
             f"{path}: cannot be read as an image (found {kind}, expected NIfTI, MetaImage, NRRD or DICOM, for example .nii.gz)"
@@ -191,6 +192,8 @@ def file_problem(path: Path, header: sitk.ImageFileReader, voxels: bool = True) 
         # The axis of the vectors of a field has no spacing.
         if not spacing.strip() or spacing.count("nan") + spacing.count("none") > (header.GetNumberOfComponents() > 1):
             return f"found no spacing, expected it in the field {' or '.join(SPACING_FIELDS[kind])}"
+        if header.GetNumberOfComponents() > 1 and millimetres(path) != 1:
+            return "found vectors in another unit, expected mm"
         values = math.prod(header.GetSize()) * header.GetNumberOfComponents()
         expected = values * sitk.Image([1, 1, 1], header.GetPixelID()).GetSizeOfPixelComponent()
         check = _meta_problem if kind == META else _nrrd_problem
@@ -217,9 +220,8 @@ def millimetres(path: Path) -> float:
         name, units = "DistanceUnits", [fields.get("DistanceUnits", "")]
     else:
         name = "space units" if "space units" in fields else "units"
-        # A field has one unit more, of its vectors, which may be empty.
-        units = re.findall(r'"([^"]*)"', fields.get(name, ""))
-        units = units if name == "space units" else [unit for unit in units if UNITS.get(unit.strip().lower()) != 1]
+        # The axis of the vectors of a field has an empty one.
+        units = [unit for unit in re.findall(r'"([^"]*)"', fields.get(name, "")) if unit.strip()]
     factors = {UNITS.get(unit.strip().lower()) for unit in units} or {1.0}
     factor = factors.pop()
     if factors or factor is None:
@@ -294,6 +296,8 @@ def _position_problem(path: Path, reader: sitk.ImageFileReader) -> str | None:
     if header[344:347] not in (b"n+1", b"ni1"):
         return None
     (unit,) = struct.unpack_from("B", header, 123)
+    if unit & 7 in NIFTI_UNITS and reader.GetNumberOfComponents() > 1:
+        return "found vectors in another unit, expected mm"
     to_lps = np.diag([-1.0, -1.0, 1.0]) * NIFTI_UNITS.get(unit & 7, 1.0)
     qform, sform = struct.unpack_from(f"{order}2h", header, 252)
     forms = {}
