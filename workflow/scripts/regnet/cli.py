@@ -282,8 +282,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_register(commands: argparse._SubParsersAction) -> None:
     parser = _command(commands, "register", _register, "Register two chest CT scans.", REGISTER_EXAMPLES)
-    parser.add_argument("fixed", help="CT in HU, which gives the results their grid: a file that ITK reads, or a DICOM folder")
-    parser.add_argument("moving", help="CT in HU, which is deformed: a file that ITK reads, or a DICOM folder")
+    parser.add_argument("fixed", help="CT in HU, whose grid the results have: NIfTI, MetaImage, NRRD, DICOM or its folder")
+    parser.add_argument("moving", help="CT in HU, which is deformed: NIfTI, MetaImage, NRRD, DICOM or its folder")
     parser.add_argument("--output", "-o", required=True, metavar="FOLDER", help="the folder to make for the results")
     parser.add_argument("--force", action="store_true", help="replace earlier results in the output folder")
     parser.add_argument("--fixed-mask", metavar="FILE", help="lungs of the fixed image, not 0 inside (default: segmented)")

@@ -1,5 +1,6 @@
 """Transforms: displacement fields and composites, all mapping points from fixed to moving, in mm."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,7 @@ import SimpleITK as sitk
 
 from regnet.conventions import AIR_HU
 from regnet.errors import InputError, OutputError
-from regnet.images.volumes import Grid, nifti_problem
+from regnet.images.volumes import Grid, read_vectors
 from regnet.system.files import refuse_undecodable, whole_file
 
 
@@ -48,23 +49,9 @@ def read_field(path: str | Path) -> sitk.DisplacementFieldTransform:
     Raises
     ------
     InputError
-        If the file is missing, is truncated, is not a 3D image of vectors with three components, or has vectors that are not
-        finite.
+        As in `regnet.images.volumes.read_vectors`.
     """
-    refuse_undecodable(path)
-    problem = nifti_problem(Path(path)) if Path(path).is_file() else None
-    if problem:
-        raise InputError(f"{path}: cannot be read as a DVF ({problem})")
-    try:
-        image = sitk.ReadImage(str(path), sitk.sitkVectorFloat64)
-    except RuntimeError as error:
-        raise InputError(f"{path}: cannot be read as a DVF ({str(error).strip().splitlines()[-1]})") from error
-    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
-        kind = f"{image.GetDimension()}D with {image.GetNumberOfComponentsPerPixel()} components"
-        raise InputError(f"{path}: found an image in {kind}, expected a 3D image of vectors with 3 components")
-    if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
-        raise InputError(f"{path}: found displacements that are not finite, expected finite ones")
-    return sitk.DisplacementFieldTransform(image)
+    return sitk.DisplacementFieldTransform(read_vectors(path))
 
 
 def compose(*transforms: sitk.Transform) -> sitk.CompositeTransform:
@@ -208,13 +195,19 @@ def read_transform(path: str | Path) -> sitk.CompositeTransform:
     Raises
     ------
     InputError
-        If the file is missing, cannot be read as a transform of 3D points, or has numbers that are not finite.
+        If the file is missing, is cut off, cannot be read as a transform of 3D points, or has numbers that are not finite. A
+        text (``.tfm``) that is cut off between two parts of a composite is not noticed.
     """
     refuse_undecodable(path)
     if not Path(path).is_file():
         raise InputError(f"{path}: no such file, expected an ITK transform")
     try:
+        problem = _cut_off(Path(path))
+        if problem:
+            raise InputError(f"{path}: cannot be read as an ITK transform ({problem})")
         transform = sitk.ReadTransform(str(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as an ITK transform ({error.strerror})") from error
     except RuntimeError as error:
         raise InputError(f"{path}: cannot be read as an ITK transform, expected a file such as transform.h5") from error
     if transform.GetDimension() != 3:
@@ -222,6 +215,30 @@ def read_transform(path: str | Path) -> sitk.CompositeTransform:
     if not is_finite(transform):
         raise InputError(f"{path}: found a transform with numbers that are not finite, expected finite ones")
     return compose(transform.Downcast())
+
+
+def _cut_off(path: Path) -> str | None:
+    """How a transform file that is a text or in the format of MATLAB ends too soon; None if it does not, or has another format.
+
+    Of such a file, ITK reads the numbers that are there, or takes others for those that are not.
+    """
+    data = path.read_bytes() if path.suffix.lower() in (".tfm", ".txt", ".mat") else b""
+    if data.startswith(b"#Insight Transform File"):
+        names = [line.partition(b":")[0] for line in data.splitlines()]
+        # A composite has no parameters of its own.
+        wanted = names.count(b"Transform") - data.count(b"Transform: CompositeTransform")
+        if not data.endswith(b"\n") or names.count(b"Parameters") != wanted or names.count(b"FixedParameters") != wanted:
+            return "found the end of the file within a transform, expected its Parameters and FixedParameters"
+    elif path.suffix.lower() == ".mat":
+        # A matrix is five integers (type, rows, columns, whether complex, length of the name), its name and its numbers.
+        place = matrices = 0
+        while place + 20 <= len(data):
+            kind, rows, columns, _, name = struct.unpack_from("<5i", data, place)
+            place += 20 + name + rows * columns * (4 if kind // 10 % 10 == 1 else 8)
+            matrices += 1
+        if place != len(data) or matrices % 2:
+            return f"found {len(data)} bytes and {matrices} matrices, expected two matrices for each transform"
+    return None
 
 
 def displacement_image(transform: sitk.Transform, grid: Grid) -> sitk.Image:

@@ -1,11 +1,8 @@
 """Images and grids: reading, writing, resampling. All I/O goes through SimpleITK."""
 
-import gzip
 import math
 import os
 import re
-import struct
-import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +15,7 @@ from regnet.conventions import AIR_HU
 from regnet.errors import InputError, OutputError
 from regnet.images.boxes import bounding_box
 from regnet.images.dicom import Series, is_dicom, read_series
+from regnet.images.volume_files import file_problem, millimetres, nifti_problem, only_file, volume_format
 from regnet.system.files import refuse_undecodable, whole_file
 
 MINIMUM_SIZE = 4
@@ -26,8 +24,11 @@ MINIMUM_SIZE = 4
 LUNG_BELOW_HU = -500
 """A chest CT in HU has voxels below this: lung is at -900 to -600, air at -1000."""
 
-NIFTI_FLOATS = {16: "f4", 64: "f8"}
-"""Floating-point types of NIfTI voxels: the code in the header, and numpy's name."""
+SPACING_LIMITS_MM = (0.1, 25.0)
+"""Smallest and largest plausible spacing of a chest CT: the pixels of a small field have 0.2 mm, sparse slices 20 mm."""
+
+LARGEST_EXTENT_MM = (1000, 1000, 2500)
+"""Largest plausible sides of a CT, from the shortest to the longest: a scanner's bore, and a whole body."""
 
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
 
@@ -137,7 +138,7 @@ class Grid:
 
 
 def read_image(path: str | Path) -> sitk.Image:
-    """Read a scalar 3D image in any format that ITK reads, or a series of DICOM files.
+    """Read a scalar 3D image in NIfTI (or Analyze), MetaImage, NRRD or DICOM, or a series of DICOM files.
 
     Parameters
     ----------
@@ -148,17 +149,33 @@ def read_image(path: str | Path) -> sitk.Image:
     Raises
     ------
     InputError
-        If the file is missing, cannot be read, is truncated, or is not one scalar 3D image; if its spacing is not above 0 or
-        its axes are not at right angles; and as in `regnet.images.dicom.read_series`.
+        If the file is missing, has another format, cannot be read, is truncated or damaged as far as `file_problem` finds
+        it, or is not one scalar 3D image; if its spacing is not within `SPACING_LIMITS_MM`, its sides are above
+        `LARGEST_EXTENT_MM`, its axes are not at right angles, or its sform and qform disagree; and as in
+        `regnet.images.dicom.read_series`.
     """
     path = Path(path)
-    series = _dicom_series(path)
-    _header_grid(path, series)
-    problem = nifti_problem(path) if path.is_file() else None
-    if problem:
-        raise InputError(f"{path}: cannot be read as an image ({problem})")
-    with _itk_errors(path):
-        return sitk.ReadImage(str(path)) if series is None else series.image()
+    with _opened(path) as source:
+        grid = _checked_grid(path, source)
+        _refuse_implausible(path, grid)
+        return _voxels(path, source, grid)
+
+
+def read_vectors(path: str | Path) -> sitk.Image:
+    """Read a 3D image of vectors with three components, float64; its spacing may be any, as that of the nodes of a field.
+
+    Raises
+    ------
+    InputError
+        As in `read_image`; if a component is not a finite number.
+    """
+    path = Path(path)
+    with _opened(path) as source:
+        grid = _checked_grid(path, source, 3)
+        image = sitk.Cast(_voxels(path, source, grid), sitk.sitkVectorFloat64)
+    if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
+        raise InputError(f"{path}: found vectors that are not finite numbers, expected mm")
+    return image
 
 
 def read_grid(path: str | Path) -> Grid:
@@ -175,10 +192,9 @@ def read_grid(path: str | Path) -> Grid:
         As in `read_image`, as far as headers and file sizes show it.
     """
     path = Path(path)
-    grid = _header_grid(path, _dicom_series(path))
-    problem = nifti_problem(path, voxels=False) if path.is_file() else None
-    if problem:
-        raise InputError(f"{path}: cannot be read as an image ({problem})")
+    with _opened(path) as source:
+        grid = _checked_grid(path, source, voxels=False)
+    _refuse_implausible(path, grid)
     return grid
 
 
@@ -193,19 +209,19 @@ def read_slice(path: str | Path, grid: Grid, number: int) -> np.ndarray:
         As in `read_image`, as far as this slice shows it.
     """
     path = Path(path)
-    series = _dicom_series(path)
-    reader = sitk.ImageFileReader()
-    reader.SetFileName(str(path))
-    reader.SetExtractIndex((0, 0, number))
-    reader.SetExtractSize((*grid.size[:2], 1))
-    with _itk_errors(path):
-        if series is not None:
-            return series.slice(number)
+    with _opened(path) as source, _itk_errors(path, _name(source)):
+        if isinstance(source, Series):
+            return source.slice(number)
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(source)
+        reader.SetExtractIndex((0, 0, number))
+        reader.SetExtractSize((*grid.size[:2], 1))
         return sitk.GetArrayFromImage(reader.Execute())[0]
 
 
-def _dicom_series(path: Path) -> Series | None:
-    """The slices or frames of a DICOM image in order; None for a file in another format."""
+@contextmanager
+def _opened(path: Path) -> Iterator[Series | str]:
+    """Yield the slices or frames of a DICOM image in order, or the name under which ITK reads a file in another format."""
     refuse_undecodable(path)
     if not path.exists():
         raise InputError(f"{path}: no such file")
@@ -215,26 +231,71 @@ def _dicom_series(path: Path) -> Series | None:
     if not os.access(path, os.R_OK):
         raise InputError(f"{path}: cannot be read as an image (Permission denied)")
     with _itk_errors(path):
-        return read_series(path) if path.is_dir() or is_dicom(path) else None
+        series = read_series(path) if path.is_dir() or is_dicom(path) else None
+    if series is not None:
+        yield series
+        return
+    volume_format(path)
+    with only_file(path) as name:
+        yield name
 
 
-def _header_grid(path: Path, series: Series | None) -> Grid:
-    """The checked grid of an image from the headers of its files."""
-    with _itk_errors(path):
-        header = _header(str(path) if series is None else series.names[0])
-        spacing = header.GetSpacing() if series is None else series.spacing
-    if header.GetDimension() != 3 or header.GetNumberOfComponents() != 1:
+def _name(source: Series | str) -> str:
+    return source.names[0] if isinstance(source, Series) else source
+
+
+def _checked_grid(path: Path, source: Series | str, components: int = 1, voxels: bool = True) -> Grid:
+    """The grid of an image from the headers of its files, which are checked to their end, or without `voxels` their lengths."""
+    with _itk_errors(path, _name(source)):
+        header = _header(_name(source))
+    if header.GetDimension() != 3 or header.GetNumberOfComponents() != components:
         kind = f"{header.GetDimension()}D with {header.GetNumberOfComponents()} components"
-        raise InputError(f"{path}: found an image in {kind}, expected a scalar 3D image")
+        expected = "a scalar 3D image" if components == 1 else f"a 3D image of vectors with {components} components"
+        raise InputError(f"{path}: found an image in {kind}, expected {expected}")
+    if isinstance(source, Series):
+        return Grid(source.size, source.spacing, source.origin, source.direction)
+    problem = file_problem(path, header, voxels)
+    if problem:
+        raise InputError(f"{path}: cannot be read as an image ({problem})")
+    unit = millimetres(path)
+    spacing, origin = (tuple(value * unit for value in values) for values in (header.GetSpacing(), header.GetOrigin()))
     if not all(0 < side < math.inf for side in spacing):
         raise InputError(f"{path}: found a spacing of {_times(spacing)} mm, expected more than 0")
-    if series is not None:
-        return Grid(series.size, series.spacing, series.origin, series.direction)
+    if not np.isfinite(origin).all():
+        raise InputError(f"{path}: found the origin {', '.join(map(str, origin))}, expected finite numbers")
     axes = np.reshape(header.GetDirection(), (3, 3))
     if not np.allclose(axes @ axes.T, np.eye(3), atol=1e-3):
         direction = ", ".join(f"{value:g}" for value in axes.ravel())
         raise InputError(f"{path}: found the direction {direction}, expected axes of length 1 at right angles")
-    return Grid(header.GetSize(), spacing, header.GetOrigin(), header.GetDirection())
+    return Grid(header.GetSize(), spacing, origin, header.GetDirection())
+
+
+def _refuse_implausible(path: Path, grid: Grid) -> None:
+    """Refuse an image whose spacing or extent no chest CT has, as with a wrong unit."""
+    low, high = SPACING_LIMITS_MM
+    if not all(low <= side <= high for side in grid.spacing):
+        raise InputError(
+            f"{path}: found a spacing of {_times(grid.spacing)} mm, expected {low:g} to {high:g} mm as in a chest CT; is its "
+            "unit another one?"
+        )
+    extent = np.multiply(grid.size, grid.spacing).round().tolist()
+    if np.greater(sorted(extent), LARGEST_EXTENT_MM).any():
+        raise InputError(
+            f"{path}: found an image of {_times(extent)} mm, expected at most {_times(LARGEST_EXTENT_MM)} mm as in a CT; is "
+            "its spacing right?"
+        )
+
+
+def _voxels(path: Path, source: Series | str, grid: Grid) -> sitk.Image:
+    """Read an image whose grid is known."""
+    with _itk_errors(path, _name(source)):
+        if isinstance(source, Series):
+            return source.image()
+        image = sitk.ReadImage(source)
+    # ITK ignores the units of some formats.
+    image.SetSpacing(grid.spacing)
+    image.SetOrigin(grid.origin)
+    return image
 
 
 def _header(name: str) -> sitk.ImageFileReader:
@@ -245,62 +306,18 @@ def _header(name: str) -> sitk.ImageFileReader:
     return reader
 
 
-def nifti_problem(path: Path, voxels: bool = True) -> str | None:
-    """What is wrong with a NIfTI file, although ITK reads it; None if nothing is.
-
-    ITK reads zeros where a file ends too soon and in place of NaN, and takes a spacing of 0 for 1 mm. This checks NIfTI-1 in a
-    single file, compressed or not, and passes any other file. Without `voxels` it checks only the header and the length, with
-    which a compressed file ends.
-    """
-    if not path.name.lower().endswith((".nii", ".nii.gz")):
-        return None
-    with open(path, "rb") as file:
-        is_compressed = file.read(2) == b"\x1f\x8b"
-        file.seek(max(0, os.fstat(file.fileno()).st_size - 4))
-        ending = int.from_bytes(file.read(), "little")
-    try:
-        with (gzip.open if is_compressed else open)(path, "rb") as file:
-            header = file.read(348)
-            if len(header) < 348:
-                return f"found {len(header)} bytes, expected a header of 348"
-            if header[344:] != b"n+1\0":
-                return None
-            order = "<" if struct.unpack_from("<i", header)[0] == 348 else ">"
-            dimensions, *sizes = struct.unpack_from(f"{order}8h", header, 40)
-            datatype, bits, _, _, *spacing = struct.unpack_from(f"{order}3h4f", header, 70)
-            (offset,) = struct.unpack_from(f"{order}f", header, 108)
-            if not all(0 < side < math.inf for side in spacing[:dimensions]):
-                return f"found a spacing of {_times(spacing)} mm, expected more than 0"
-            expected = int(offset) + math.prod(sizes[:dimensions]) * bits // 8
-            if not voxels:
-                length = ending if is_compressed else path.stat().st_size
-                if length == expected % 2**32 or (not is_compressed and length > expected):
-                    return None
-            length = len(header) + len(file.read(int(offset) - len(header)))
-            while chunk := file.read(2**20):
-                length += len(chunk)
-                if datatype in NIFTI_FLOATS:
-                    values = np.frombuffer(chunk, order + NIFTI_FLOATS[datatype], len(chunk) * 8 // bits)
-                    if not np.isfinite(values).all():
-                        return "found voxels that are not finite numbers"
-    except (OSError, EOFError, zlib.error) as error:
-        return str(error)
-    except (ValueError, OverflowError) as error:
-        return f"damaged header: {error}"
-    return f"found {length} bytes of header and voxels, expected {expected}" if length < expected else None
-
-
 def _times(spacing: Sequence[float]) -> str:
     return " x ".join(f"{side:g}" for side in spacing)
 
 
 @contextmanager
-def _itk_errors(path: Path) -> Iterator[None]:
-    """Turn an error of ITK while the block reads `path` into an `InputError` of one line."""
+def _itk_errors(path: Path, name: str = "") -> Iterator[None]:
+    """Turn an error of ITK while the block reads `path`, perhaps under another name, into an `InputError` of one line."""
     try:
         yield
     except RuntimeError as error:
-        raise InputError(f"{path}: cannot be read as an image ({_itk_reason(error)})") from error
+        reason = _itk_reason(error).replace(name, str(path)) if name else _itk_reason(error)
+        raise InputError(f"{path}: cannot be read as an image ({reason})") from error
 
 
 def _itk_reason(error: RuntimeError) -> str:
@@ -353,9 +370,13 @@ def read_mask(path: str | Path, grid: Grid | None = None) -> sitk.Image:
     Raises
     ------
     InputError
-        As in `read_image`; if the mask is empty; if `grid` is given and the mask is on another grid.
+        As in `read_image`; if the mask is empty or has values that are not finite; if `grid` is given and the mask is on
+        another grid.
     """
-    mask = sitk.Cast(read_image(path) != 0, sitk.sitkUInt8)
+    image = read_image(path)
+    if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
+        raise InputError(f"{path}: found voxels that are not finite numbers, expected 0 or 1")
+    mask = sitk.Cast(image != 0, sitk.sitkUInt8)
     if not sitk.GetArrayViewFromImage(mask).any():
         raise InputError(f"{path}: the mask is empty, expected voxels that are not 0")
     if grid is not None:
