@@ -125,7 +125,9 @@ HU = {
     "only the lungs, -1000 around": np.where(lungs(), thorax(), -1000),
     "only the lungs, -2048 around": np.where(lungs(), thorax(), -2048),
     "cone-beam noise": thorax() + np.random.default_rng(1).normal(0, 90, GRID.shape),
-    "contrast medium and metal": np.where((thorax() > 500) & (thorax() < 650), 3071, np.where(thorax() > -50, thorax() + 200, thorax())),
+    "contrast medium and metal": np.where(
+        (thorax() > 500) & (thorax() < 650), 3071, np.where(thorax() > -50, thorax() + 200, thorax())
+    ),
     "cropped to a lung": thorax()[:, 8:42, 6:28],
     "no noise": np.round(thorax() / 100) * 100,
 }

@@ -72,7 +72,7 @@ def _image_problems(path: str, grid: Grid, spacing: float, smallest: int, voxels
         least = f"{smallest * spacing:.0f}"
         yield f"{path}: found an image of {extent} mm, expected at least {least} mm along each axis, {smallest} voxels"
     try:
-        # The first slice of nearly every CT contains air or lung; only an image that looks odd in all these slices is read whole.
+        # The first slice of nearly every CT contains air or lung; only an image without any in these slices is read whole.
         if voxels or all(hu_problem(_slice(path, grid, height)) for height in SLICES):
             read_ct(path)
     except InputError as error:

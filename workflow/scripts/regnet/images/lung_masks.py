@@ -24,8 +24,8 @@ TISSUE_ABOVE_HU = -300
 MIN_LUNG_SHARE = 0.2
 """Least share of a mask between `ROOM_AIR_HU` and `LUNG_BELOW_HU`: lungs have about 0.9, what surrounds them at most 0.16."""
 
-SUSPICIOUS_LUNG_SHARE = 0.6
-"""With a lower share in a single slice, the whole mask is worth a look; in healthy lungs no slice has as little."""
+SUSPICIOUS_LUNG_SHARE = 0.75
+"""With a lower share in single slices, the whole mask is worth a look; central slices of lungs have 0.82 to 0.95."""
 
 MAX_TISSUE_SHARE = 0.5
 """Largest share of tissue in a mask whose edge does not follow the lungs; a margin of 10 mm around lungs makes 0.4."""
@@ -37,8 +37,8 @@ MISPLACED_EDGE_HU = -150
 """Mean HU of the edge of a mask below which lung has a part in it; around lungs with a margin it is tissue."""
 
 MIN_CONTRAST_HU = 90
-"""Least step of the mean HU from the edge of a mask to what surrounds it. The chest wall is brighter: lungs have 390 to 700, with
-half of them consolidated at least 98; masks that are 20 mm off have at most 84."""
+"""Least step of the mean HU from the edge of a mask to what surrounds it, as the chest wall is brighter: lungs have 390 to 630,
+with half of them consolidated at least 98."""
 
 SAMPLING_MM = 2.0
 """Distance of the voxels that are looked at, unless the image has larger ones, in mm."""
@@ -77,7 +77,8 @@ def refuse_other_than_lungs(mask: sitk.Image, image: sitk.Image, path: str | Pat
         return
     share = lung_share(hu, inside)
     if share < MIN_LUNG_SHARE:
-        found = f"a mask of which {share:.0%} is between {ROOM_AIR_HU} and {LUNG_BELOW_HU} HU, its median {np.median(hu[inside]):.0f}"
+        median = f"its median {np.median(hu[inside]):.0f}"
+        found = f"a mask of which {share:.0%} is between {ROOM_AIR_HU} and {LUNG_BELOW_HU} HU, {median}"
         raise InputError(f"{path}: found {found}, expected a mask of the lungs (about 90%)")
     tissue = float(np.mean(hu[inside] > TISSUE_ABOVE_HU))
     if tissue <= MISPLACED_TISSUE_SHARE:

@@ -7,8 +7,8 @@ in axial orientation; only the final mask is resampled to the image's own grid. 
 2. trachea and main bronchi are small holes in many successive axial slices: they are removed first, because they connect the
    lungs with each other and, in scans that reach the mouth, with the room;
 3. air outside the body lies flat on the lateral faces of the image. A lung may touch these faces too, and the first or last
-   axial slice may cut it, so contact alone does not count. Padding counts as beyond the image: where a round field of view ends,
-   a lung is cut as by a face;
+   axial slice may cut it, so contact alone does not count. Padding is beyond the image: a round field of view cuts a lung as
+   a face does;
 4. of the remaining regions, all but the smallest are lung, unless they are gas (stomach, bowel: dark and without vessels) or
    hollows near the outside (table, mattress);
 5. closing fills vessels and hilum; hole filling adds what the lungs enclose (tumours, large vessels).
@@ -191,8 +191,8 @@ def _padding(ct: np.ndarray) -> np.ndarray:
 
 
 def _airways(ct: np.ndarray, spacing: tuple[float, float, float], field: np.ndarray) -> np.ndarray:
-    """Mask of trachea and main bronchi: air of the field of view with small axial sections over a long distance, and the blurred
-    voxels at its wall.
+    """Mask of trachea and main bronchi: air in `field` with small axial sections over a long distance, and the blurred voxels
+    at its wall.
 
     A mistake is cheap: it takes less than `AIRWAY_AREA_MM2` from each slice.
     """

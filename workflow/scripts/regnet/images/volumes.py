@@ -30,7 +30,7 @@ MIN_DARK_SHARE = 0.002
 """Least share of the measured voxels below `LUNG_BELOW_HU`; lungs of 0.3 litres are 0.004 of a whole body of 70."""
 
 STORED_TISSUE = (850, 1200)
-"""Soft tissue in stored values, which are HU + 1000 or HU + 1024; in HU, only dense bone, contrast medium and metal lie there."""
+"""Soft tissue in stored values, which are HU + 1000 or HU + 1024; in HU, dense bone, contrast medium and metal lie there."""
 
 ROOM_AIR_HU = -1000
 """HU of air around the patient, without noise."""
