@@ -25,7 +25,7 @@ MIN_LUNG_SHARE = 0.2
 """Least share of a mask between `ROOM_AIR_HU` and `LUNG_BELOW_HU`: lungs have about 0.9, what surrounds them at most 0.16."""
 
 SUSPICIOUS_LUNG_SHARE = 0.75
-"""With a lower share in the slices that are looked at first, the whole mask is read; central slices of lungs have 0.72 to 0.95."""
+"""With a lower share in the first slices that are read, the whole mask is; central slices of lungs have 0.72 to 0.95."""
 
 MAX_TISSUE_SHARE = 0.5
 """Largest share of tissue in a mask whose edge does not follow the lungs; a margin of 10 mm around lungs makes 0.4."""
