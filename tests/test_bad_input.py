@@ -580,7 +580,9 @@ def test_the_workflow_reads_a_dicom_folder(folder, snakemake, tmp_path):
     write_series(folder / "dicom", np.arange(16) * 8.0, f"{uid}.1", slices=ct(7), spacing=8.0)
     write_series(folder / "dicom", (0.0, 8.0), f"{uid}.2", "Scout")
     grid = Grid(GRID.size, GRID.spacing, (-10.0, 5.0, 0.0))
-    sitk.WriteImage(grid.image(np.ones(grid.shape, np.uint8)), folder / "dicom_lungs.nii.gz")
+    mask = np.zeros(grid.shape, np.uint8)
+    mask[3:-3, 3:-3, 3:-3] = 1
+    sitk.WriteImage(grid.image(mask), folder / "dicom_lungs.nii.gz")
     replace("images.tsv", "a1.nii.gz\t", "dicom/1_00.dcm\tdicom_lungs.nii.gz")(folder)
     process = snakemake("--cores", "1", "results/mine/images/2mm/a1.nii.gz")
     assert process.returncode == 0, process.stderr[-3000:]

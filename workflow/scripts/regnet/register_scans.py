@@ -25,6 +25,7 @@ from regnet.conventions import job_seed
 from regnet.errors import ConfigError, InputError, RegistrationError
 from regnet.evaluation.landmark_errors import landmark_table, transform_errors
 from regnet.images.landmarks import read_landmark_pair, refuse_points_outside
+from regnet.images.lung_masks import refuse_other_than_lungs
 from regnet.images.lungs import segment_lungs
 from regnet.images.transforms import (
     compose,
@@ -312,8 +313,11 @@ def _read_scan(path: str | Path, mask_path: str | Path | None) -> Scan:
     """Read an image and its mask; without a mask file, the mask is empty."""
     image = read_ct(path)
     grid = Grid.of(image)
-    mask = read_mask(mask_path, grid) if mask_path else grid.image(np.zeros(grid.shape, np.uint8))
-    return Scan(str(path), image, mask, mask_path is not None)
+    if mask_path is None:
+        return Scan(str(path), image, grid.image(np.zeros(grid.shape, np.uint8)), False)
+    mask = read_mask(mask_path, grid)
+    refuse_other_than_lungs(mask, image, mask_path)
+    return Scan(str(path), image, mask, True)
 
 
 def _with_lungs(scan: Scan) -> Scan:

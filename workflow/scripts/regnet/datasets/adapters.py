@@ -30,7 +30,7 @@ from regnet.images.landmarks import (
     read_numbers,
     write_landmarks,
 )
-from regnet.images.volumes import Grid, read_ct, read_mask, write_image
+from regnet.images.volumes import Grid, hu_problem, read_ct, read_mask, write_image
 from regnet.system.files import whole_folder
 
 log = logging.getLogger(__name__)
@@ -339,14 +339,17 @@ def read_raw(path: str | Path, size: tuple[int, int, int], spacing: tuple[float,
     Raises
     ------
     InputError
-        If the file does not have as many bytes as an image of `size` voxels (x, y, z).
+        If the file does not have as many bytes as an image of `size` voxels (x, y, z), or does not hold a chest CT with air 0.
     """
     raw = np.fromfile(path, "<i2")
     found, expected = Path(path).stat().st_size, 2 * int(np.prod(size))
     if found != expected:
         raise InputError(f"{path}: found {found} bytes, expected {expected} for {' x '.join(map(str, size))} voxels of int16")
-    hu = np.maximum(raw.reshape(size[::-1])[::-1].astype(np.int32) - RAW_AIR, AIR_HU).astype(np.int16)
-    return Grid(size, spacing).image(hu)
+    hu = raw.reshape(size[::-1])[::-1].astype(np.int32) - RAW_AIR
+    problem = hu_problem(hu)
+    if problem:
+        raise InputError(f"{path}: after {RAW_AIR} was subtracted, {problem}")
+    return Grid(size, spacing).image(np.maximum(hu, AIR_HU).astype(np.int16))
 
 
 @contextmanager

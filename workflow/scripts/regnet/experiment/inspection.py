@@ -12,7 +12,17 @@ import pandas as pd
 
 from regnet.errors import InputError
 from regnet.images.landmarks import VOXEL_FORMATS, corresponding_rows, landmark_kind, read_landmarks, refuse_points_outside
-from regnet.images.volumes import LUNG_BELOW_HU, Grid, read_ct, read_grid, read_mask, read_slice, refuse_other_grid
+from regnet.images.lung_masks import SUSPICIOUS_LUNG_SHARE, lung_share, refuse_other_than_lungs
+from regnet.images.volumes import (
+    Grid,
+    hu_problem,
+    mask_problem,
+    read_ct,
+    read_grid,
+    read_mask,
+    read_slice,
+    refuse_other_grid,
+)
 from regnet.system.files import checksum
 
 SLICES = (0.0, 0.25, 0.5)
@@ -63,14 +73,14 @@ def _image_problems(path: str, grid: Grid, spacing: float, smallest: int, voxels
         yield f"{path}: found an image of {extent} mm, expected at least {least} mm along each axis, {smallest} voxels"
     try:
         # The first slice of nearly every CT contains air or lung; only an image without any in these slices is read whole.
-        if voxels or not any(_lowest(path, grid, height) <= LUNG_BELOW_HU for height in SLICES):
+        if voxels or all(hu_problem(_slice(path, grid, height)) for height in SLICES):
             read_ct(path)
     except InputError as error:
         yield str(error)
 
 
-def _lowest(path: str, grid: Grid, height: float) -> float:
-    return float(np.nanmin(read_slice(path, grid, int(height * grid.size[2]))))
+def _slice(path: str, grid: Grid, height: float) -> np.ndarray:
+    return read_slice(path, grid, int(height * grid.size[2]))
 
 
 def _mask_problems(path: str, image: tuple[str, Grid] | None, voxels: bool) -> Iterator[str]:
@@ -79,10 +89,20 @@ def _mask_problems(path: str, image: tuple[str, Grid] | None, voxels: bool) -> I
         grid = read_grid(path)
         if image is not None:
             refuse_other_grid(path, grid, image[1])
-        if voxels or not any(read_slice(path, grid, int(height * grid.size[2])).any() for height in SLICES[1:]):
-            read_mask(path)
+        if voxels or not any(_is_lung_slice(path, grid, image, height) for height in SLICES[1:]):
+            mask = read_mask(path)
+            if image is not None:
+                refuse_other_than_lungs(mask, read_ct(image[0]), path)
     except InputError as error:
         yield str(error)
+
+
+def _is_lung_slice(path: str, grid: Grid, image: tuple[str, Grid] | None, height: float) -> bool:
+    """Whether a mask, and the HU of its image inside it, look as expected in one slice."""
+    mask = _slice(path, grid, height)
+    if mask_problem(mask):
+        return False
+    return image is None or lung_share(_slice(image[0], grid, height), mask != 0) >= SUSPICIOUS_LUNG_SHARE
 
 
 def _landmark_problems(pair: Mapping[str, str], grids: Mapping[str, tuple[str, Grid]]) -> Iterator[str]:

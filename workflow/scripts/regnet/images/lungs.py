@@ -7,7 +7,8 @@ in axial orientation; only the final mask is resampled to the image's own grid. 
 2. trachea and main bronchi are small holes in many successive axial slices: they are removed first, because they connect the
    lungs with each other and, in scans that reach the mouth, with the room;
 3. air outside the body lies flat on the lateral faces of the image. A lung may touch these faces too, and the first or last
-   axial slice may cut it, so contact alone does not count;
+   axial slice may cut it, so contact alone does not count. Padding is beyond the image: a round field of view cuts a lung as
+   a face does;
 4. of the remaining regions, all but the smallest are lung, unless they are gas (stomach, bowel: dark and without vessels) or
    hollows near the outside (table, mattress);
 5. closing fills vessels and hilum; hole filling adds what the lungs enclose (tumours, large vessels).
@@ -65,6 +66,18 @@ MIN_VOLUME_LITRES = 0.3
 MAX_VOLUME_LITRES = 12.0
 """Two lungs have less, even those of a tall patient with emphysema at full inspiration."""
 
+AIR_AT_MOST_HU = -1000
+"""Padding that looks like air is not above this; other padding looks like tissue."""
+
+CUT_DEPTH = 0.3
+"""A region of lung that padding cuts is left out below this depth, relative to that of a field of view that is all air."""
+
+LUNG_MEDIAN_HU = -950
+"""Air around the patient has a lower median, lung in nearly all patients a higher one."""
+
+PADDING_MARGIN = 2
+"""Voxels of the copy around padding that are mixtures of it and what it borders on; they look like air, or like lung."""
+
 LARGE_PART = 0.15
 """A connected part with a larger share of the whole volume counts as a lung; a lobe that disease has cut off has less."""
 
@@ -78,8 +91,9 @@ def segment_lungs(
 ) -> sitk.Image:
     """Segment the lungs of a chest CT, vessels included, trachea and main bronchi left out.
 
-    The image may be cropped: to one lung, to the body, or so that a lung is cut by a border. A small part of a second lung at
-    a lateral border is left out, unless it touches the first one.
+    The image may be cropped: to one lung, to the body, or so that a lung is cut by a border, which may be that of a round field
+    of view with padding around it. A small part of a second lung at a lateral border is left out, unless it touches the first
+    one.
 
     Parameters
     ----------
@@ -108,18 +122,33 @@ def segment_lungs(
     air = ct < AIR_BELOW_HU
     if not air.any():
         raise InputError(f"{name}: found no air or lung (nothing below {AIR_BELOW_HU} HU, lowest {ct.min():.0f}); {expected}")
-    airways = _airways(ct, grid.spacing) & air
-    regions, outside = _enclosed_regions(air & ~airways)
-    lungs = _lungs(regions, outside, ct, grid.spacing)
+    padding = _padding(ct)
+    field = ~ndimage.binary_dilation(padding, iterations=PADDING_MARGIN)
+    airways = _airways(ct, grid.spacing, field) & air
+    regions, outside = _enclosed_regions(air & ~airways & field, field, ct)
+    lungs = _lungs(regions, outside, ~field, ct, grid.spacing)
 
+    is_lung = np.isin(regions, lungs)
+    nearest = None
+    if (is_lung & ndimage.binary_dilation(~field)).any():
+        # A lung continues where the field of view cuts it, as at the borders of the image.
+        nearest = tuple(ndimage.distance_transform_edt(~field, return_distances=False, return_indices=True))
     inside = np.zeros_like(air)
     for label in lungs:
-        inside |= _closed(regions == label, grid.spacing)
+        region = regions == label
+        inside |= _closed(region if nearest is None else region[nearest], grid.spacing)
     # Closing must not add air that was left out before: airways, gas and the room.
-    inside &= ~air | np.isin(regions, lungs)
-    inside = _without_small_parts(ndimage.binary_fill_holes(inside), grid.spacing)
+    inside &= ~air | is_lung
+    if nearest is not None:
+        inside = inside[nearest]
+    inside &= ~padding
+    inside = _without_small_parts(ndimage.binary_fill_holes(inside) & ~padding, grid.spacing)
 
     mask = resample_mask(grid.image(inside.astype(np.uint8)), Grid.of(image))
+    if nearest is not None:
+        # Interpolation moves the edge of the field of view by up to a voxel.
+        at_padding = resample_mask(grid.image((~field).astype(np.uint8)), Grid.of(image))
+        mask = sitk.And(mask, sitk.Not(sitk.And(at_padding, image <= float(ct.min()))))
     litres = mask_litres(mask)
     if not min_volume_litres <= litres <= max_volume_litres:
         found = f"lungs of {litres:.2f} litres" if lungs else "no lungs"
@@ -143,14 +172,33 @@ def _axial_copy(image: sitk.Image) -> sitk.Image:
     return resample(smooth, IDENTITY, grid, sitk.sitkLinear)
 
 
-def _airways(ct: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
-    """Mask of trachea and main bronchi: air with small axial sections over a long distance, and the blurred voxels at its wall.
+def _padding(ct: np.ndarray) -> np.ndarray:
+    """Mask of the padding around a round or turned field of view: constant, at the lowest HU, and at a lateral face.
+
+    Noise keeps air from being constant. Where air is, as in a scan whose background was erased, it may as well be padding.
+    """
+    lowest = ct.min()
+    if lowest > AIR_AT_MOST_HU:
+        return np.zeros(ct.shape, bool)
+    # An average of voxels, or a value between them, is exactly as low as the lowest only if all of them are.
+    constant = ndimage.binary_dilation(ndimage.binary_erosion(ct < lowest + 0.01, border_value=1))
+    parts, count = ndimage.label(constant)
+    at_face = np.zeros(count + 1, bool)
+    for face in (parts[:, 0], parts[:, -1], parts[:, :, 0], parts[:, :, -1]):
+        at_face[face] = True
+    at_face[0] = False
+    return at_face[parts]
+
+
+def _airways(ct: np.ndarray, spacing: tuple[float, float, float], field: np.ndarray) -> np.ndarray:
+    """Mask of trachea and main bronchi: air in `field` with small axial sections over a long distance, and the blurred voxels
+    at its wall.
 
     A mistake is cheap: it takes less than `AIRWAY_AREA_MM2` from each slice.
     """
     in_plane = np.zeros((3, 3, 3), bool)
     in_plane[1] = True
-    sections, _ = ndimage.label(ct < AIRWAY_BELOW_HU, in_plane)
+    sections, _ = ndimage.label((ct < AIRWAY_BELOW_HU) & field, in_plane)
     areas = np.bincount(sections.ravel()) * spacing[0] * spacing[1]
     boxes = ndimage.find_objects(sections)
     widths = [max((x.stop - x.start) * spacing[0], (y.stop - y.start) * spacing[1]) for _, y, x in boxes]
@@ -165,11 +213,13 @@ def _airways(ct: np.ndarray, spacing: tuple[float, float, float]) -> np.ndarray:
     return ndimage.binary_dilation(airway[tubes])
 
 
-def _enclosed_regions(air: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _enclosed_regions(air: np.ndarray, field: np.ndarray, ct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Label the regions of air inside the body, and mask the air outside.
 
-    Air outside lies flat on the lateral faces of the image: its depth, the volume over the area of contact, is at most that of
-    an image that is all air. A lung that touches a face, or is cut by it a little, is many times as deep.
+    Air outside lies flat on the lateral faces of the field of view, those of the image or where its padding begins: its depth,
+    the volume over the area of contact, is at most that of a field that is all air. A lung that touches a face, or is cut by it
+    a little, is many times as deep. A round field of view may cut more than a little of it: at padding, what is brighter than
+    air is outside only if it is a flat slice.
 
     Returns
     -------
@@ -179,19 +229,33 @@ def _enclosed_regions(air: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     regions, count = ndimage.label(air)
     voxels = np.bincount(regions.ravel(), minlength=count + 1)
     faces = [regions[:, 0], regions[:, -1], regions[:, :, 0], regions[:, :, -1]]
-    contact = np.bincount(np.concatenate([face.ravel() for face in faces]), minlength=count + 1)
-    deepest = air.size / sum(face.size for face in faces)
-    is_outside = voxels <= 1.05 * deepest * contact
+    at_faces = np.bincount(np.concatenate([face.ravel() for face in faces]), minlength=count + 1)
+    contact, surface = at_faces.copy(), sum(np.count_nonzero(np.take(field, end, axis)) for axis in (1, 2) for end in (0, -1))
+    for axis in (1, 2):
+        along, labels = np.moveaxis(field, axis, 0), np.moveaxis(regions, axis, 0)
+        for inner, outer in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
+            last = along[inner] & ~along[outer]
+            contact += np.bincount(labels[inner][last], minlength=count + 1)
+            surface += np.count_nonzero(last)
+    depth = voxels / np.maximum(contact, 1)
+    deepest = np.count_nonzero(field) / max(surface, 1)
+    is_outside = (contact > 0) & (depth <= 1.05 * deepest)
+    for label in np.flatnonzero(is_outside & (contact > 2 * at_faces) & (depth > CUT_DEPTH * deepest)):
+        is_outside[label] = np.median(ct[regions == label]) < LUNG_MEDIAN_HU
     is_outside[0] = False
     outside = is_outside[regions]
     return np.where(outside, 0, regions), outside
 
 
-def _lungs(regions: np.ndarray, outside: np.ndarray, ct: np.ndarray, spacing: tuple[float, float, float]) -> list[int]:
+def _lungs(
+    regions: np.ndarray, outside: np.ndarray, padding: np.ndarray, ct: np.ndarray, spacing: tuple[float, float, float]
+) -> list[int]:
     """The labels of the lungs among the regions of air inside the body, largest first."""
     voxels = np.bincount(regions.ravel())
     voxels[0] = 0
-    near_outside = ndimage.binary_dilation(outside, iterations=round(NEAR_OUTSIDE_MM / min(spacing)))
+    near_outside = ndimage.binary_dilation(outside | padding, iterations=round(NEAR_OUTSIDE_MM / min(spacing)))
+    # Where padding cuts a region there is no wall between them.
+    near_outside &= ~ndimage.binary_dilation(padding)
     lungs: list[int] = []
     for label in np.argsort(-voxels, kind="stable"):
         if voxels[label] * np.prod(spacing) < SMALLEST_REGION_LITRES * 1e6:

@@ -30,6 +30,21 @@ SPACING_LIMITS_MM = (0.1, 25.0)
 LARGEST_EXTENT_MM = (1000, 1000, 2500)
 """Largest plausible sides of a CT, from the shortest to the longest: a scanner's bore, and a whole body."""
 
+MIN_DARK_SHARE = 0.002
+"""Least share of the measured voxels below `LUNG_BELOW_HU`; lungs of 0.3 litres are 0.004 of a whole body of 70."""
+
+STORED_TISSUE = (850, 1200)
+"""Soft tissue in stored values, which are HU + 1000 or HU + 1024; in HU, dense bone, contrast medium and metal lie there."""
+
+ROOM_AIR_HU = -1000
+"""HU of air around the patient, without noise."""
+
+PADDING_BELOW_HU = -1200
+"""Below the noise of air: all that a scan in HU has there is padding."""
+
+MASK_TOLERANCE = 1e-3
+"""How far labels stored as floating-point numbers may be from whole ones."""
+
 IDENTITY = sitk.Transform(3, sitk.sitkIdentity)
 
 
@@ -331,8 +346,8 @@ def read_ct(path: str | Path) -> sitk.Image:
     Raises
     ------
     InputError
-        As in `read_image`; if the image is smaller than `MINIMUM_SIZE`, has values that are not finite, none above air, or none
-        below `LUNG_BELOW_HU`.
+        As in `read_image`; if the image is smaller than `MINIMUM_SIZE`, or its values are not those of a chest CT in HU, as in
+        `hu_problem`.
 
     Examples
     --------
@@ -353,15 +368,57 @@ def read_ct(path: str | Path) -> sitk.Image:
     image = sitk.Cast(read_image(path), sitk.sitkFloat32)
     if min(image.GetSize()) < MINIMUM_SIZE:
         raise InputError(f"{path}: found a size of {image.GetSize()} voxels, expected at least {MINIMUM_SIZE} along each axis")
-    values = sitk.GetArrayViewFromImage(image)
-    if not np.isfinite(values).all():
-        raise InputError(f"{path}: found voxels that are not finite numbers, expected HU")
-    if values.max() <= AIR_HU:
-        raise InputError(f"{path}: found no voxel above {AIR_HU} HU, expected a CT image in HU")
-    if values.min() > LUNG_BELOW_HU:
-        extremes = f"{values.min():g} to {values.max():g}"
-        raise InputError(f"{path}: found intensities from {extremes}, expected a chest CT in HU (air -1000, lung about -800)")
+    problem = hu_problem(sitk.GetArrayViewFromImage(image))
+    if problem:
+        raise InputError(f"{path}: {problem}")
     return sitk.Cast(sitk.Clamp(sitk.Round(image), sitk.sitkFloat32, AIR_HU, 32767), sitk.sitkInt16)
+
+
+def hu_problem(values: np.ndarray) -> str | None:
+    """Why the values of an image cannot be those of a chest CT in HU, whatever its padding; None if they can.
+
+    Padding counts neither for nor against HU: the lowest value of the image, if it is not above air, and all below `AIR_HU`.
+
+    Parameters
+    ----------
+    values
+        All voxels of an image, or of a slice of one, before anything is raised to air; of any shape and numeric type.
+
+    Returns
+    -------
+    str or None
+        What was found and what was expected, if values are not finite; if none is above air; if fewer of the measured voxels
+        than `MIN_DARK_SHARE` are below `LUNG_BELOW_HU`; if more voxels are where stored values have soft tissue than below
+        `LUNG_BELOW_HU`; or if more measured voxels are below `PADDING_BELOW_HU` than above lung, as when the offset was
+        subtracted twice.
+
+    Examples
+    --------
+    Lung and tissue in HU, with padding; the same in stored values.
+
+    >>> hu_problem(np.array([-2000, -2000, -830, -810, 30, 40]))
+    >>> print(hu_problem(np.array([-2000, -2000, 194, 214, 1054, 1064])))
+    found intensities from 194 to 1064 and padding of -2000, expected a chest CT in HU (air -1000, lung about -800)
+    """
+    if not np.isfinite(values).all():
+        return "found voxels that are not finite numbers, expected HU"
+    lowest, highest = float(values.min()), float(values.max())
+    if highest <= AIR_HU:
+        return f"found no voxel above {AIR_HU} HU, expected a CT image in HU"
+    is_measured = values > (max(lowest, AIR_HU) if lowest <= ROOM_AIR_HU else -math.inf)
+    measured, above = np.count_nonzero(is_measured), np.count_nonzero(values >= LUNG_BELOW_HU)
+    dark = measured - above
+    like_tissue = np.count_nonzero(values >= STORED_TISSUE[0]) - np.count_nonzero(values > STORED_TISSUE[1])
+    if dark < MIN_DARK_SHARE * measured or dark < like_tissue:
+        extremes = f"{np.min(values, where=is_measured, initial=highest):g} to {highest:g}"
+        padding = "" if measured == values.size else f" and padding of {lowest:g}"
+        return f"found intensities from {extremes}{padding}, expected a chest CT in HU (air -1000, lung about -800)"
+    deep = values[values < PADDING_BELOW_HU]
+    # Padding is constant: the median is its value, and what differs from it was measured.
+    if deep.size and np.count_nonzero(deep != np.median(deep)) > above:
+        share = f"{deep.size / values.size:.0%} of the voxels below {PADDING_BELOW_HU} and {above / values.size:.0%} above lung"
+        return f"found {share}, expected a chest CT in HU (air -1000, lung about -800)"
+    return None
 
 
 def read_mask(path: str | Path, grid: Grid | None = None) -> sitk.Image:
@@ -370,18 +427,37 @@ def read_mask(path: str | Path, grid: Grid | None = None) -> sitk.Image:
     Raises
     ------
     InputError
-        As in `read_image`; if the mask is empty or has values that are not finite; if `grid` is given and the mask is on
-        another grid.
+        As in `read_image`; if the mask is empty; if it holds probabilities or is not finite, as in `mask_problem`; if `grid` is
+        given and the mask is on another grid.
     """
     image = read_image(path)
-    if not np.isfinite(sitk.GetArrayViewFromImage(image)).all():
-        raise InputError(f"{path}: found voxels that are not finite numbers, expected 0 or 1")
+    problem = mask_problem(sitk.GetArrayViewFromImage(image))
+    if problem:
+        raise InputError(f"{path}: {problem}")
     mask = sitk.Cast(image != 0, sitk.sitkUInt8)
-    if not sitk.GetArrayViewFromImage(mask).any():
-        raise InputError(f"{path}: the mask is empty, expected voxels that are not 0")
     if grid is not None:
         refuse_other_grid(path, Grid.of(mask), grid)
     return mask
+
+
+def mask_problem(values: np.ndarray) -> str | None:
+    """Why the values of a file, or of a slice, are no mask; None if they are one.
+
+    A mask has 0 outside, and inside one value, as 1, 255 or 0.5, or whole numbers, as the labels of lobes. Many fractions are
+    probabilities, or a mask after interpolation: which of them are inside is for the user to say.
+    """
+    if not values.any():
+        return "the mask is empty, expected voxels that are not 0"
+    if not np.issubdtype(values.dtype, np.floating):
+        return None
+    if not np.isfinite(values).all():
+        return "found voxels that are not finite numbers, expected a mask"
+    inside = values[values != 0]
+    low, high = float(inside.min()), float(inside.max())
+    if high - low > MASK_TOLERANCE and np.abs(inside - np.round(inside)).max() > MASK_TOLERANCE:
+        found = f"values from {low:.3g} to {high:.3g} inside the mask, not all whole numbers"
+        return f"found {found}, expected 0 and 1, or labels (apply a threshold to probabilities first)"
+    return None
 
 
 def refuse_other_grid(path: str | Path, mask: Grid, image: Grid) -> None:
