@@ -66,11 +66,16 @@ def read_config(configfiles: Sequence[str | Path], entries: Sequence[str] = ()) 
     Raises
     ------
     ConfigError
-        If a file is missing, is not JSON or YAML with keys, or is a template, or if an entry is not ``key=value``.
+        If a file is missing, is not JSON or YAML with keys, or is a template, or if an entry is not ``key=value``; if Snakemake
+        is not installed.
     """
-    # Snakemake's functions merge a config exactly as a run does. They take a second to import.
-    from snakemake.cli import parse_config
-    from snakemake.utils import update_config
+    try:
+        # Snakemake's functions merge a config exactly as a run does. They take a second to import.
+        from snakemake.cli import parse_config
+        from snakemake.utils import update_config
+    except ModuleNotFoundError as error:
+        install = "to install it: pip install '.[workflow]'"
+        raise ConfigError(f"snakemake: not installed, expected for this command; {install}") from error
 
     config: dict[str, Any] = {}
     for path in (BASE_CONFIG, *configfiles):
