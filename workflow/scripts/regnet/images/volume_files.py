@@ -64,6 +64,12 @@ UNITS = {
 }
 """Units of length in headers of text, and their mm."""
 
+SPACING_FIELDS = {META: ("ElementSpacing", "ElementSize"), NRRD: ("space directions", "spacings")}
+"""Fields for the spacing, without which ITK takes 1 mm."""
+
+AXES_FIELDS = {META: ("NDims", "DimSize"), NRRD: ("dimension", "sizes")}
+"""Fields for the number of axes and for the voxels along each."""
+
 CHUNK = 2**20
 """Bytes that are read at a time."""
 
@@ -341,14 +347,6 @@ def _qform(pixdim: Sequence[float], quaternion: Sequence[float]) -> np.ndarray:
     )
     handed = -1 if pixdim[0] < 0 else 1
     return np.column_stack([rotation * (np.array(pixdim[1:]) * (1, 1, handed)), offset])
-
-
-SPACING_FIELDS = {META: ("ElementSpacing", "ElementSize"), NRRD: ("space directions", "spacings")}
-"""Fields for the spacing, without which ITK takes 1 mm."""
-
-
-AXES_FIELDS = {META: ("NDims", "DimSize"), NRRD: ("dimension", "sizes")}
-"""Fields for the number of axes and for the voxels along each."""
 
 
 def _text_header(path: Path, kind: str) -> tuple[dict[str, str], int]:
