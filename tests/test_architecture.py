@@ -19,6 +19,7 @@ FLOORS = [
     {"registration"},
     {"experiment"},
     {"datasets", "presentation"},
+    {"api"},
     {"register_scans"},
     {"cli"},
 ]

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import pty
+import re
 import resource
 import struct
 import subprocess
@@ -19,7 +20,7 @@ import torch
 from dicom_files import write_series
 from safetensors.torch import save_file
 
-from regnet import register_scans
+from regnet.api import RESULTS
 from regnet.cli import main
 from regnet.images.landmarks import read_landmarks, write_landmarks
 from regnet.images.transforms import read_transform, transform_points
@@ -134,7 +135,7 @@ def inner_points(grid: Grid, count: int = 200) -> np.ndarray:
 
 def test_the_results_are_complete_and_nothing_else(registered):
     output, _ = registered
-    assert {path.name for path in output.iterdir()} == set(register_scans.RESULTS)
+    assert {path.name for path in output.iterdir()} == set(RESULTS) - {"inverse.h5"}
     assert [path.name for path in output.parent.iterdir()] == ["out"]
     assert [path.name for path in output.parent.parent.iterdir()] == ["deep"]
     assert (output / "overview.png").read_bytes().startswith(b"\x89PNG")
@@ -216,7 +217,7 @@ def test_progress_is_for_terminals_only_and_force_replaces_results(scans, regist
     assert printed.err == ""
     assert printed.out.splitlines()[0] == "TRE in mm"
     assert [line.split()[0] for line in printed.out.splitlines()[2:]] == ["before", "regnet"]
-    assert {path.name for path in output.iterdir()} == set(register_scans.RESULTS)
+    assert {path.name for path in output.iterdir()} == set(RESULTS) - {"inverse.h5"}
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -529,7 +530,7 @@ REFUSED = {
     other_architecture: "other.safetensors: found the variant None, expected one of regnet",
     other_layers: "layers.safetensors: the weights do not fit the variant regnet",
     pickled_weights: "pickle.safetensors: cannot be read as weights of RegNet in safetensors",
-    pyramid_at_every_voxel: "--stride: found 1, expected 2 for regnet_pyramid",
+    pyramid_at_every_voxel: "stride: found 1, expected 2 for regnet_pyramid",
     missing_initial: "nowhere.h5",
     unknown_weights: "regnet_3mm: found no such weights, expected a safetensors file or a released name",
     no_dicom: "empty: found no DICOM files, expected a folder with one DICOM series",
@@ -614,3 +615,44 @@ def test_the_help_has_examples():
     process = run("-m", "regnet", "register", "--help")
     assert process.returncode == 0
     assert "examples:\n  regnet register baseline.nii.gz followup.nii.gz --output out" in process.stdout
+
+
+def test_an_inverse_takes_points_back(scans, registered, tmp_path, capfd):
+    output, _ = registered
+    options = ("--fixed", f"{scans}/fixed.nii.gz", "--mask", f"{scans}/fixed_mask.nii.gz", "--output", f"{tmp_path}/inverse.h5")
+    assert main(["invert", f"{output}/transform.h5", *options]) == 0
+    assert re.fullmatch(r"round trip in mm: mean 0\.0\d, largest 0\.\d\d\n", capfd.readouterr().out)
+    points = inner_points(Grid.of(read_image(scans / "fixed.nii.gz")), 50)
+    there = transform_points(read_transform(output / "transform.h5"), points)
+    # The field of a network with random weights is rough.
+    np.testing.assert_allclose(transform_points(read_transform(tmp_path / "inverse.h5"), there), points, atol=0.5)
+    assert main(["invert", f"{output}/transform.h5", *options[:-1], f"{tmp_path}/inverse.txt"]) == 2
+    assert "expected a name that ends in .h5" in capfd.readouterr().err
+
+
+def test_images_and_segmentations_are_warped_as_the_registration_does(scans, registered, tmp_path, capfd):
+    output, _ = registered
+    options = ("--transform", f"{output}/transform.h5", "--like", f"{scans}/fixed.nii.gz", "--output", f"{tmp_path}/warped")
+    assert main(["apply", f"{scans}/moving.nrrd", *options]) == 0
+    warped, expected = read_image(tmp_path / "warped" / "moving.nii.gz"), read_image(output / "warped.nii.gz")
+    assert Grid.of(warped) == Grid.of(expected)
+    inside = sitk.GetArrayFromImage(expected) > -1024
+    np.testing.assert_array_equal(sitk.GetArrayFromImage(warped)[inside], sitk.GetArrayFromImage(expected)[inside])
+    assert main(["apply", f"{scans}/moving_mask.mha", "--labels", *options, "--force"]) == 2
+    assert "holds moving.nii.gz, expected nothing but earlier results" in capfd.readouterr().err
+    options = (*options[:-1], f"{tmp_path}/labels")
+    assert main(["apply", f"{scans}/moving_mask.mha", "--labels", *options]) == 0
+    assert set(np.unique(sitk.GetArrayFromImage(read_image(tmp_path / "labels" / "moving_mask.nii.gz")))) == {0, 1}
+
+
+def test_images_that_the_transform_does_not_reach_are_refused(scans, registered, tmp_path, capfd):
+    output, _ = registered
+    image = read_image(scans / "moving.nrrd")
+    image.SetOrigin((9000, 0, 0))
+    write_image(image, tmp_path / "far.nii.gz")
+    options = ("--transform", f"{output}/transform.h5", "--like", f"{scans}/fixed.nii.gz", "--output", f"{tmp_path}/warped")
+    assert main(["apply", f"{tmp_path}/far.nii.gz", *options]) == 2
+    assert "far.nii.gz: found nothing of it on the grid of the result" in capfd.readouterr().err
+    assert not (tmp_path / "warped").exists()
+    assert main(["apply", f"{scans}/moving.nrrd", f"{scans}/moving.nrrd", *options]) == 2
+    assert "found two images whose result would be moving.nii.gz" in capfd.readouterr().err

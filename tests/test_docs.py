@@ -89,10 +89,11 @@ def sandbox(tmp_path_factory):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("Snakefile", "environment.yml"):
         shutil.copy(ROOT / name, folder)
-    for seed, name in enumerate(["baseline", "followup", *(f"scans/{one}" for one in SCANS)]):
+    for seed, name in enumerate(["baseline", "followup", "followup_pet", *(f"scans/{one}" for one in SCANS)]):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         array = np.random.default_rng(seed).integers(-900, 60, GRID.shape).astype(np.int16)
         sitk.WriteImage(GRID.image(array), folder / f"{name}.nii.gz")
+    sitk.WriteImage(GRID.image((array > -400).astype(np.uint8)), folder / "lobes.nii.gz")
     points = GRID.points(np.array([[4, 5, 6], [9, 8, 7], [10, 3, 12]]))
     write_landmarks(points, folder / "fixed.txt")
     write_landmarks(points + 2.5, folder / "moving.txt")
@@ -131,7 +132,7 @@ def run(command, folder):
 
 def understand(words):
     """Check that a command that is not run could be: options, config files, config keys, targets."""
-    program, arguments = words[0], words[1:]
+    program, arguments, text = words[0], words[1:], " ".join(words)
     if program == "regnet":
         cli._parser().parse_args(arguments)
     elif program.endswith("snakemake"):
@@ -146,7 +147,9 @@ def understand(words):
         targets = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
         assert {word for word in arguments if "=" not in word} <= set(targets)
     elif program == "pip":
-        assert arguments in (["install", "."], ["install", "--editable", "."])
+        extras = {f"requirements-{name}.in" for name in re.findall(r"\w+", " ".join(re.findall(r"\[(.*?)\]", text)))}
+        assert {path.name for path in ROOT.glob("requirements-*.in")} >= extras
+        assert arguments[0] == "install"
     else:
         scripts = [word for word in arguments if word.endswith(".py")]
         assert scripts, words

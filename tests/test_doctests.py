@@ -15,7 +15,8 @@ EXAMPLES = {
     "registration.run": ("register_pair",),
     "registration.regnet": ("register",),
     "evaluation.landmark_errors": ("pair_errors",),
-    "register_scans": ("register_scans",),
+    "images.inverse": ("invert",),
+    "api": ("register",),
 }
 """The functions and classes of each module that show how they are used."""
 

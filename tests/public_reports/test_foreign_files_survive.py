@@ -172,7 +172,7 @@ def test_elastix_leaves_folders_that_only_look_like_its_own(ended, tmp_path):
 
 def test_the_log_of_elastix_is_in_a_folder_of_its_own(tmp_path, monkeypatch):
     """With its name known and the folder open to all, anybody could put a link there before elastix opens it."""
-    from regnet.register_scans import _register_affine
+    from regnet.api import _register_affine
 
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     image = GRID.image(np.zeros(GRID.shape, np.int16))

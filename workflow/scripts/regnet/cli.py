@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from regnet import __version__
 from regnet.datasets.public_sets import DATASETS
-from regnet.errors import ConfigError, RegNetError, printable
+from regnet.errors import ConfigError, InputError, RegNetError, printable
 from regnet.images.landmark_formats import LANDMARK_FORMATS, SLICER_FORMATS, SUFFIXES, VOXEL_FORMATS
 from regnet.learning.released import DEFAULT, PYRAMID_SETTINGS, REGNET_SETTINGS, find_weights
 from regnet.system.files import refuse_undecodable
@@ -66,6 +66,25 @@ examples:
       an elastix point file; files of 3D Slicer (.mrk.json, .fcsv) work too
 
 Points move from the fixed to the moving image. Outside the fixed image only the affine part moves them.
+"""
+
+INVERT_EXAMPLES = """\
+example:
+  regnet invert out/transform.h5 --fixed baseline.nii.gz --output inverse.h5
+      a transform that moves points from the moving to the fixed image; prints how far a round trip ends from where it began
+
+Where a transform folds, several points go to one: the command says in how much of the image it does.
+"""
+
+APPLY_EXAMPLES = """\
+examples:
+  regnet apply followup_pet.nii.gz --transform out/transform.h5 --like baseline.nii.gz --output warped
+      another image of the moving scan on the grid of the fixed one: warped/followup_pet.nii.gz
+
+  regnet apply lobes.nii.gz nodules.nii.gz --labels --transform out/transform.h5 --like baseline.nii.gz --output warped
+      segmentations: each label stays a whole number
+
+Images move from the moving to the fixed scan. For the other way, give the inverse (regnet invert) and --like the moving scan.
 """
 
 EVALUATE_EXAMPLES = """\
@@ -271,6 +290,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_register(commands)
     _add_transform_points(commands)
+    _add_apply(commands)
+    _add_invert(commands)
     _add_evaluate(commands)
     _add_convert_points(commands)
     _add_dataset(commands)
@@ -286,6 +307,7 @@ def _add_register(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("moving", help="CT in HU, which is deformed: NIfTI, MetaImage, NRRD, DICOM or its folder")
     parser.add_argument("--output", "-o", required=True, metavar="FOLDER", help="the folder to make for the results")
     parser.add_argument("--force", action="store_true", help="replace earlier results in the output folder")
+    parser.add_argument("--inverse", action="store_true", help="write inverse.h5, from the moving to the fixed scan, too")
     parser.add_argument("--fixed-mask", metavar="FILE", help="lungs of the fixed image, not 0 inside (default: segmented)")
     parser.add_argument("--moving-mask", metavar="FILE", help="lungs of the moving image; only the report uses them")
     parser.add_argument("--fixed-landmarks", metavar="FILE", help="points of the fixed image: elastix point file or CSV, mm")
@@ -339,6 +361,24 @@ def _add_transform_points(commands: argparse._SubParsersAction) -> None:
     parser.add_argument("points", help="CSV table with the columns x, y, z, elastix point file, or points of 3D Slicer, in mm")
     parser.add_argument("--transform", "-t", required=True, metavar="FILE", help="ITK transform, fixed -> moving")
     parser.add_argument("--output", "-o", metavar="FILE", help="where to write them, in the format of the input")
+
+
+def _add_apply(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "apply", _apply, "Warp further images or segmentations of the moving scan.", APPLY_EXAMPLES)
+    parser.add_argument("images", nargs="+", metavar="image", help="in the space of the moving scan; formats as for register")
+    parser.add_argument("--transform", "-t", required=True, metavar="FILE", help="ITK transform, fixed -> moving")
+    parser.add_argument("--like", metavar="FILE", help="an image with the grid of the results (default: its own for each)")
+    parser.add_argument("--labels", action="store_true", help="the images are segmentations")
+    parser.add_argument("--output", "-o", required=True, metavar="FOLDER", help="the folder to make for NAME.nii.gz of each")
+    parser.add_argument("--force", action="store_true", help="replace earlier results in the output folder")
+
+
+def _add_invert(commands: argparse._SubParsersAction) -> None:
+    parser = _command(commands, "invert", _invert, "Invert a transform.", INVERT_EXAMPLES)
+    parser.add_argument("transform", help="ITK transform, fixed -> moving")
+    parser.add_argument("--fixed", required=True, metavar="FILE", help="the fixed image, on whose grid it is inverted")
+    parser.add_argument("--mask", metavar="FILE", help="where the round trip is measured, on that grid (default: everywhere)")
+    parser.add_argument("--output", "-o", required=True, metavar="FILE", help="where to write it, a name that ends in .h5")
 
 
 def _add_evaluate(commands: argparse._SubParsersAction) -> None:
@@ -474,6 +514,7 @@ def _register(arguments: argparse.Namespace) -> str:
         device=arguments.device,
         threads=arguments.threads,
         seed=arguments.seed,
+        inverse=arguments.inverse,
         replace=arguments.force,
     )
     return "" if errors is None else _table(errors)
@@ -499,6 +540,46 @@ def _transform_points(arguments: argparse.Namespace) -> str:
     with whole_file(arguments.output) as partial:
         partial.write_text(text, encoding="utf-8")
     return ""
+
+
+def _apply(arguments: argparse.Namespace) -> str:
+    """Warp images; return "", as the results are files."""
+    from regnet.images.transforms import read_transform, warp_image
+    from regnet.images.volumes import Grid, file_stem, is_constant, read_grid, read_image, write_image
+    from regnet.system.files import whole_folder
+
+    names = [f"{file_stem(path)}.nii.gz" for path in arguments.images]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise ConfigError(f"found two images whose result would be {twice}, expected different names")
+    transform = read_transform(arguments.transform)
+    like = None if arguments.like is None else read_grid(arguments.like)
+    with whole_folder(arguments.output, names, replace=arguments.force) as folder:
+        for path, name in zip(arguments.images, names, strict=True):
+            image = read_image(path)
+            warped = warp_image(image, transform, like or Grid.of(image), labels=arguments.labels)
+            if is_constant(warped) and not is_constant(image):
+                raise InputError(f"{path}: found nothing of it on the grid of the result, expected the transform of its scan")
+            write_image(warped, folder / name)
+    return ""
+
+
+def _invert(arguments: argparse.Namespace) -> str:
+    """Invert a transform; return how good the inverse is."""
+    from regnet.images.inverse import invert
+    from regnet.images.transforms import read_transform, write_transform
+    from regnet.images.volumes import read_grid, read_mask
+
+    if not arguments.output.lower().endswith(".h5"):
+        raise ConfigError(f"--output: found {arguments.output!r}, expected a name that ends in .h5")
+    grid = read_grid(arguments.fixed)
+    mask = None if arguments.mask is None else read_mask(arguments.mask, grid)
+    inverse = invert(read_transform(arguments.transform), grid, mask)
+    write_transform(inverse.transform, arguments.output)
+    lines = [f"round trip in mm: mean {inverse.mean_residual:.2f}, largest {inverse.largest_residual:.2f}\n"]
+    if inverse.folded_fraction > 0:
+        lines.append(f"folded: {inverse.folded_fraction:.3%}, where several points go to one\n")
+    return "".join(lines)
 
 
 def _evaluate(arguments: argparse.Namespace) -> str:

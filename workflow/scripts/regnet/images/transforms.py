@@ -142,6 +142,31 @@ def warp(moving: sitk.Image, transform: sitk.Transform, grid: Grid) -> sitk.Imag
     return sitk.Cast(sitk.Round(warped), sitk.sitkInt16)
 
 
+def warp_image(moving: sitk.Image, transform: sitk.Transform, grid: Grid, *, labels: bool = False) -> sitk.Image:
+    """An image or a segmentation on the fixed grid, ``I_M(T(x))``, with its own type of voxel.
+
+    Parameters
+    ----------
+    moving
+        A scalar image in the space of the moving scan.
+    transform
+        Maps points of the fixed scan to the moving one.
+    grid
+        Of the result.
+    labels
+        Whether `moving` holds labels: each label is then interpolated linearly, and the largest one wins; 0 outside. Otherwise
+        values are interpolated linearly; outside `moving` they are its smallest value.
+    """
+    if labels:
+        interpolator, outside = sitk.sitkLabelLinear, 0.0
+    else:
+        interpolator, outside = sitk.sitkLinear, float(sitk.GetArrayViewFromImage(moving).min())
+    kind = moving.GetPixelID() if labels else sitk.sitkFloat64
+    warped = sitk.Resample(moving, grid.size, transform, interpolator, grid.origin, grid.spacing, grid.direction, outside, kind)
+    is_integer = moving.GetPixelID() not in (sitk.sitkFloat32, sitk.sitkFloat64)
+    return sitk.Cast(sitk.Round(warped) if is_integer and not labels else warped, moving.GetPixelID())
+
+
 def is_finite(transform: sitk.Transform) -> bool:
     """Whether all numbers of a transform are finite: matrices and centres, and every vector of its fields and B-splines."""
     composite = compose(transform)

@@ -340,6 +340,11 @@ def _itk_reason(error: RuntimeError) -> str:
     return " ".join(re.sub(r"(?s)^.*?(ITK ERROR: \w+\(0x\w+\): |sitk::ERROR: )", "", str(error)).split())
 
 
+def file_stem(path: str | Path) -> str:
+    """The name of the file of an image without its suffix, ``.nii.gz`` included; of a folder its name."""
+    return Path(path).name if Path(path).is_dir() else Path(Path(path).name.removesuffix(".gz")).stem
+
+
 def read_ct(path: str | Path) -> sitk.Image:
     """Read a CT image as int16 HU, with everything below air raised to air (-1024 HU).
 
@@ -365,12 +370,26 @@ def read_ct(path: str | Path) -> sitk.Image:
     >>> np.unique(sitk.GetArrayFromImage(ct)).tolist()
     [-1024, -800, 40]
     """
-    image = sitk.Cast(read_image(path), sitk.sitkFloat32)
+    return as_ct(read_image(path), path)
+
+
+def as_ct(image: sitk.Image, name: str | Path) -> sitk.Image:
+    """An image as a CT: int16 HU, with everything below air raised to air (-1024 HU).
+
+    Raises
+    ------
+    InputError
+        As in `read_ct`, with `name` for the image; if it is not a scalar 3D image.
+    """
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 1:
+        kind = f"{image.GetDimension()}D with {image.GetNumberOfComponentsPerPixel()} components"
+        raise InputError(f"{name}: found an image in {kind}, expected a scalar 3D image")
+    image = sitk.Cast(image, sitk.sitkFloat32)
     if min(image.GetSize()) < MINIMUM_SIZE:
-        raise InputError(f"{path}: found a size of {image.GetSize()} voxels, expected at least {MINIMUM_SIZE} along each axis")
+        raise InputError(f"{name}: found a size of {image.GetSize()} voxels, expected at least {MINIMUM_SIZE} along each axis")
     problem = hu_problem(sitk.GetArrayViewFromImage(image))
     if problem:
-        raise InputError(f"{path}: {problem}")
+        raise InputError(f"{name}: {problem}")
     return sitk.Cast(sitk.Clamp(sitk.Round(image), sitk.sitkFloat32, AIR_HU, 32767), sitk.sitkInt16)
 
 
@@ -421,6 +440,12 @@ def hu_problem(values: np.ndarray) -> str | None:
     return None
 
 
+def is_constant(image: sitk.Image) -> bool:
+    """Whether all voxels of a scalar image have the same value."""
+    values = sitk.GetArrayViewFromImage(image)
+    return bool(values.min() == values.max())
+
+
 def read_mask(path: str | Path, grid: Grid | None = None) -> sitk.Image:
     """Read a mask as uint8, 1 where the file is not 0.
 
@@ -430,14 +455,24 @@ def read_mask(path: str | Path, grid: Grid | None = None) -> sitk.Image:
         As in `read_image`; if the mask is empty; if it holds probabilities or is not finite, as in `mask_problem`; if `grid` is
         given and the mask is on another grid.
     """
-    image = read_image(path)
-    problem = mask_problem(sitk.GetArrayViewFromImage(image))
-    if problem:
-        raise InputError(f"{path}: {problem}")
-    mask = sitk.Cast(image != 0, sitk.sitkUInt8)
+    mask = as_mask(read_image(path), path)
     if grid is not None:
         refuse_other_grid(path, Grid.of(mask), grid)
     return mask
+
+
+def as_mask(image: sitk.Image, name: str | Path) -> sitk.Image:
+    """An image as a mask: uint8, 1 where it is not 0.
+
+    Raises
+    ------
+    InputError
+        If it is no mask, as in `mask_problem`, with `name` for the image.
+    """
+    problem = mask_problem(sitk.GetArrayViewFromImage(image))
+    if problem:
+        raise InputError(f"{name}: {problem}")
+    return sitk.Cast(image != 0, sitk.sitkUInt8)
 
 
 def mask_problem(values: np.ndarray) -> str | None:
