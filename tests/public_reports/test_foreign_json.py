@@ -83,7 +83,8 @@ def test_provenance(changes, tmp_path, capfd):
         printed = capfd.readouterr()
         (name,) = changes
         assert printed.out == ""
-        assert printed.err.startswith(f"regnet: error: {path}: {name}: found ")
+        assert printed.err.startswith(f"regnet: error: {path}: {name}")
+        assert printed.err.endswith("expected a provenance file of a run\n")
         assert printed.err.count("\n") == 1
     assert main(["provenance", str(other), str(other)]) == 0
 

@@ -55,7 +55,7 @@ def test_a_spacing_that_cannot_be_is_one_line(spacing, tmp_path):
     ("changes", "line"),
     [
         ({"spacing": 0.05}, "regnet.spacing: found 0.05 mm, expected 0.1 to 20, as weights are used only at these"),
-        ({"stages": [32, 2]}, "regnet.stages: found 32 mm, expected 0.1 to 20, as weights are used only at these"),
+        ({"stages": [32, 2]}, r"regnet\.stages\[0\]: found the number 32, expected a number of at least 0.1 and of at most 20"),
     ],
 )
 def test_no_config_trains_at_a_spacing_that_weights_cannot_have(changes, line, monkeypatch):
@@ -84,7 +84,9 @@ def test_a_window_that_cannot_be_is_one_line(window, tmp_path):
 )
 def test_metadata_that_are_no_facts_are_one_line(metadata, tmp_path):
     path = write_weights(tmp_path / "a.safetensors", metadata=metadata)
-    with pytest.raises(InputError, match=r"a\.safetensors: (cannot be read as weights|found the variant)"):
+    with pytest.raises(
+        InputError, match=r"a\.safetensors: (cannot be read as weights|found the variant|found \w+ as metadata)"
+    ):
         load_network(path)
 
 
@@ -196,7 +198,7 @@ def test_a_field_that_is_not_finite_is_refused(tmp_path):
     field = np.zeros((*GRID.shape, 3), np.float32)
     field[2, 2, 3, 1] = np.nan
     sitk.WriteImage(GRID.image(field), tmp_path / "dvf.mha")
-    with pytest.raises(InputError, match=r"dvf\.mha: found displacements that are not finite"):
+    with pytest.raises(InputError, match=r"dvf\.mha: found vectors that are not finite"):
         read_field(tmp_path / "dvf.mha")
     write_image(GRID.image(np.zeros((*GRID.shape, 3), np.float32)), tmp_path / "right.nii.gz")
     assert read_field(tmp_path / "right.nii.gz").TransformPoint((1.0, 2.0, 3.0)) == (1.0, 2.0, 3.0)

@@ -138,9 +138,8 @@ def _conflicts(config: Mapping[str, Any]) -> Iterator[str]:
     own = config["regnet"]["spacing"] or config["resampling"]["spacing"]
     stages = config["regnet"]["stages"]
     least, most = WORKING_SPACINGS
-    for key, spacing in (("spacing", own), ("stages", max(stages or [own]))):
-        if not least <= spacing <= most:
-            yield f"regnet.{key}: found {spacing:g} mm, expected {least:g} to {most:g}, as weights are used only at these"
+    if not least <= own <= most:
+        yield f"regnet.spacing: found {own:g} mm, expected {least:g} to {most:g}, as weights are used only at these"
     if stages is not None and (stages[-1] != own or any(coarse <= fine for coarse, fine in pairwise(stages))):
         yield f"regnet.stages: found {stages}, expected the largest spacing first, and last that of the network, {own:g} mm"
     if training["mode"] == "scratch" and training["weights"] is not None:
