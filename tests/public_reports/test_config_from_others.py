@@ -22,6 +22,8 @@ from regnet.experiment.cohort import read_cohort
 from regnet.experiment.schemas import check_config
 from regnet.registration.methods import check_methods, method_files
 
+pytestmark = pytest.mark.slow
+
 TEMPLATE = "__use_yte__: true\nseed: ?__import__('pathlib').Path({touched!r}).touch() or 5\n"
 
 

@@ -17,6 +17,8 @@ from dicom_files import element, enhanced_file, rescaling, slice_file
 from regnet.errors import RegNetError
 from regnet.images.volumes import Grid, read_grid, read_image
 
+pytestmark = pytest.mark.slow
+
 SHAPE = (7, 6, 8)
 
 STEP = 2.5

@@ -10,6 +10,8 @@ import pytest
 
 from regnet.cli import main
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[2]
 
 

@@ -12,6 +12,8 @@ from scipy import ndimage
 from regnet.images.lungs import segment_lungs
 from regnet.images.volumes import Grid, read_ct
 
+pytestmark = pytest.mark.slow
+
 GRID = Grid((120, 90, 72), (3.0, 3.0, 3.5), (-178.5, -133.5, -124.25))
 
 

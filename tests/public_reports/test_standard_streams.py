@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 import SimpleITK as sitk
 
+pytestmark = pytest.mark.slow
+
 if not os.path.exists("/dev/full"):
     pytest.skip("no /dev/full here", allow_module_level=True)
 
