@@ -10,7 +10,7 @@ import SimpleITK as sitk
 
 import regnet
 from regnet.api import RESULTS
-from regnet.errors import InputError
+from regnet.errors import ConfigError, InputError
 from regnet.images.transforms import read_transform, transform_points
 from regnet.images.volumes import Grid, read_image
 
@@ -115,6 +115,10 @@ def test_results_are_written(registration, tmp_path):
         ({"fixed_mask": (scan()[1], MOVING)}, r"fixed_mask: found a mask with the origin"),
         ({"moving_mask": (0 * scan()[1], FIXED)}, "moving_mask: the mask is empty"),
         ({"fixed_mask": (1 - scan()[1], FIXED)}, "fixed_mask: found a mask of which"),
+        (
+            {"moving": (scan()[0], Grid(FIXED.size, (2e-3, 2e-3, 2.5e-3)))},
+            "moving: found a spacing of 0.002 x 0.002 x 0.0025 mm",
+        ),
         ({"weights": "no_such_weights"}, "no_such_weights: found no such weights"),
     ],
 )
@@ -123,3 +127,17 @@ def test_what_cannot_be_registered_is_named(changes, message):
     arguments = {"fixed": (hu, FIXED), "moving": (hu, FIXED), "fixed_mask": (lungs, FIXED)} | changes
     with pytest.raises(InputError, match=message):
         regnet.register(**arguments, affine=None, device="cpu", threads=1)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"affine": "slow"}, "affine: found 'slow', expected one of fast, chapter, or None"),
+        ({"device": "gpu"}, "device: found 'gpu', expected one of auto, cpu, cuda"),
+        ({"inference": {"smooth": 3}}, "inference: found 'smooth', expected fields of InferenceSettings"),
+    ],
+)
+def test_options_that_do_not_exist_are_named(changes, message):
+    hu, lungs = scan()
+    with pytest.raises(ConfigError, match=message):
+        regnet.register((hu, FIXED), (hu, FIXED), fixed_mask=(lungs, FIXED), **({"affine": None, "device": "cpu"} | changes))

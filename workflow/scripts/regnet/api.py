@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from dataclasses import replace as with_changes
 from importlib.metadata import version
 from pathlib import Path
@@ -40,6 +40,7 @@ from regnet.images.volumes import (
     as_ct,
     as_mask,
     mask_litres,
+    refuse_implausible,
     refuse_other_grid,
     resample_ct,
     resample_mask,
@@ -74,6 +75,9 @@ PYRAMID_MARGIN = 20.0
 
 MINIMUM_OVERLAP = 0.25
 """The smallest part of the fixed lungs that must lie in the moving image before RegNet starts."""
+
+DEVICES = ("auto", "cpu", "cuda")
+"""Where networks run; ``auto`` is CUDA if torch finds it."""
 
 Image = sitk.Image | tuple[np.ndarray, Grid]
 """An image: SimpleITK's, or an array ``(z, y, x)`` and its grid."""
@@ -290,7 +294,8 @@ def register(
         If an image or a mask cannot be used, weights are not found or cannot be read, or scans that are not registered affinely
         do not overlap.
     ConfigError
-        If `device` is ``cuda`` and torch finds no CUDA device, or if weights or settings do not go together.
+        If an option is none of the possible ones, if `device` is ``cuda`` and torch finds no CUDA device, or if weights and
+        settings do not go together.
     RegistrationError
         If elastix fails, or the scans do not overlap after the affine registration.
 
@@ -361,6 +366,13 @@ def register_read(
     seconds: dict[str, float],
 ) -> Registration:
     """Register a fixed and a moving scan, as `register` does; `seconds` has the steps before, and gets these."""
+    if affine not in (None, *AFFINE):
+        raise ConfigError(f"affine: found {affine!r}, expected one of {', '.join(AFFINE)}, or None")
+    if device not in DEVICES:
+        raise ConfigError(f"device: found {device!r}, expected one of {', '.join(DEVICES)}")
+    unknown = sorted(set(inference) - {field.name for field in fields(InferenceSettings)})
+    if unknown:
+        raise ConfigError(f"inference: found {unknown[0]!r}, expected fields of InferenceSettings")
     applied = _inference(networks.loaded, inference)
     torch_device = _device(device)
     torch.set_num_threads(threads)
@@ -410,6 +422,7 @@ def register_read(
 def _scan(name: str, image: Image, mask: Image | None) -> Scan:
     """A scan from an image in memory and its mask; without one, the mask is empty."""
     ct = as_ct(_image(image), name)
+    refuse_implausible(name, Grid.of(ct))
     if mask is None:
         return Scan.without_mask(name, ct)
     lungs = as_mask(_image(mask), f"{name}_mask")

@@ -172,7 +172,7 @@ def read_image(path: str | Path) -> sitk.Image:
     path = Path(path)
     with _opened(path) as source:
         grid = _checked_grid(path, source)
-        _refuse_implausible(path, grid)
+        refuse_implausible(path, grid)
         return _voxels(path, source, grid)
 
 
@@ -209,7 +209,7 @@ def read_grid(path: str | Path) -> Grid:
     path = Path(path)
     with _opened(path) as source:
         grid = _checked_grid(path, source, voxels=False)
-    _refuse_implausible(path, grid)
+    refuse_implausible(path, grid)
     return grid
 
 
@@ -285,8 +285,8 @@ def _checked_grid(path: Path, source: Series | str, components: int = 1, voxels:
     return Grid(header.GetSize(), spacing, origin, header.GetDirection())
 
 
-def _refuse_implausible(path: Path, grid: Grid) -> None:
-    """Refuse an image whose spacing or extent no chest CT has, as with a wrong unit."""
+def refuse_implausible(path: str | Path, grid: Grid) -> None:
+    """Raise `InputError` if the spacing or the extent of an image is that of no chest CT, as with a wrong unit."""
     low, high = SPACING_LIMITS_MM
     if not all(low <= side <= high for side in grid.spacing):
         raise InputError(
