@@ -37,7 +37,7 @@ peers: $(VENV)/installed  ## Install the packages of the methods in config/peers
 test: $(VENV)/installed  ## Run the tests
 	$(PYTEST)
 
-test-fast: $(VENV)/installed  ## Run the tests that are not marked slow, in under 2 minutes on two cores
+test-fast: $(VENV)/installed  ## Run the tests that are not marked slow, in under 4 minutes on two cores
 	$(PYTEST) -m 'not slow'
 
 test-slurm: $(VENV)/installed  ## Run the tests of profiles/slurm on a Slurm started here (root; Debian or Ubuntu); 15 minutes

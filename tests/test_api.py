@@ -14,6 +14,8 @@ from regnet.errors import ConfigError, InputError
 from regnet.images.transforms import read_transform, transform_points
 from regnet.images.volumes import Grid, read_image
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 
 FIXED = Grid((44, 40, 36), (2.0, 2.0, 2.5), (-40.0, 10.0, -90.0))

@@ -15,6 +15,8 @@ from regnet.learning.inference_settings import InferenceSettings
 from regnet.learning.networks.pyramid import RADII, RegNetPyramid, correlate, warp_features
 from regnet.learning.pyramid_inference import DensePyramid
 
+pytestmark = pytest.mark.slow
+
 WINDOW = (-1000, 400)
 
 

@@ -17,6 +17,8 @@ from regnet.presentation import viewer
 from regnet.presentation.viewer import HU_STEP, write_viewer
 from regnet.system.resources import shipped
 
+pytestmark = pytest.mark.slow
+
 PAIR = "pair_<b>1</b>"
 METHOD = "</script><b>mine"
 

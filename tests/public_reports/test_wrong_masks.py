@@ -17,6 +17,8 @@ from regnet.images.lung_masks import refuse_other_than_lungs
 from regnet.images.volumes import Grid, read_ct, read_mask
 from regnet.register_scans import register_scans
 
+pytestmark = pytest.mark.slow
+
 GRID = Grid((76, 60, 60), (4.0, 4.0, 4.0))
 
 
