@@ -388,7 +388,7 @@ def register_read(
     start = initial
     if start is None and affine is not None:
         with step("affine", seconds):
-            start = _register_affine(*at(finest), AFFINE[affine], threads=threads, seed=elastix_seed)
+            start = _register_affine(fixed_image, moving_image, mask, AFFINE[affine], threads=threads, seed=elastix_seed)
         start_name = "affine"
     else:
         affine, start_name = None, "initial"
